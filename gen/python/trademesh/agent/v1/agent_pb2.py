@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trademesh.common.v1 import vocabulary_pb2 as trademesh_dot_common_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrademesh/agent/v1/agent.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$trademesh/common/v1/vocabulary.proto\"\xf1\x02\n\x05\x41gent\x12\x1c\n\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x19\n\x08\x61gent_id\x18\x02 \x01(\tR\x07\x61gentId\x12>\n\x04role\x18\x03 \x01(\x0e\x32\x1e.trademesh.common.v1.AgentRoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04role\x12@\n\x06skills\x18\x04 \x03(\tB(\xbaH%\x92\x01\"\x10@\x18\x01\"\x1cr\x1a\x32\x18^[a-z0-9]+(-[a-z0-9]+)*$R\x06skills\x12#\n\x07profile\x18\x05 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x07profile\x12\x12\n\x04\x65tag\x18\x06 \x01(\tR\x04\x65tag\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAtb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrademesh/agent/v1/agent.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$trademesh/common/v1/vocabulary.proto\"\xef\x02\n\x05\x41gent\x12\x1c\n\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x19\n\x08\x61gent_id\x18\x02 \x01(\tR\x07\x61gentId\x12<\n\x04role\x18\x03 \x01(\x0e\x32\x1e.trademesh.common.v1.AgentRoleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12@\n\x06skills\x18\x04 \x03(\tB(\xbaH%\x92\x01\"\x10@\x18\x01\"\x1cr\x1a\x32\x18^[a-z0-9]+(-[a-z0-9]+)*$R\x06skills\x12#\n\x07profile\x18\x05 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x07profile\x12\x12\n\x04\x65tag\x18\x06 \x01(\tR\x04\x65tag\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAtb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trademesh.agent.v1.agent_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENT'].fields_by_name['role']._loaded_options = None
-  _globals['_AGENT'].fields_by_name['role']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_AGENT'].fields_by_name['role']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_AGENT'].fields_by_name['skills']._loaded_options = None
   _globals['_AGENT'].fields_by_name['skills']._serialized_options = b'\272H%\222\001\"\020@\030\001\"\034r\0322\030^[a-z0-9]+(-[a-z0-9]+)*$'
   _globals['_AGENT'].fields_by_name['profile']._loaded_options = None
   _globals['_AGENT'].fields_by_name['profile']._serialized_options = b'\272H\006r\004(\200\200\004'
   _globals['_AGENT']._serialized_start=155
-  _globals['_AGENT']._serialized_end=524
+  _globals['_AGENT']._serialized_end=522
 # @@protoc_insertion_point(module_scope)

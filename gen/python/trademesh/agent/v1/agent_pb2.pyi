@@ -39,7 +39,7 @@ class Agent(message.Message):
     agent_id: builtins.str
     """Its name within the workspace; set when it is added."""
     role: vocabulary_pb2.AgentRole.ValueType
-    """What it does on the desk."""
+    """What it does on the desk; required when it is added."""
     profile: builtins.str
     """Text of its PROFILE.md: focus and style."""
     etag: builtins.str

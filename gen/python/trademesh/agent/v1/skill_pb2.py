@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrademesh/agent/v1/skill.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x02\n\x05Skill\x12\x1c\n\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x19\n\x08skill_id\x18\x02 \x01(\tR\x07skillId\x12,\n\x0b\x64\x65scription\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x0b\x64\x65scription\x12-\n\x0cinstructions\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x0cinstructions\x12%\n\x0e\x63ontent_sha256\x18\x05 \x01(\tR\rcontentSha256\x12\x12\n\x04\x65tag\x18\x06 \x01(\tR\x04\x65tag\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAtb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etrademesh/agent/v1/skill.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x02\n\x05Skill\x12\x1c\n\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x19\n\x08skill_id\x18\x02 \x01(\tR\x07skillId\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12-\n\x0cinstructions\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x0cinstructions\x12%\n\x0e\x63ontent_sha256\x18\x05 \x01(\tR\rcontentSha256\x12\x12\n\x04\x65tag\x18\x06 \x01(\tR\x04\x65tag\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAtb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trademesh.agent.v1.skill_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SKILL'].fields_by_name['description']._loaded_options = None
-  _globals['_SKILL'].fields_by_name['description']._serialized_options = b'\272H\007r\005\020\001\030\200\010'
+  _globals['_SKILL'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_SKILL'].fields_by_name['instructions']._loaded_options = None
   _globals['_SKILL'].fields_by_name['instructions']._serialized_options = b'\272H\006r\004(\200\200\004'
   _globals['_SKILL']._serialized_start=117
-  _globals['_SKILL']._serialized_end=451
+  _globals['_SKILL']._serialized_end=449
 # @@protoc_insertion_point(module_scope)

@@ -36,7 +36,7 @@ class Skill(message.Message):
     skill_id: builtins.str
     """Its name: that of its folder; set when it is added."""
     description: builtins.str
-    """What it does and when to use it: the description of its SKILL.md."""
+    """What it does and when to use it: the description of its SKILL.md. Required when it is added."""
     instructions: builtins.str
     """What an agent is told: the body of its SKILL.md."""
     content_sha256: builtins.str

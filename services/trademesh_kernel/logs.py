@@ -1,0 +1,47 @@
+"""Structured logs on stderr: one line per event, with the request id and method of the call in hand."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from trademesh_kernel.context import current_call
+
+Logger = structlog.stdlib.BoundLogger
+
+
+def configure_logs(service: str, *, log_format: str = "auto", level: str = "info") -> None:
+    """Sets up logging for the process. `auto` is console on a terminal and JSON elsewhere."""
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _add_call,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def get_logger(name: str) -> Any:
+    """A logger whose lines say which part of the program speaks."""
+    return structlog.get_logger().bind(logger=name)
+
+
+def _add_call(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    scope = current_call.get()
+    if scope is not None:
+        event.setdefault("request_id", scope.request_id)
+        event.setdefault("method", scope.method)
+    return event

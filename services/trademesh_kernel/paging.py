@@ -1,0 +1,49 @@
+"""Opaque page tokens, bound to the call and filter that they were made for (AIP-158)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+
+from google.protobuf.message import Message
+
+from trademesh_kernel.errors import PageTokenInvalid
+
+_FILTER_BYTES = 8
+
+
+def page_token(request: Message, position: list[str | int]) -> str:
+    """A token for the page that begins after `position` of the list that `request` asks for."""
+    body = json.dumps(position, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(_filter_hash(request) + body).decode().rstrip("=")
+
+
+def read_page_token(request: Message, token: str) -> list[str | int] | None:
+    """The position in a token; None for the first page.
+
+    Raises:
+        PageTokenInvalid: the token is damaged, or was made for another call or filter.
+    """
+    if not token:
+        return None
+    method = request.DESCRIPTOR.name.removesuffix("Request")
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        position = json.loads(raw[_FILTER_BYTES:])
+    except (binascii.Error, ValueError):
+        raise PageTokenInvalid(method) from None
+    if raw[:_FILTER_BYTES] != _filter_hash(request) or not isinstance(position, list):
+        raise PageTokenInvalid(method)
+    return position
+
+
+def _filter_hash(request: Message) -> bytes:
+    """Hash of everything in a request but its page."""
+    same = type(request)()
+    same.CopyFrom(request)
+    for field in ("page_token", "page_size"):
+        same.ClearField(field)
+    name = request.DESCRIPTOR.full_name.encode()
+    return hashlib.sha256(name + b"\0" + same.SerializeToString(deterministic=True)).digest()[:_FILTER_BYTES]

@@ -1,0 +1,171 @@
+"""The bootstrap of every gRPC server: bind, stages, health, reflection, and an end in order.
+
+    class Settings(ServerSettings): ...
+    run_service("news_service", settings, [Registration(add_NewsServiceServicer_to_server, servicer, DESCRIPTOR)])
+
+Draining: NOT_SERVING, wait, streams end themselves with a cursor (they watch `Drain.event`), `stop(grace)`, then the closers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from trademesh_kernel.health import Health, Readiness
+from trademesh_kernel.interceptor import MeshInterceptor, StageOptions
+from trademesh_kernel.logs import configure_logs, get_logger
+from trademesh_kernel.reflection import enable_reflection
+from trademesh_kernel.settings import EXIT_CONFIG, ServerSettings, is_loopback
+from trademesh_kernel.telemetry import CallMetrics
+
+
+class BindError(Exception):
+    """The address cannot be bound; the message is one line that names it."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A servicer, the generated function that adds it, and the full name of its service."""
+
+    add: Callable[[Any, Any], None]
+    servicer: Any
+    service_name: str
+
+
+def registration(add: Callable[[Any, Any], None], servicer: Any, file: FileDescriptor, service: str) -> Registration:
+    """A registration whose name is looked up in the generated file, so that a misspelt one fails at start."""
+    return Registration(add, servicer, file.services_by_name[service].full_name)
+
+
+class MeshServer:
+    """One gRPC server with everything around it."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        registrations: Sequence[Registration],
+        *,
+        listen: str | None = None,
+        readiness: Readiness | None = None,
+    ) -> None:
+        """`listen` overrides the settings' address; port 0 is any free one."""
+        self._settings = settings
+        self._registrations = list(registrations)
+        self._listen = listen if listen is not None else settings.listen_address()
+        self.readiness = readiness or Readiness()
+        self.health = Health([registration.service_name for registration in registrations])
+        self.draining = asyncio.Event()
+        """Set when the server begins to drain: streams end themselves with a cursor."""
+        self.port = 0
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def target(self) -> str:
+        """gRPC target of this server, from this machine."""
+        return f"{self._listen.rpartition(':')[0]}:{self.port}"
+
+    async def start(self) -> None:
+        """Binds and serves; SERVING as soon as readiness holds.
+
+        Raises:
+            BindError: the address is taken, not ours, or open to others without credentials.
+        """
+        if not is_loopback(self._listen) and not self._settings.allow_insecure:
+            raise BindError(
+                f"{self._listen} can be reached from other machines and there are no credentials: "
+                "bind 127.0.0.1, or set TRADEMESH_ALLOW_INSECURE=true if the network is trusted"
+            )
+        metrics = CallMetrics() if self._settings.metrics_port else None
+        if metrics is not None:
+            metrics.serve(self._settings.metrics_port)
+        options = StageOptions(self._settings.default_deadline_s, self._settings.slow_call_s, metrics)
+        server = grpc.aio.server(
+            interceptors=[MeshInterceptor(options)],
+            maximum_concurrent_rpcs=self._settings.max_concurrent_rpcs,
+            options=[
+                # Without this a second process binds the same port silently and takes half of the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        for registered in self._registrations:
+            registered.add(registered.servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
+        names = [registered.service_name for registered in self._registrations]
+        enable_reflection(server, [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name])
+        try:
+            self.port = server.add_insecure_port(self._listen)
+        except RuntimeError:
+            raise BindError(f"cannot bind {self._listen}: the port is taken, or the address is not this machine's") from None
+        await self.health.start()
+        self.readiness.attach(self.health)
+        await server.start()
+        self._server = server
+        await self.health.set_ready(self.readiness.ready, self.readiness.reason)
+
+    async def stop(self, *, drain_delay_s: float | None = None, grace_s: float | None = None) -> None:
+        """Drains and stops; a second call waits for the first."""
+        if self._server is None:
+            return
+        await self.health.drain()
+        self.draining.set()
+        await asyncio.sleep(self._settings.drain_delay_s if drain_delay_s is None else drain_delay_s)
+        await self._server.stop(self._settings.drain_grace_s if grace_s is None else grace_s)
+
+
+Start = Callable[[MeshServer], Awaitable[None]]
+"""Work to begin once a server is up, for example connecting to what its readiness waits for."""
+
+Close = Callable[[], Awaitable[None]]
+"""Something to close after the server has stopped."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a service is made of, built inside the running loop."""
+
+    registrations: Sequence[Registration]
+    readiness: Readiness | None = None
+    started: Start | None = None
+    closers: Sequence[Close] = ()
+
+
+def run_service(name: str, settings: ServerSettings, assemble: Callable[[], Awaitable[Assembly]]) -> None:
+    """Runs a service until SIGTERM or SIGINT, and ends the process with its status."""
+    faulthandler.enable()
+    configure_logs(name, log_format=settings.log_format, level=settings.log_level)
+    try:
+        asyncio.run(_serve(settings, assemble))
+    except BindError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CONFIG) from None
+
+
+async def _serve(settings: ServerSettings, assemble: Callable[[], Awaitable[Assembly]]) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    assembly = await assemble()
+    server = MeshServer(settings, assembly.registrations, readiness=assembly.readiness)
+    try:
+        await server.start()
+        get_logger("server").info("listening", target=server.target)
+        if assembly.started is not None:
+            await assembly.started(server)
+        await stopped.wait()
+    finally:
+        await server.stop()
+        for close in assembly.closers:
+            await close()

@@ -1,0 +1,87 @@
+"""The one place where our exceptions become google.rpc.Status, and back.
+
+Every status has exactly one ErrorInfo; BadRequest and RetryInfo where they apply (AIP-193).
+"""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from trademesh_kernel.errors import FieldViolation, RemoteError, TrademeshError
+
+DOMAIN = "trademesh"
+
+
+def status_of(error: TrademeshError) -> status_pb2.Status:
+    """The status that a client gets for an error."""
+    code, reason = (error.remote_code, error.remote_reason) if isinstance(error, RemoteError) else (error.code, error.reason)
+    status = status_pb2.Status(code=code.value[0], message=error.message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=error.metadata))
+    if error.violations:
+        bad_request = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            bad_request.field_violations.add(field=violation.field, description=violation.description)
+        status.details.add().Pack(bad_request)
+    if error.retry_after_s is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(error.retry_after_s * 1000))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+def internal_status(request_id: str) -> status_pb2.Status:
+    """The status for a fault of ours: no text of the exception, only where to look."""
+    status = status_pb2.Status(
+        code=grpc.StatusCode.INTERNAL.value[0], message=f"internal error; the server's log has it under request id {request_id}"
+    )
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"request_id": request_id}))
+    return status
+
+
+class _AsCall:
+    """An AioRpcError with the methods of a finished call that rpc_status reads."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self._error = error
+
+    def code(self) -> grpc.StatusCode:
+        """Status code."""
+        return self._error.code()
+
+    def details(self) -> str | None:
+        """Message."""
+        return self._error.details()
+
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Where the details travel."""
+        return tuple(self._error.trailing_metadata() or ())
+
+
+def error_of(rpc_error: grpc.aio.AioRpcError) -> RemoteError:
+    """What a failed call says, as an exception of ours."""
+    status = rpc_status.from_call(_AsCall(rpc_error))  # type: ignore[arg-type]  # it reads no more than _AsCall has
+    message = rpc_error.details() or rpc_error.code().name
+    if status is None:
+        return RemoteError(message, remote_code=rpc_error.code(), remote_reason=rpc_error.code().name)
+    reason, metadata = rpc_error.code().name, dict[str, str]()
+    violations = list[FieldViolation]()
+    retry_after_s: float | None = None
+    for detail in status.details:
+        info, bad_request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(bad_request):
+            violations += [FieldViolation(violation.field, violation.description) for violation in bad_request.field_violations]
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+    return RemoteError(
+        message,
+        remote_code=rpc_error.code(),
+        remote_reason=reason,
+        metadata=metadata,
+        violations=violations,
+        retry_after_s=retry_after_s,
+    )
