@@ -114,7 +114,8 @@ class ApprovalBook:
         now_us = _micros(self._clock())
         with self._database.transaction() as connection:
             rows = connection.execute(
-                f"UPDATE approvals SET state = ?, settled_at_us = expires_at_us WHERE state = ? AND expires_at_us <= ? RETURNING {_COLUMNS}",
+                "UPDATE approvals SET state = ?, settled_at_us = expires_at_us WHERE state = ? AND expires_at_us <= ?"
+                f" RETURNING {_COLUMNS}",
                 (ApprovalState.EXPIRED.value, ApprovalState.PENDING.value, now_us),
             ).fetchall()
         for row in rows:

@@ -1,0 +1,56 @@
+"""The commands of `trademesh`. What they do is in the modules that they call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from trademesh_kernel.probe import ProbeExit, probe
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.callback()
+def trademesh() -> None:
+    """Run and look at a mesh of trading agents."""
+
+
+@app.command("probe")
+def probe_command(
+    target: Annotated[str, typer.Argument(help="gRPC target, for example 127.0.0.1:8000")],
+    service: Annotated[str, typer.Option(help="full service name; empty asks for the whole server")] = "",
+    connect_timeout_s: Annotated[float, typer.Option(min=0.001)] = 1.0,
+    rpc_timeout_s: Annotated[float, typer.Option(min=0.001)] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Ask a server for its health.
+
+    Exit codes are those of grpc-health-probe: 0 healthy, 1 bad arguments, 2 no connection, 3 the call failed, 4 unhealthy.
+    """
+    result = asyncio.run(probe(target, service, connect_timeout_s=connect_timeout_s, rpc_timeout_s=rpc_timeout_s))
+    if as_json:
+        print(json.dumps({"exit_code": int(result.exit_code), "message": result.message}))
+    else:
+        print(result.message, file=sys.stdout if result.exit_code is ProbeExit.HEALTHY else sys.stderr)
+    raise typer.Exit(int(result.exit_code))
+
+
+def main() -> None:
+    """Entry point. A usage error ends `probe` with 1, as grpc-health-probe does, and everything else with 2."""
+    try:
+        status = app(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        raise SystemExit(ProbeExit.BAD_ARGUMENTS if "probe" in sys.argv[1:2] else 2) from None
+    except (click.Abort, KeyboardInterrupt):
+        raise SystemExit(130) from None
+    raise SystemExit(status or 0)
+
+
+if __name__ == "__main__":
+    main()
