@@ -1,0 +1,63 @@
+"""`python -m trademesh_news`: runs news_service until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+
+from trademesh.news.v1 import explain_service_pb2, explain_service_pb2_grpc, news_service_pb2, news_service_pb2_grpc
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.health import Readiness
+from trademesh_kernel.server import Assembly, MeshServer, registration, run_service
+from trademesh_kernel.settings import ListenValidator, ServerSettings, load_settings
+from trademesh_news.explain_service import ExplainServicer
+from trademesh_news.news_service import NewsServicer
+from trademesh_news.store import NewsStore
+
+
+class NewsSettings(ListenValidator, ServerSettings):
+    """Settings of news_service."""
+
+    news_listen: str = "127.0.0.1:8002"
+
+    def listen_address(self) -> str:
+        """TRADEMESH_NEWS_LISTEN."""
+        return self.news_listen
+
+
+async def assemble(settings: NewsSettings) -> Assembly:
+    """The service's parts, inside the running loop. trading_service may be down: then only explanations are not to be had."""
+    store = NewsStore()
+    trading = ServiceClient(settings.trading_target, "trading_service")
+    readiness = Readiness("news")
+
+    async def started(_server: MeshServer) -> None:
+        for name in store.names():
+            await asyncio.to_thread(store.get, name)
+        await readiness.hold("news")
+
+    return Assembly(
+        [
+            registration(
+                news_service_pb2_grpc.add_NewsServiceServicer_to_server, NewsServicer(store), news_service_pb2.DESCRIPTOR, "NewsService"
+            ),
+            registration(
+                explain_service_pb2_grpc.add_ExplainServiceServicer_to_server,
+                ExplainServicer(store, trading),
+                explain_service_pb2.DESCRIPTOR,
+                "ExplainService",
+            ),
+        ],
+        readiness=readiness,
+        started=started,
+        closers=[trading.close],
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    settings = load_settings(NewsSettings)
+    run_service("news_service", settings, lambda: assemble(settings))
+
+
+if __name__ == "__main__":
+    main()

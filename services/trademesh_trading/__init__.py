@@ -1,0 +1,1 @@
+"""trading_service: recorded market data and the accounts of runs, read only (port 8001)."""

@@ -1,0 +1,59 @@
+"""`python -m trademesh_trading`: runs trading_service until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from trademesh.trading.v1 import market_data_service_pb2, market_data_service_pb2_grpc
+from trademesh_kernel.health import Readiness
+from trademesh_kernel.server import Assembly, MeshServer, registration, run_service
+from trademesh_kernel.settings import ListenValidator, ServerSettings, load_settings
+from trademesh_trading.market_data_service import MarketDataServicer
+from trademesh_trading.store import MarketStore
+
+
+class TradingSettings(ListenValidator, ServerSettings):
+    """Settings of trading_service."""
+
+    trading_listen: str = "127.0.0.1:8001"
+    data_dir: Path = Path("data")
+    """Where `trademesh data import` puts sets: `<data_dir>/sets/`."""
+
+    def listen_address(self) -> str:
+        """TRADEMESH_TRADING_LISTEN."""
+        return self.trading_listen
+
+
+async def assemble(settings: TradingSettings) -> Assembly:
+    """The service's parts, inside the running loop."""
+    store = MarketStore(settings.data_dir / "sets")
+    readiness = Readiness("market data")
+
+    async def started(_server: MeshServer) -> None:
+        # The set that the demo uses is in memory before we say that we serve.
+        await asyncio.to_thread(store.get, "us20")
+        await readiness.hold("market data")
+
+    return Assembly(
+        [
+            registration(
+                market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
+                MarketDataServicer(store),
+                market_data_service_pb2.DESCRIPTOR,
+                "MarketDataService",
+            )
+        ],
+        readiness=readiness,
+        started=started,
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    settings = load_settings(TradingSettings)
+    run_service("trading_service", settings, lambda: assemble(settings))
+
+
+if __name__ == "__main__":
+    main()

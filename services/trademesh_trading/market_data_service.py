@@ -1,0 +1,79 @@
+"""MarketDataService: data sets by RPC. Nothing is answered that was known later than the request's `as_of`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from trademesh.trading.v1 import market_data_pb2 as market
+from trademesh.trading.v1 import market_data_service_pb2 as messages
+from trademesh.trading.v1 import market_data_service_pb2_grpc
+from trademesh_kernel.context import Context
+from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_trading import wire
+from trademesh_trading.store import MarketStore
+
+DEFAULT_PAGE_SIZE = 500
+DEFAULT_BLOCK_SESSIONS = 256
+
+
+class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer):
+    """Data sets by RPC."""
+
+    def __init__(self, store: MarketStore) -> None:
+        self._store = store
+
+    async def ListInstruments(self, request: messages.ListInstrumentsRequest, context: Context) -> messages.ListInstrumentsResponse:
+        names = [request.set] if request.set else self._store.names()
+        response = messages.ListInstrumentsResponse()
+        for name in names:
+            data = await asyncio.to_thread(self._store.get, name)
+            response.sets.add(set=wire.set_message(data), instruments=[wire.instrument_message(value) for value in data.instruments])
+        return response
+
+    async def ListSessions(self, request: messages.ListSessionsRequest, context: Context) -> messages.ListSessionsResponse:
+        data = await asyncio.to_thread(self._store.get, request.set)
+        rows = data.rows(request.start, request.end, float("inf"))
+        return messages.ListSessionsResponse(
+            sessions=[
+                messages.Session(
+                    session_date=data.sessions[row],
+                    open_at=Timestamp(seconds=int(data.open_unix_s[row])),
+                    close_at=Timestamp(seconds=int(data.close_unix_s[row])),
+                )
+                for row in rows
+            ]
+        )
+
+    async def ListBars(self, request: messages.ListBarsRequest, context: Context) -> messages.ListBarsResponse:
+        data = await asyncio.to_thread(self._store.get, request.set)
+        columns = data.columns(request.tickers)
+        rows = data.rows(request.start, request.end, unix_s(request.as_of))
+        size = request.page_size or DEFAULT_PAGE_SIZE
+        position = read_page_token(request, request.page_token)
+        # A cell is one ticker's place in one session; the token names the first that was not looked at.
+        cell = int(position[0]) if position else 0
+        bars = list[market.Bar]()
+        while cell < len(rows) * len(columns) and len(bars) < size:
+            bar = wire.bar_message(data, rows[cell // len(columns)], columns[cell % len(columns)])
+            cell += 1
+            if bar is not None:
+                bars.append(bar)
+        more = cell < len(rows) * len(columns)
+        return messages.ListBarsResponse(bars=bars, next_page_token=page_token(request, [cell]) if more else "")
+
+    async def StreamBars(self, request: messages.StreamBarsRequest, context: Context) -> AsyncIterator[messages.StreamBarsResponse]:
+        data = await asyncio.to_thread(self._store.get, request.set)
+        columns = data.columns(request.tickers)
+        rows = data.rows(request.start, request.end, unix_s(request.as_of))
+        size = request.sessions_per_block or DEFAULT_BLOCK_SESSIONS
+        for first in range(rows.start, rows.stop, size):
+            part = range(first, min(first + size, rows.stop))
+            yield messages.StreamBarsResponse(block=wire.block_message(data, part, columns))
+
+
+def unix_s(instant: Timestamp) -> float:
+    """Seconds since 1970."""
+    return instant.seconds + instant.nanos / 1e9

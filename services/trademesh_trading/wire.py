@@ -1,0 +1,81 @@
+"""Translates between market data in memory and its messages."""
+
+from __future__ import annotations
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from trademesh.trading.v1 import market_data_pb2 as market
+from trademesh_trading.store import InstrumentRecord, MarketSet, Matrix
+
+QUALITY_BITS = {1: market.BAR_QUALITY_SUSPECT, 2: market.BAR_QUALITY_COARSE_TICK}
+
+
+def set_message(data: MarketSet) -> market.DataSet:
+    """A set as its message."""
+    record = data.record
+    return market.DataSet(
+        name=record.name,
+        snapshot=record.snapshot,
+        source=record.source,
+        licence=record.licence,
+        adjustment=market.Adjustment.Value(f"ADJUSTMENT_{record.adjustment}"),
+        first_session=data.sessions[0],
+        last_session=data.sessions[-1],
+        calendar=record.calendar,
+    )
+
+
+def instrument_message(value: InstrumentRecord) -> market.Instrument:
+    """An instrument as its message."""
+    return market.Instrument(
+        ticker=value.ticker,
+        kind=market.InstrumentKind.Value(f"INSTRUMENT_KIND_{value.kind}"),
+        first_session=value.first_session,
+        last_session=value.last_session,
+        bar_kind=market.BAR_KIND_OHLCV if value.has_range else market.BAR_KIND_CLOSE_ONLY,
+    )
+
+
+def bar_message(data: MarketSet, row: int, column: int) -> market.Bar | None:
+    """One bar, or None where the source has none."""
+
+    def field(matrix: Matrix | None, less: int = 0) -> int | None:
+        return None if matrix is None or matrix[row, column] == 0 else int(matrix[row, column]) - less
+
+    close = field(data.close_micros)
+    if close is None:
+        return None
+    flags = int(data.quality[row, column])
+    return market.Bar(
+        ticker=data.instruments[column].ticker,
+        session_date=data.sessions[row],
+        open_micros=field(data.open_micros),
+        high_micros=field(data.high_micros),
+        low_micros=field(data.low_micros),
+        close_micros=close,
+        volume_shares=field(data.volume_plus_one, less=1),
+        known_at=Timestamp(seconds=int(data.close_unix_s[row])),
+        qualities=[quality for bit, quality in QUALITY_BITS.items() if flags & bit],
+    )
+
+
+def block_message(data: MarketSet, rows: range, columns: list[int]) -> market.BarBlock:
+    """Bars of some rows and columns as one block."""
+
+    def field(matrix: Matrix | None) -> list[int]:
+        if matrix is None:
+            return []
+        part = matrix[rows.start : rows.stop][:, columns]
+        return np.ascontiguousarray(part).ravel().tolist() if part.any() else []
+
+    return market.BarBlock(
+        session_dates=data.sessions[rows.start : rows.stop],
+        known_at_unix_s=data.close_unix_s[rows.start : rows.stop].tolist(),
+        tickers=[data.instruments[column].ticker for column in columns],
+        close_micros=field(data.close_micros),
+        open_micros=field(data.open_micros),
+        high_micros=field(data.high_micros),
+        low_micros=field(data.low_micros),
+        volume_shares_plus_one=field(data.volume_plus_one),
+    )

@@ -1,0 +1,114 @@
+"""MarketDataService over a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from conftest import StartServer
+from trademesh.trading.v1 import market_data_pb2 as market
+from trademesh.trading.v1 import market_data_service_pb2 as messages
+from trademesh.trading.v1 import market_data_service_pb2_grpc
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.errors import RemoteError
+from trademesh_kernel.server import registration
+from trademesh_trading.market_data_service import MarketDataServicer
+from trademesh_trading.store import MarketStore
+
+
+def at(iso: str) -> Timestamp:
+    """An instant."""
+    instant = Timestamp()
+    instant.FromJsonString(iso)
+    return instant
+
+
+@pytest_asyncio.fixture
+async def trading(start_server: StartServer) -> AsyncIterator[ServiceClient]:
+    """A client of trading_service's market data."""
+    servicer = MarketDataServicer(MarketStore())
+    added = registration(
+        market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
+        servicer,
+        messages.DESCRIPTOR,
+        "MarketDataService",
+    )
+    server = await start_server([added])
+    async with ServiceClient(server.target, "trading_service") as client:
+        yield client
+
+
+async def test_nothing_is_answered_that_was_known_later(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListBarsRequest(set="wiki5", tickers=["MSFT"], start="2003-02-14", as_of=at("2003-02-14T20:59:59Z"))
+    assert not (await trading.call(stub.ListBars, request)).bars
+    request.as_of.CopyFrom(at("2003-02-14T21:00:00Z"))
+    (bar,) = (await trading.call(stub.ListBars, request)).bars
+    assert (bar.session_date, bar.close_micros, bar.volume_shares) == ("2003-02-14", 48_300_000, 45_223_200)
+
+
+async def test_pages_of_bars_join_without_a_gap_or_a_repeat(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListBarsRequest(set="wiki5", start="2012-05-01", end="2012-06-15", as_of=at("2013-01-01T00:00:00Z"), page_size=17)
+    seen = list[tuple[str, str]]()
+    while True:
+        page = await trading.call(stub.ListBars, request)
+        assert len(page.bars) <= 17
+        seen += [(bar.session_date, bar.ticker) for bar in page.bars]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert seen == sorted(set(seen))
+    assert len([ticker for _, ticker in seen if ticker == "MSFT"]) == 33
+    assert len([ticker for _, ticker in seen if ticker == "FB"]) == 20  # listed on 2012-05-18: nothing before
+
+
+async def test_a_page_token_of_another_filter_is_refused(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListBarsRequest(set="wiki5", as_of=at("2013-01-01T00:00:00Z"), page_size=1)
+    request.page_token = (await trading.call(stub.ListBars, request)).next_page_token
+    request.tickers.append("MSFT")
+    with pytest.raises(RemoteError) as caught:
+        await trading.call(stub.ListBars, request)
+    assert caught.value.remote_reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_a_stream_of_blocks_holds_what_rows_hold(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    asked = {"set": "wiki5", "tickers": ["IBM", "FB"], "start": "2012-05-10", "end": "2012-06-29", "as_of": at("2020-01-01T00:00:00Z")}
+    rows = (await trading.call(stub.ListBars, messages.ListBarsRequest(**asked, page_size=5000))).bars
+    cells = dict[tuple[str, str], tuple[int, int, int]]()
+    async for response in trading.stream(stub.StreamBars, messages.StreamBarsRequest(**asked, sessions_per_block=7)):
+        block = response.block
+        assert len(block.session_dates) <= 7
+        for place, close in enumerate(block.close_micros):
+            if close:
+                key = (block.session_dates[place // 2], block.tickers[place % 2])
+                cells[key] = (close, block.open_micros[place], block.volume_shares_plus_one[place] - 1)
+    assert cells == {(bar.session_date, bar.ticker): (bar.close_micros, bar.open_micros, bar.volume_shares) for bar in rows}
+
+
+async def test_what_a_set_lacks_is_said(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    bars = await trading.call(stub.ListBars, messages.ListBarsRequest(set="us20", as_of=at("1990-01-05T00:00:00Z"), page_size=1))
+    assert not bars.bars[0].HasField("open_micros")
+    assert not bars.bars[0].HasField("volume_shares")
+    sets = (await trading.call(stub.ListInstruments, messages.ListInstrumentsRequest(set="us20"))).sets
+    assert {instrument.bar_kind for instrument in sets[0].instruments} == {market.BAR_KIND_CLOSE_ONLY}
+    assert sets[0].set.adjustment == market.ADJUSTMENT_SPLITS_AND_DIVIDENDS
+    with pytest.raises(RemoteError) as caught:
+        await trading.call(stub.ListBars, messages.ListBarsRequest(set="us20", tickers=["TSLA"], as_of=at("1990-01-05T00:00:00Z")))
+    assert caught.value.remote_reason == "DATA_ABSENT"
+    with pytest.raises(RemoteError) as caught:
+        await trading.call(stub.ListSessions, messages.ListSessionsRequest(set="moon"))
+    assert "us20" in str(caught.value)
+
+
+async def test_half_days_close_early(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListSessionsRequest(set="us20", start="2022-11-24", end="2022-11-25")
+    (session,) = (await trading.call(stub.ListSessions, request)).sessions
+    assert session.close_at.ToJsonString() == "2022-11-25T18:00:00Z"
