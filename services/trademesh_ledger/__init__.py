@@ -1,0 +1,8 @@
+"""Exact accounting and the metrics over it. Pure: no I/O, no clock, no gRPC, and no floats where there is money.
+
+money       whole micro-dollars and their rounding
+costs       fees, slippage, ticks
+portfolio   the account and what a fill does to it
+margin      what may be filled
+metrics     ratios over a series of net asset values
+"""
