@@ -3,6 +3,7 @@ reason beside it, and never 0, infinite or NaN."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ def performance(values_micros: Sequence[int]) -> Performance:
     else:
         found.undefined["cagr"] = "the last value is not above zero"
     _drawdown(found, values)
-    _ratios(found, [after / before - 1 for before, after in zip(values, values[1:], strict=False) if before > 0])
+    _ratios(found, [after / before - 1 for before, after in itertools.pairwise(values) if before > 0])
     if found.cagr is not None and found.max_drawdown:
         found.calmar = found.cagr / abs(found.max_drawdown)
     else:

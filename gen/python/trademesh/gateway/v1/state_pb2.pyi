@@ -35,6 +35,7 @@ class ServerState(message.Message):
     EQUITY_FIELD_NUMBER: builtins.int
     RECENT_FILLS_FIELD_NUMBER: builtins.int
     BASELINES_FIELD_NUMBER: builtins.int
+    FILLS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     epoch: builtins.int
@@ -43,6 +44,8 @@ class ServerState(message.Message):
     """The fold covers events up to and including this one."""
     nav_micros: builtins.int
     """Net asset value at the last settled close, in micro-dollars."""
+    fills: builtins.int
+    """Orders filled so far."""
     @builtins.property
     def pipeline(self) -> Pipeline:
         """Where the pipeline stands."""
@@ -75,10 +78,11 @@ class ServerState(message.Message):
         equity: abc.Iterable[EquityPoint] | None = ...,
         recent_fills: abc.Iterable[event_pb2.OrderFilled] | None = ...,
         baselines: abc.Iterable[event_pb2.Baseline] | None = ...,
+        fills: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline", "portfolio", b"portfolio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "baselines", b"baselines", "epoch", b"epoch", "equity", b"equity", "nav_micros", b"nav_micros", "pipeline", b"pipeline", "portfolio", b"portfolio", "recent_fills", b"recent_fills", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "baselines", b"baselines", "epoch", b"epoch", "equity", b"equity", "fills", b"fills", "nav_micros", b"nav_micros", "pipeline", b"pipeline", "portfolio", b"portfolio", "recent_fills", b"recent_fills", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,58 @@
+"""The portfolio manager by rules: one decision for every ticker, sized so that each position carries a like risk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from trademesh_gateway.agents.indicators import volatility
+from trademesh_gateway.agents.records import Book, Decision, Signals
+from trademesh_gateway.market.point_in_time import PointInTimeView
+
+VOLATILITY_TARGET = 0.15
+TYPICAL_POSITIONS = 10
+LONG_TILT = 0.25
+"""Added to every mean score: stocks have paid for being held."""
+REBALANCE_SESSIONS = 5
+NO_TRADE_BAND = 0.015
+"""Weights that differ by less are left alone."""
+WEIGHT_STEPS = 10_000
+
+
+def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, position_limit: float, session_number: int) -> list[Decision]:
+    """Target weight = mean score x volatility target / (volatility x root of a typical number of positions), within the position limit.
+
+    Trades on every fifth session, and between them only to leave a position whose score has turned.
+    """
+    count = len(view.tickers)
+    score, weight = np.zeros(count), np.zeros(count)
+    for one in signals:
+        if not one.abstained_because:
+            share = np.where(one.abstain, 0.0, one.confidence)
+            score += share * one.score
+            weight += share
+    mean = np.where(weight > 0, score / np.where(weight > 0, weight, 1.0), 0.0)
+    level = volatility(view, 20)
+    decisions = list[Decision]()
+    rebalances = session_number % REBALANCE_SESSIONS == 1
+    for column in range(count):
+        price, held = book.price_micros[column], book.quantity[column]
+        own, confidence = float(mean[column]), float(min(1.0, weight[column]))
+        if price == 0 or weight[column] == 0 or math.isnan(level[column]) or level[column] <= 0 or book.nav_micros <= 0:
+            decisions.append(Decision(column, 0, 0.0, own, book.weight(column)))
+            continue
+        size = VOLATILITY_TARGET / (float(level[column]) * math.sqrt(TYPICAL_POSITIONS))
+        target = max(-position_limit, min(position_limit, (own + LONG_TILT) * 2 * size))
+        turned = held * target < 0
+        if turned and not rebalances:
+            target = 0.0
+        elif not rebalances or abs(target - book.weight(column)) < NO_TRADE_BAND:
+            decisions.append(Decision(column, 0, confidence, own, target))
+            continue
+        # Money stays whole: the weight becomes steps of a ten-thousandth before it meets it.
+        steps = round(target * WEIGHT_STEPS)
+        shares = abs(steps) * book.nav_micros // (WEIGHT_STEPS * price)
+        decisions.append(Decision(column, (shares if steps > 0 else -shares) - held, confidence, own, target))
+    return decisions

@@ -1,0 +1,69 @@
+"""What agents return. Values are those of the contract (`gateway/v1/event.proto`), as plain records."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Stance(enum.IntEnum):
+    """Which way an analyst leans."""
+
+    BULLISH = 1
+    BEARISH = 2
+    NEUTRAL = 3
+    ABSTAIN = 4
+
+
+@dataclass(slots=True)
+class Signals:
+    """One analyst's view: an array entry per ticker. `abstained_because` is set if it abstains from all, and then nothing else is."""
+
+    score: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64]
+    abstain: npt.NDArray[np.bool_]
+    horizon_sessions: int
+    figures: list[tuple[str, str, npt.NDArray[np.float64]]] = field(default_factory=list)
+    abstained_because: str = ""
+
+    def stance(self, column: int) -> Stance:
+        """Which way the analyst leans in one ticker; agrees with the sign of the score."""
+        if self.abstain[column]:
+            return Stance.ABSTAIN
+        score = self.score[column]
+        return Stance.BULLISH if score > 0 else Stance.BEARISH if score < 0 else Stance.NEUTRAL
+
+
+def abstention(because: str) -> Signals:
+    """The signals of an analyst that has nothing to judge by."""
+    empty = np.zeros(0)
+    return Signals(empty, empty, np.zeros(0, bool), 1, abstained_because=because)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the portfolio manager wants for one ticker: signed shares to trade, 0 to hold."""
+
+    column: int
+    delta: int
+    confidence: float
+    score: float
+    target_weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The account as agents see it: before the session's orders, at the last known closes. Arrays have an entry per ticker."""
+
+    nav_micros: int
+    peak_nav_micros: int
+    quantity: Sequence[int]
+    price_micros: Sequence[int]
+
+    def weight(self, column: int) -> float:
+        """Signed value of a position over net asset value."""
+        return self.quantity[column] * self.price_micros[column] / self.nav_micros if self.nav_micros > 0 else 0.0

@@ -1,0 +1,66 @@
+"""Asks people about orders, through agent_service. Asking again after a restart finds the same approval and the same answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+
+from google.protobuf.duration_pb2 import Duration
+
+from trademesh.agent.v1 import approval_service_pb2 as approvals
+from trademesh.agent.v1 import approval_service_pb2_grpc
+from trademesh.common.v1 import vocabulary_pb2 as words
+from trademesh.gateway.v1 import event_pb2 as events
+from trademesh_gateway import wire
+from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Emit
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable
+from trademesh_runs.journal import Draft
+
+POLL_S = 0.5
+
+
+class ApprovalDesk:
+    """Puts questions of one run before people."""
+
+    def __init__(self, run_id: str, agent: ServiceClient, flush: Callable[[], Awaitable[None]]) -> None:
+        self._run_id = run_id
+        self._agent = agent
+        self._stub = agent.stub(approval_service_pb2_grpc.ApprovalServiceStub)
+        self._flush = flush
+
+    async def ask(self, question: ApprovalQuestion, emit: Emit) -> ApprovalAnswer:
+        """Asks, and waits until somebody decides or the time is over. agent_service may come and go meanwhile."""
+        order = wire.order_id(question.session, question.ticker)
+        approval_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"trademesh:{self._run_id}:approval:{order}"))
+        side = words.Side.Name(words.Side.ValueType(question.side)).removeprefix("SIDE_")
+        subject = {"order_id": order, "ticker": question.ticker, "side": side, "quantity": question.quantity}
+        request = approvals.RequestApprovalRequest(
+            approval_id=approval_id,
+            run_id=self._run_id,
+            title=f"{side} {question.quantity:,} {question.ticker} at about {question.price_micros / 1e6:,.2f} dollars, {question.session}",
+            subject_json=json.dumps(subject, sort_keys=True),
+            ttl=Duration(seconds=question.ttl_s),
+        )
+        message = events.Order(order_id=order, ticker=question.ticker, side=words.Side.ValueType(question.side), quantity=question.quantity)
+        # No expiry in the event: it is wall time, and two runs of one configuration are to agree.
+        payload = events.ApprovalRequested(approval_id="", order=message)
+        emit(Draft("approval_requested", payload, question.session, events.PHASE_APPROVAL, item=order))
+        await self._flush()
+        while True:
+            try:
+                found = (await self._agent.call(self._stub.RequestApproval, request)).approval
+            except (DependencyUnavailable, DeadlinePassed):
+                await asyncio.sleep(POLL_S)
+                continue
+            if found.state != approvals.APPROVAL_STATE_PENDING:
+                return ApprovalAnswer(
+                    "",
+                    found.state == approvals.APPROVAL_STATE_APPROVED,
+                    found.decided_by,
+                    found.reason,
+                    found.state == approvals.APPROVAL_STATE_EXPIRED,
+                )
+            await asyncio.sleep(POLL_S)

@@ -1,0 +1,65 @@
+"""From the run's configuration to the desk's rules, and to the desk as it stands after the last settlement in the journal."""
+
+from __future__ import annotations
+
+from trademesh.runtime.v1 import run_config_pb2 as contract
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_gateway.market.bar_source import BarSource
+from trademesh_gateway.pipeline.cycle import SessionTimes
+from trademesh_gateway.pipeline.desk_run import DeskRules, DeskRun, EqualWeight
+from trademesh_gateway.risk.gate import Limits
+from trademesh_ledger.costs import CostModel, Tick
+from trademesh_ledger.margin import MarginRules
+from trademesh_ledger.money import BASIS_POINTS
+from trademesh_ledger.portfolio import Portfolio
+from trademesh_runs.fold import Fold
+
+
+def rules_of(config: RunConfig) -> DeskRules:
+    """The rules in a normalised configuration. Fractions become whole basis points here."""
+    risk, costs, margin = config.risk, config.costs, config.margin
+    return DeskRules(
+        costs=CostModel(
+            costs.fee_bp,
+            costs.min_fee_micros,
+            costs.slippage_bp,
+            Tick.US_EQUITY if costs.tick == contract.TICK_RULE_US_EQUITY else Tick.NONE,
+        ),
+        margin=MarginRules(margin.enabled, margin.initial_bp, margin.allow_debit),
+        limits=Limits(
+            _basis_points(risk.position),
+            _basis_points(risk.gross),
+            _basis_points(risk.net),
+            _basis_points(risk.drawdown_stop),
+            shorts_allowed=margin.enabled,
+        ),
+        resize_on_gap=risk.on_gap == contract.GAP_POLICY_RESIZE,
+        position_limit=risk.position,
+        agents={agent_id: frozenset(agent.skills) for agent_id, agent in config.agents.items() if agent.enabled},
+        approval_over_bp=_basis_points(config.approvals.orders_over_nav) if config.approvals.HasField("orders_over_nav") else None,
+        approval_ttl_s=config.approvals.ttl_s,
+    )
+
+
+async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, sessions: list[SessionTimes], fold: Fold) -> DeskRun:
+    """The desk as the journal leaves it. The account comes from the fold; marks and baselines are computed again from the bars."""
+    tickers = tuple(config.tickers)
+    cash = config.capital.initial_cash_micros
+    equal_weight = EqualWeight(cash, len(tickers), rules.costs)
+    account = fold.portfolio if fold.sessions_settled else Portfolio(cash)
+    desk = DeskRun(tickers, Portfolio(cash), rules, equal_weight, source.index_name, cash)
+    for session in sessions[: fold.sessions_settled]:
+        await source.have(session)
+        view = source.history.as_of(session.close_unix_s)
+        if view.last_session() != session.date:
+            continue
+        closes = [int(close) for close in view.last_closes(1)[0]]
+        desk.mark(closes[: len(tickers)], closes[len(tickers)] if len(closes) > len(tickers) else 0)
+    desk.portfolio = account
+    desk.sessions_settled, desk.fills = fold.sessions_settled, fold.fills
+    desk.peak_nav_micros = max(cash, fold.peak_nav_micros)
+    return desk
+
+
+def _basis_points(fraction: float) -> int:
+    return round(fraction * BASIS_POINTS)

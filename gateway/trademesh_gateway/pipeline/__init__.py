@@ -1,0 +1,1 @@
+"""The cycle of a session and the controller that drives it."""

@@ -1,0 +1,235 @@
+"""The cycle of one session, phase by phase. Each phase reads the point-in-time view of its own moment and returns drafts of events.
+
+    PREPARE ANALYSIS RISK PREDICTION DECISION GATE APPROVAL EXECUTION SETTLEMENT
+
+Everything before EXECUTION sees what was known half an hour before the open; EXECUTION and SETTLEMENT see the session's close
+(`execution.fill: next_close`). No phase reads a clock, so a session that is done again comes out the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trademesh_gateway import wire
+from trademesh_gateway.agents.analysts import ANALYSTS
+from trademesh_gateway.agents.indicators import volatility
+from trademesh_gateway.agents.portfolio_manager import decide
+from trademesh_gateway.agents.records import Book, Decision, Signals
+from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
+from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_gateway.risk.gate import Gated, apply_limits
+from trademesh_ledger.margin import largest_fill, refusal_of
+from trademesh_ledger.money import BASIS_POINTS
+from trademesh_runs.journal import Draft
+
+DECISION_LEAD_S = 1800
+CHECKPOINT_SESSIONS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTimes:
+    """A session of the exchange."""
+
+    date: str
+    open_unix_s: int
+    close_unix_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAnswer:
+    """What came of asking a person."""
+
+    approval_id: str
+    approved: bool
+    decided_by: str
+    reason: str
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalQuestion:
+    """An order that policy puts before a person."""
+
+    session: str
+    ticker: str
+    side: int
+    quantity: int
+    price_micros: int
+    ttl_s: int
+
+
+Emit = Callable[[Draft], object]
+Ask = Callable[[ApprovalQuestion, Emit], Awaitable[ApprovalAnswer]]
+
+
+class Cycle:
+    """One session in progress. Phases are called in the order of `PHASES`."""
+
+    def __init__(self, desk: DeskRun, history: MarketHistory, session: SessionTimes, number: int, emit: Emit, ask: Ask) -> None:
+        """`history` has the run's tickers first and then, if the set has an index, that index."""
+        self._desk = desk
+        self._session = session
+        self._number = number
+        self._emit = emit
+        self._ask = ask
+        self._history = history
+        self._view: PointInTimeView = history.as_of(session.open_unix_s - DECISION_LEAD_S)
+        self._count = len(desk.tickers)
+        self._signals: dict[str, Signals] = {}
+        self._book: Book | None = None
+        self._decisions: list[Decision] = []
+        self._gated: list[Gated] = []
+
+    async def run(self, phase: int) -> None:
+        """Runs one phase."""
+        await PHASES[phase](self)
+
+    def _draft(self, phase: int, kind: str, payload: wire.Payload, agent_id: str = "", item: str = "") -> None:
+        self._emit(Draft(kind, payload, self._session.date, phase, agent_id, item))
+
+    async def _prepare(self) -> None:
+        last = self._view.last_closes(1)
+        closes = [int(close) for close in last[0][: self._count]] if len(last) else [0] * self._count
+        self._book = self._desk.book(closes)
+        self._draft(1, "session_opened", wire.session_opened(self._number, self._view.as_of_unix_s))
+
+    async def _analysis(self) -> None:
+        narrow = _TickersOnly(self._view, self._count)
+        for agent_id, analyst in ANALYSTS.items():
+            skills = self._desk.rules.agents.get(agent_id)
+            if skills is not None:
+                signals = self._signals[agent_id] = analyst(narrow, skills)
+                self._draft(2, "signals", wire.signals(self._desk.tickers, signals), agent_id)
+
+    async def _risk(self) -> None:
+        if "risk_manager" in self._desk.rules.agents:
+            level = volatility(_TickersOnly(self._view, self._count), 20)
+            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level)
+            self._draft(3, "risk_notes", notes, "risk_manager")
+
+    async def _prediction(self) -> None:
+        for agent_id, signals in self._signals.items():
+            if not signals.abstained_because:
+                self._draft(4, "predictions", wire.predictions(self._desk.tickers, signals), agent_id)
+
+    async def _decision(self) -> None:
+        narrow = _TickersOnly(self._view, self._count)
+        limit = self._desk.rules.position_limit
+        self._decisions = decide(narrow, list(self._signals.values()), self._the_book(), limit, self._number)
+        self._draft(5, "decisions", wire.decisions(self._desk.tickers, self._decisions), "portfolio_manager")
+
+    async def _gate(self) -> None:
+        orders = [(decision.column, decision.delta) for decision in self._decisions if decision.delta]
+        if orders:
+            self._gated = apply_limits(orders, self._the_book(), self._desk.rules.limits)
+            self._draft(6, "orders_gated", wire.orders_gated(self._session.date, self._desk.tickers, self._gated))
+
+    async def _approval(self) -> None:
+        over_bp = self._desk.rules.approval_over_bp
+        if over_bp is None:
+            return
+        passed = list[Gated]()
+        for order in self._gated:
+            price = self._the_book().price_micros[order.column]
+            if abs(order.allowed) * price * BASIS_POINTS <= over_bp * self._the_book().nav_micros or not order.allowed:
+                passed.append(order)
+                continue
+            ticker = self._desk.tickers[order.column]
+            side, ttl_s = (1 if order.allowed > 0 else 2), self._desk.rules.approval_ttl_s
+            question = ApprovalQuestion(self._session.date, ticker, side, abs(order.allowed), price, ttl_s)
+            answer = await self._ask(question, self._emit)
+            order_id = wire.order_id(self._session.date, ticker)
+            self._draft(7, "approval_resolved", wire.approval_resolved(answer, order_id), item=order_id)
+            if answer.approved:
+                passed.append(order)
+            else:
+                self._draft(7, "order_rejected", wire.approval_rejection(order_id, ticker, answer, abs(order.allowed)), item=order_id)
+        self._gated = passed
+
+    async def _execution(self) -> None:
+        closes = self._closes_of_session()
+        marks = {**self._desk.marks, **{ticker: close for ticker, close in zip(self._desk.tickers, closes, strict=False) if close}}
+        rules, account = self._desk.rules, self._desk.portfolio
+        for order in self._gated:
+            ticker, close = self._desk.tickers[order.column], closes[order.column]
+            order_id = wire.order_id(self._session.date, ticker)
+            delta, refusal = order.allowed, None
+            if not delta:
+                continue
+            if not close:
+                self._draft(8, "order_rejected", wire.order_rejected(order_id, ticker, wire.NO_PRICE, abs(delta)), item=order_id)
+                continue
+            price = rules.costs.fill_price(close, delta)
+            refusal = refusal_of(account, ticker, delta, price, rules.costs, rules.margin, marks)
+            if refusal is not None:
+                part = largest_fill(account, ticker, delta, price, rules.costs, rules.margin, marks) if rules.resize_on_gap else 0
+                rejected = wire.order_rejected(order_id, ticker, refusal.value, abs(delta - part))
+                self._draft(8, "order_rejected", rejected, item=order_id)
+                delta = part
+            if delta:
+                fee = rules.costs.fee(delta, price)
+                effect = account.apply_fill(ticker, delta, price, fee)
+                self._desk.fills += 1
+                filled = wire.order_filled(order_id, ticker, delta, price, fee, effect, account)
+                self._draft(8, "order_filled", filled, item=order_id)
+
+    async def _settlement(self) -> None:
+        closes = self._closes_of_session()
+        index_close = closes[self._count] if len(closes) > self._count else 0
+        nav, equal, index = self._desk.mark(closes[: self._count], index_close)
+        self._desk.sessions_settled = self._number
+        baselines = [("equal_weight", equal)] + ([(f"index:{self._desk.index_name}", index)] if index is not None else [])
+        settled = wire.settled(self._number, nav, self._desk.portfolio, self._desk.marks, baselines)
+        self._draft(9, "settled", settled)
+        if self._number % CHECKPOINT_SESSIONS == 0:
+            desk = self._desk
+            payload = wire.checkpoint(desk.portfolio, desk.marks, self._number, desk.fills, desk.peak_nav_micros, baselines)
+            self._emit(Draft("state_checkpoint", payload, item=str(self._number)))
+
+    def _the_book(self) -> Book:
+        if self._book is None:
+            raise RuntimeError("PREPARE comes first")
+        return self._book
+
+    def _closes_of_session(self) -> list[int]:
+        """Closes of this very session, 0 where there is none. Asked for only once the session has closed."""
+        view = self._history.as_of(self._session.close_unix_s)
+        if view.last_session() != self._session.date:
+            return [0] * len(self._history.tickers)
+        return [int(close) for close in view.last_closes(1)[0]]
+
+
+class _TickersOnly(PointInTimeView):
+    """The view without the index, which agents do not trade."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, view: PointInTimeView, columns: int) -> None:
+        super().__init__(view._history, view.as_of_unix_s)
+        self._columns = columns
+
+    @property
+    def tickers(self) -> tuple[str, ...]:
+        """The tickers that the desk trades."""
+        return self._history.tickers[: self._columns]
+
+    def last_closes(self, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        """Closes of the last sessions, of those tickers."""
+        return super().last_closes(count)[:, : self._columns]
+
+
+PHASES: dict[int, Callable[[Cycle], Awaitable[None]]] = {
+    1: Cycle._prepare,
+    2: Cycle._analysis,
+    3: Cycle._risk,
+    4: Cycle._prediction,
+    5: Cycle._decision,
+    6: Cycle._gate,
+    7: Cycle._approval,
+    8: Cycle._execution,
+    9: Cycle._settlement,
+}
+"""By number of gateway.v1.Phase, in order."""

@@ -1,0 +1,1 @@
+"""Limits on every order, whoever it comes from."""

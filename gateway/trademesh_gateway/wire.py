@@ -1,0 +1,198 @@
+"""Translates between the desk's records and the messages of the journal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from trademesh.common.v1 import vocabulary_pb2 as words
+from trademesh.gateway.v1 import event_pb2 as events
+from trademesh_gateway.agents.records import Book, Decision, Signals, Stance
+from trademesh_gateway.risk.gate import BASIS_POINTS, Gated, Limits
+from trademesh_ledger.portfolio import FillEffect, Portfolio
+from trademesh_runs.fold import portfolio_message
+
+Payload: TypeAlias = Message
+
+NO_PRICE = events.LIMIT_CODE_NO_PRICE
+
+_DIRECTIONS = {Stance.BULLISH: events.DIRECTION_UP, Stance.BEARISH: events.DIRECTION_DOWN, Stance.NEUTRAL: events.DIRECTION_NEUTRAL}
+_DIGITS = 6
+"""Scores and confidences are journaled to six digits: what is below is noise, and the file is smaller for it."""
+
+
+def order_id(session: str, ticker: str) -> str:
+    """Name of an order within its run."""
+    return f"{session}/{ticker}"
+
+
+def side_of(delta: int) -> words.Side.ValueType:
+    """Which way signed shares go."""
+    return words.SIDE_LONG if delta > 0 else words.SIDE_SHORT
+
+
+def session_opened(number: int, decision_unix_s: int) -> events.SessionOpened:
+    """A session's cycle began."""
+    return events.SessionOpened(session_number=number, decision_time=Timestamp(seconds=decision_unix_s))
+
+
+def signals(tickers: Sequence[str], one: Signals) -> events.Signals:
+    """An analyst's view."""
+    if one.abstained_because:
+        return events.Signals(abstained_because=one.abstained_because)
+    rows = zip(tickers, one.score.tolist(), one.confidence.tolist(), one.abstain.tolist(), strict=True)
+    return events.Signals(
+        signals=[
+            events.Signal(
+                ticker=ticker,
+                stance=int(one.stance(column)),  # type: ignore[arg-type]  # Stance has the contract's numbers
+                score=round(score, _DIGITS),
+                confidence=0.0 if abstains else round(confidence, _DIGITS),
+                horizon_sessions=one.horizon_sessions,
+                note="not enough history" if abstains else "",
+            )
+            for column, (ticker, score, confidence, abstains) in enumerate(rows)
+        ],
+        figures=[events.FigureColumn(tool=tool, name=name, values=values.tolist()) for tool, name, values in one.figures],
+    )
+
+
+def predictions(tickers: Sequence[str], one: Signals) -> events.Predictions:
+    """An analyst's predictions: the direction of its signal, and as probability one half plus half of its conviction."""
+    rows = list[events.Prediction]()
+    for column, ticker in enumerate(tickers):
+        stance = one.stance(column)
+        if stance is not Stance.ABSTAIN:
+            conviction = abs(float(one.score[column])) * float(one.confidence[column])
+            confidence = round(0.5 + conviction / 2, _DIGITS) if stance is not Stance.NEUTRAL else 0.0
+            rows.append(events.Prediction(ticker=ticker, direction=_DIRECTIONS[stance], confidence=confidence))
+    return events.Predictions(predictions=rows)
+
+
+def risk_notes(tickers: Sequence[str], book: Book, limits: Limits, volatilities: Any) -> events.RiskNotes:
+    """Exposure of the book and headroom in each ticker."""
+    nav = book.nav_micros
+    values = [shares * price for shares, price in zip(book.quantity, book.price_micros, strict=True)]
+    stopped = limits.drawdown_stop_bp > 0 and (nav - book.peak_nav_micros) * BASIS_POINTS <= -limits.drawdown_stop_bp * book.peak_nav_micros
+    notes = list[events.RiskNote]()
+    for column, ticker in enumerate(tickers):
+        price, value = book.price_micros[column], values[column]
+        most = limits.position_bp * nav // BASIS_POINTS
+        level = float(volatilities[column])
+        notes.append(
+            events.RiskNote(
+                ticker=ticker,
+                severity=events.SEVERITY_BLOCK if stopped else events.SEVERITY_WARN if abs(value) > most else events.SEVERITY_INFO,
+                volatility=None if math.isnan(level) else round(level, _DIGITS),
+                max_buy_shares=max(0, most - value) // price if price else 0,
+                max_sell_shares=max(0, (most if limits.shorts_allowed else 0) + value) // price if price else 0,
+                limit=events.LIMIT_CODE_DRAWDOWN_STOP if stopped else events.LIMIT_CODE_UNSPECIFIED,
+            )
+        )
+    return events.RiskNotes(
+        nav_micros=nav,
+        gross=round(sum(map(abs, values)) / nav, _DIGITS) if nav > 0 else 0.0,
+        net=round(sum(values) / nav, _DIGITS) if nav > 0 else 0.0,
+        drawdown=round(nav / book.peak_nav_micros - 1, _DIGITS) if book.peak_nav_micros > 0 else 0.0,
+        notes=notes,
+    )
+
+
+def decisions(tickers: Sequence[str], rows: Sequence[Decision]) -> events.Decisions:
+    """What the portfolio manager wants."""
+    return events.Decisions(
+        decisions=[
+            events.Decision(
+                ticker=tickers[row.column],
+                action=words.ACTION_HOLD if row.delta == 0 else words.ACTION_LONG if row.delta > 0 else words.ACTION_SHORT,
+                quantity=abs(row.delta),
+                confidence=round(row.confidence, _DIGITS),
+                score=round(row.score, _DIGITS),
+                target_weight=round(row.target_weight, _DIGITS),
+            )
+            for row in rows
+        ]
+    )
+
+
+def orders_gated(session: str, tickers: Sequence[str], rows: Sequence[Gated]) -> events.OrdersGated:
+    """What the limits made of the orders."""
+    return events.OrdersGated(
+        results=[
+            events.GateResult(
+                order=events.Order(
+                    order_id=order_id(session, tickers[row.column]),
+                    ticker=tickers[row.column],
+                    side=side_of(row.requested),
+                    quantity=abs(row.allowed),
+                ),
+                requested_quantity=abs(row.requested),
+                limit=int(row.limit),  # type: ignore[arg-type]  # Limit has the contract's numbers
+                limit_value=row.limit_bp / BASIS_POINTS if row.limit_bp else None,
+                figure=row.figure_bp / BASIS_POINTS if row.figure_bp else None,
+            )
+            for row in rows
+        ]
+    )
+
+
+def approval_resolved(answer: Any, order: str) -> events.ApprovalResolved:
+    """What came of asking a person."""
+    return events.ApprovalResolved(
+        approval_id=answer.approval_id, order_id=order, approved=answer.approved, decided_by=answer.decided_by, reason=answer.reason
+    )
+
+
+def approval_rejection(order: str, ticker: str, answer: Any, quantity: int) -> events.OrderRejected:
+    """An order that a person did not let pass."""
+    reason = events.LIMIT_CODE_APPROVAL_EXPIRED if answer.expired else events.LIMIT_CODE_APPROVAL_DENIED
+    return order_rejected(order, ticker, reason, quantity)
+
+
+def order_rejected(order: str, ticker: str, reason: int, quantity: int) -> events.OrderRejected:
+    """An order that was not filled, or not whole."""
+    return events.OrderRejected(order_id=order, ticker=ticker, reason=events.LimitCode.ValueType(reason), quantity=quantity)
+
+
+def order_filled(order: str, ticker: str, delta: int, price: int, fee: int, effect: FillEffect, account: Portfolio) -> events.OrderFilled:
+    """An order that was filled; the account is as it is afterwards."""
+    return events.OrderFilled(
+        order_id=order,
+        ticker=ticker,
+        side=side_of(delta),
+        quantity=abs(delta),
+        price_micros=price,
+        fee_micros=fee,
+        realised_micros=effect.realised_micros,
+        legs=[events.Leg(kind=events.LegKind.ValueType(leg.kind.value), quantity=leg.quantity) for leg in effect.legs],
+        position_quantity=account.quantity(ticker),
+        cash_micros=account.cash_micros,
+    )
+
+
+def _baselines(rows: Sequence[tuple[str, int]]) -> list[events.Baseline]:
+    return [events.Baseline(name=name, nav_micros=nav) for name, nav in rows]
+
+
+def settled(number: int, nav: int, account: Portfolio, marks: dict[str, int], baselines: Sequence[tuple[str, int]]) -> events.Settled:
+    """A session's closing account."""
+    return events.Settled(
+        session_number=number, nav_micros=nav, portfolio=portfolio_message(account, marks), baselines=_baselines(baselines)
+    )
+
+
+def checkpoint(
+    account: Portfolio, marks: dict[str, int], sessions: int, fills: int, peak: int, baselines: Sequence[tuple[str, int]]
+) -> events.StateCheckpoint:
+    """The state at a point."""
+    return events.StateCheckpoint(
+        portfolio=portfolio_message(account, marks),
+        sessions_settled=sessions,
+        fills=fills,
+        peak_nav_micros=peak,
+        baselines=_baselines(baselines),
+    )

@@ -1,0 +1,185 @@
+"""The fold: from events to the state at a sequence. It replays every fill through the exact ledger and trusts no total that it reads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from trademesh.common.v1 import vocabulary_pb2 as words
+from trademesh.gateway.v1 import event_pb2 as events
+from trademesh.gateway.v1 import state_pb2 as state
+from trademesh_ledger.portfolio import Portfolio, Position
+from trademesh_runs.journal import KIND_NAMES, JournalReader, StoredEvent, all_events
+
+RECENT_FILLS = 100
+
+
+class LedgerMismatchError(Exception):
+    """An event says other than the ledger; `sequence` is the event's."""
+
+    def __init__(self, sequence: int, what: str, said: object, computed: object) -> None:
+        super().__init__(f"event {sequence}: {what} is {said}, the ledger has {computed}")
+        self.sequence = sequence
+
+
+class Fold:
+    """The state of a run, event by event."""
+
+    def __init__(self, run_id: str, epoch: int = 1) -> None:
+        self.run_id = run_id
+        self.epoch = epoch
+        self.sequence = 0
+        self.portfolio = Portfolio(0)
+        self.marks: dict[str, int] = {}
+        self.pipeline_state = events.PIPELINE_STATE_READY
+        self.pipeline_reason = ""
+        self.pace = 0.0
+        self.session_date = ""
+        self.phase = 0
+        self.sessions_settled = 0
+        self.sessions_total = 0
+        self.nav_micros = 0
+        self.peak_nav_micros = 0
+        self.fills = 0
+        self.baselines: list[events.Baseline] = []
+        self.equity: list[state.EquityPoint] = []
+        self.recent_fills: deque[events.OrderFilled] = deque(maxlen=RECENT_FILLS)
+
+    def apply(self, stored: StoredEvent) -> None:
+        """Takes in one event, which is the next; raises LedgerMismatchError."""
+        self.sequence = stored.sequence
+        name = KIND_NAMES[stored.kind]
+        handler = getattr(self, f"_on_{name}", None)
+        if handler is not None:
+            event = stored.parse()
+            if event.phase:
+                self.session_date, self.phase = event.session_date, event.phase
+            handler(getattr(event, name))
+
+    def apply_all(self, stored: Iterable[StoredEvent]) -> Fold:
+        """Takes in many events."""
+        for event in stored:
+            self.apply(event)
+        return self
+
+    def _on_run_started(self, event: events.RunStarted) -> None:
+        self.portfolio = Portfolio(event.initial_cash_micros)
+        self.nav_micros = self.peak_nav_micros = event.initial_cash_micros
+        self.sessions_total = event.sessions
+
+    def _on_pipeline_state_changed(self, event: events.PipelineStateChanged) -> None:
+        self.pipeline_state, self.pipeline_reason = event.state, event.reason
+
+    def _on_pace_changed(self, event: events.PaceChanged) -> None:
+        self.pace = event.sessions_per_s
+
+    def _on_order_filled(self, event: events.OrderFilled) -> None:
+        delta = event.quantity if event.side == words.SIDE_LONG else -event.quantity
+        effect = self.portfolio.apply_fill(event.ticker, delta, event.price_micros, event.fee_micros)
+        self._compare("realised result", event.realised_micros, effect.realised_micros)
+        self._compare("cash", event.cash_micros, self.portfolio.cash_micros)
+        self._compare("position", event.position_quantity, self.portfolio.quantity(event.ticker))
+        self.marks.setdefault(event.ticker, event.price_micros)
+        self.fills += 1
+        self.recent_fills.appendleft(event)
+
+    def _on_settled(self, event: events.Settled) -> None:
+        self.marks = {position.ticker: position.mark_micros for position in event.portfolio.positions}
+        ours = portfolio_message(self.portfolio, self.marks)
+        self._compare("the account", event.portfolio, ours)
+        self._compare("net asset value", event.nav_micros, self.portfolio.net_asset_value(self.marks))
+        self.nav_micros = event.nav_micros
+        self.peak_nav_micros = max(self.peak_nav_micros, event.nav_micros)
+        self.sessions_settled = event.session_number
+        self.baselines = list(event.baselines)
+        self.equity.append(equity_point(self.session_date, event, self.sequence))
+
+    def _on_session_opened(self, _event: events.SessionOpened) -> None:
+        """The session and phase are taken from the envelope."""
+
+    def _on_state_checkpoint(self, event: events.StateCheckpoint) -> None:
+        if self.sessions_settled == 0 and not self.equity:
+            self.load(event)
+        self._compare("the checkpoint", event.portfolio, portfolio_message(self.portfolio, self.marks))
+
+    def load(self, event: events.StateCheckpoint) -> None:
+        """Begins at a checkpoint instead of at the first event."""
+        self.portfolio = portfolio_of(event.portfolio)
+        self.marks = {position.ticker: position.mark_micros for position in event.portfolio.positions}
+        self.sessions_settled = event.sessions_settled
+        self.fills = event.fills
+        self.peak_nav_micros = event.peak_nav_micros
+        self.nav_micros = self.portfolio.net_asset_value(self.marks)
+        self.baselines = list(event.baselines)
+
+    def _compare(self, what: str, said: object, computed: object) -> None:
+        if said != computed:
+            raise LedgerMismatchError(self.sequence, what, said, computed)
+
+    def pipeline(self) -> state.Pipeline:
+        """Where the pipeline stands."""
+        return state.Pipeline(
+            run_id=self.run_id,
+            state=self.pipeline_state,
+            reason=self.pipeline_reason,
+            sessions_settled=self.sessions_settled,
+            sessions_total=self.sessions_total,
+            session_date=self.session_date,
+            phase=events.Phase.ValueType(self.phase),
+            pace_sessions_per_s=self.pace,
+            head_sequence=self.sequence,
+        )
+
+    def state(self) -> state.ServerState:
+        """The state as its message."""
+        return state.ServerState(
+            run_id=self.run_id,
+            epoch=self.epoch,
+            as_of_sequence=self.sequence,
+            pipeline=self.pipeline(),
+            portfolio=portfolio_message(self.portfolio, self.marks),
+            nav_micros=self.nav_micros,
+            equity=self.equity,
+            recent_fills=self.recent_fills,
+            baselines=self.baselines,
+            fills=self.fills,
+        )
+
+
+def fold_journal(run_id: str, reader: JournalReader, through: int | None = None) -> Fold:
+    """The state after the events up to a sequence, or all of them."""
+    fold = Fold(run_id, reader.head().epoch)
+    return fold.apply_all(all_events(reader, 0, through))
+
+
+def equity_point(session_date: str, event: events.Settled, sequence: int) -> state.EquityPoint:
+    """One point of the curve."""
+    return state.EquityPoint(session_date=session_date, nav_micros=event.nav_micros, baselines=event.baselines, sequence=sequence)
+
+
+def portfolio_message(portfolio: Portfolio, marks: dict[str, int]) -> events.PortfolioState:
+    """An account as its message, positions by ticker."""
+    return events.PortfolioState(
+        initial_cash_micros=portfolio.initial_cash_micros,
+        cash_micros=portfolio.cash_micros,
+        realised_micros=portfolio.realised_micros,
+        fees_micros=portfolio.fees_micros,
+        borrow_micros=portfolio.borrow_micros,
+        dividends_micros=portfolio.dividends_micros,
+        positions=[
+            events.Position(ticker=ticker, quantity=position.quantity, cost_micros=position.cost_micros, mark_micros=marks.get(ticker))
+            for ticker, position in sorted(portfolio.positions.items())
+        ],
+    )
+
+
+def portfolio_of(message: events.PortfolioState) -> Portfolio:
+    """An account from its message."""
+    portfolio = Portfolio(message.initial_cash_micros)
+    portfolio.cash_micros = message.cash_micros
+    portfolio.realised_micros = message.realised_micros
+    portfolio.fees_micros = message.fees_micros
+    portfolio.borrow_micros = message.borrow_micros
+    portfolio.dividends_micros = message.dividends_micros
+    portfolio.positions = {position.ticker: Position(position.quantity, position.cost_micros) for position in message.positions}
+    return portfolio

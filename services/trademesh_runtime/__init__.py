@@ -1,0 +1,1 @@
+"""runtime_service: starts, watches and stops runs (port 8003)."""
