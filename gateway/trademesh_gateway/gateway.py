@@ -106,8 +106,8 @@ class Gateway:
         path = self._layout.journal
         self._writer = SqliteWriter(path, self._ticket.run_id, self._ticket.generation, self._publish)
         reader = SqliteReader(path)
-        self._feed = JournalFeed(self._ticket.run_id, reader, finished=False)
         self._fold = Fold(self._ticket.run_id, reader.head().epoch)
+        self._feed = LiveFeed(self._ticket.run_id, reader, self._fold)
         self._fold.apply_all(all_events(reader))
         settled = reader.read_kind("settled", newest=1)
         self._desk_fold = Fold(self._ticket.run_id)
@@ -128,7 +128,7 @@ class Gateway:
     def _make_server(self) -> MeshServer:
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush)
         self._supervision = SupervisionServicer(self._control, self._ticket.generation, self._ticket.nonce, self._drain)
-        find = only_source(self._ticket.run_id, _LiveFeed(self._feed, self._fold))
+        find = only_source(self._ticket.run_id, self._feed)
         return MeshServer(
             ServerSettings(drain_delay_s=0.0, drain_grace_s=2.0),
             [
@@ -299,21 +299,18 @@ class Gateway:
         await self._writer.close()
 
 
-class _LiveFeed:
+class LiveFeed(JournalFeed):
     """The feed of a gateway: like that of its journal, with the newest state at hand."""
 
-    def __init__(self, feed: JournalFeed, fold: Fold) -> None:
-        self._feed = feed
+    def __init__(self, run_id: str, reader: SqliteReader, fold: Fold) -> None:
+        super().__init__(run_id, reader, finished=False)
         self._fold = fold
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._feed, name)
 
     async def snapshot(self, at: int | None) -> ServerState:
         """The state at a sequence; the newest needs no fold."""
         if at is None or at == self._fold.sequence:
             return self._fold.state()
-        return await self._feed.snapshot(at)
+        return await super().snapshot(at)
 
 
 def write_exports(root: Path, files: dict[str, bytes], durable: bool) -> None:

@@ -140,7 +140,8 @@ class SqliteWriter:
         self._committed = asyncio.Condition()
         self._closing = False
         self._failure: BaseException | None = None
-        self.assigned = self.committed = self._connection.execute("SELECT coalesce(max(sequence), 0) FROM events").fetchone()[0]
+        head: int = self._connection.execute("SELECT coalesce(max(sequence), 0) FROM events").fetchone()[0]
+        self.assigned = self.committed = head
         row = self._connection.execute("SELECT hash FROM batches ORDER BY last_sequence DESC LIMIT 1").fetchone()
         self._hash: bytes = row[0] if row else b""
         self._known = {event.parse().event_id for event in self._open_session_events()}

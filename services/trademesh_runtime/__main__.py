@@ -1,0 +1,75 @@
+"""`python -m trademesh_runtime`: runs runtime_service until SIGTERM."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+from trademesh.runtime.v1 import runtime_service_pb2, runtime_service_pb2_grpc
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.server import Assembly, MeshServer, registration, run_service
+from trademesh_kernel.settings import load_settings
+from trademesh_runtime.registry import Registry
+from trademesh_runtime.runs import Runs
+from trademesh_runtime.runtime_service import RuntimeServicer
+from trademesh_runtime.settings import RuntimeSettings
+
+EXIT_TEMPORARY = 75
+
+
+def take_lock(settings: RuntimeSettings) -> None:
+    """One runtime_service for a folder of runs; a second one names the first and ends with 75."""
+    settings.runs_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(settings.runs_dir / ".runtime.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 32).decode(errors="replace").strip()
+        print(f"runtime_service: process {owner or 'unknown'} looks after {settings.runs_dir} already", file=sys.stderr)
+        raise SystemExit(EXIT_TEMPORARY) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+
+
+async def assemble(settings: RuntimeSettings) -> Assembly:
+    """The service's parts, inside the running loop."""
+    registry = Registry(settings.runs_dir / "registry.db")
+    trading = ServiceClient(settings.trading_target, "trading_service")
+    agent = ServiceClient(settings.agent_target, "agent_service")
+    runs = Runs(settings, registry, settings.timers())
+    server_in_hand = list[MeshServer]()
+
+    async def started(server: MeshServer) -> None:
+        server_in_hand.append(server)
+        runs.recover()
+
+    async def close_registry() -> None:
+        registry.close()
+
+    def draining() -> bool:
+        return bool(server_in_hand) and server_in_hand[0].draining.is_set()
+
+    return Assembly(
+        [
+            registration(
+                runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server,
+                RuntimeServicer(runs, registry, trading, agent, draining),
+                runtime_service_pb2.DESCRIPTOR,
+                "RuntimeService",
+            )
+        ],
+        started=started,
+        closers=[runs.close, trading.close, agent.close, close_registry],
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    settings = load_settings(RuntimeSettings)
+    take_lock(settings)
+    run_service("runtime_service", settings, lambda: assemble(settings))
+
+
+if __name__ == "__main__":
+    main()

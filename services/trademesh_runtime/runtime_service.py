@@ -1,0 +1,148 @@
+"""RuntimeService: the life of runs by RPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from trademesh.runtime.v1 import runtime_service_pb2 as messages
+from trademesh.runtime.v1 import runtime_service_pb2_grpc
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh.trading.v1 import market_data_pb2 as market
+from trademesh.trading.v1 import market_data_service_pb2 as data
+from trademesh.trading.v1 import market_data_service_pb2_grpc
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.context import Context
+from trademesh_kernel.errors import FieldViolation, NotFound, RemoteError, RunConfigInvalid
+from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_runs.run_config import faults_of, normalised
+from trademesh_runtime import policy
+from trademesh_runtime.gateway_logs import follow_lines
+from trademesh_runtime.registry import Registry
+from trademesh_runtime.runs import Runs, copy_of
+from trademesh_runtime.workspace import AgentFiles, built_in_desk, desk_of_workspace
+
+DEFAULT_PAGE_SIZE = 50
+DEFAULT_LOG_LINES = 100
+
+
+class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
+    """Runs by RPC."""
+
+    def __init__(self, runs: Runs, registry: Registry, trading: ServiceClient, agent: ServiceClient, draining: Callable[[], bool]) -> None:
+        self._runs = runs
+        self._registry = registry
+        self._trading = trading
+        self._market_data = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+        self._agent = agent
+        self._draining = draining
+
+    async def StartRun(self, request: messages.StartRunRequest, context: Context) -> messages.StartRunResponse:
+        known = self._registry.recall(request.request_id, request)
+        if known is not None:
+            return messages.StartRunResponse.FromString(known)
+        config, faults, desk = await self._examined(request.config)
+        if faults:
+            raise RunConfigInvalid(faults)
+        run = await self._runs.start(config, desk)
+        response = messages.StartRunResponse(run=copy_of(run))
+        self._registry.remember(request.request_id, request, response)
+        return response
+
+    async def StopRun(self, request: messages.StopRunRequest, context: Context) -> messages.StopRunResponse:
+        return messages.StopRunResponse(run=copy_of(await self._runs.stop(request.run_id, request.reason)))
+
+    async def RestartRun(self, request: messages.RestartRunRequest, context: Context) -> messages.RestartRunResponse:
+        return messages.RestartRunResponse(run=copy_of(await self._runs.restart(request.run_id, request.reason)))
+
+    async def GetRun(self, request: messages.GetRunRequest, context: Context) -> messages.GetRunResponse:
+        run = self._runs.get(request.run_id).run
+        return messages.GetRunResponse(run=copy_of(run), summary=await self._runs.summary(request.run_id))
+
+    async def ListRuns(self, request: messages.ListRunsRequest, context: Context) -> messages.ListRunsResponse:
+        position = read_page_token(request, request.page_token)
+        before = int(position[0]) if position else None
+        runs, following = self._runs.page(before, request.page_size or DEFAULT_PAGE_SIZE, frozenset(request.states))
+        token = page_token(request, [following]) if following is not None else ""
+        return messages.ListRunsResponse(runs=runs, next_page_token=token)
+
+    async def WatchRuns(self, request: messages.WatchRunsRequest, context: Context) -> AsyncIterator[messages.WatchRunsResponse]:
+        if request.run_id:
+            self._runs.get(request.run_id)
+        async for news in self._runs.watch(request.run_id):
+            if isinstance(news, int):
+                yield messages.WatchRunsResponse(checkpoint=messages.WatchCheckpoint(revision=news))
+            else:
+                yield messages.WatchRunsResponse(run=news)
+            if self._draining():
+                return
+
+    async def ValidateRunConfig(self, request: messages.ValidateRunConfigRequest, context: Context) -> messages.ValidateRunConfigResponse:
+        config, faults, _desk = await self._examined(request.config)
+        violations = [messages.ConfigViolation(field=fault.field, description=fault.description) for fault in faults]
+        return messages.ValidateRunConfigResponse(violations=violations, normalised=config)
+
+    async def TailLogs(self, request: messages.TailLogsRequest, context: Context) -> AsyncIterator[messages.TailLogsResponse]:
+        supervisor = self._runs.get(request.run_id)
+        generation = request.generation or supervisor.run.generation
+        if generation > supervisor.run.generation:
+            raise NotFound("generation", f"{request.run_id}/{generation}")
+        count = request.lines if request.HasField("lines") else DEFAULT_LOG_LINES
+
+        def lives() -> bool:
+            newest = generation == supervisor.run.generation and supervisor.state in policy.WITH_PROCESS
+            return newest and not self._draining()
+
+        async for lines in follow_lines(supervisor.layout.gateway_log(generation), count, request.follow, lives):
+            yield messages.TailLogsResponse(generation=generation, lines=lines)
+
+    async def _examined(self, given: RunConfig) -> tuple[RunConfig, list[FieldViolation], list[AgentFiles]]:
+        """The configuration with defaults, all its faults, and the desk that it asks for.
+
+        Raises:
+            DependencyUnavailable: trading_service, or for a workspace agent_service, does not answer.
+        """
+        config = normalised(given)
+        faults = faults_of(config)
+        faults += await self._faults_of_data(config)
+        desk = built_in_desk()
+        if config.workspace:
+            try:
+                desk = await desk_of_workspace(self._agent, config)
+            except RemoteError as error:
+                faults.append(FieldViolation("workspace", error.message))
+            config.workspace, workspace = "", config.workspace
+            faults += faults_of(config)
+            config.workspace = workspace
+        return config, list(dict.fromkeys(faults)), desk
+
+    async def _faults_of_data(self, config: RunConfig) -> list[FieldViolation]:
+        """What the data set lacks. Fills in the set's hash, the tickers and the sessions that were left out."""
+        request = data.ListInstrumentsRequest(set=config.data.set)
+        try:
+            listing = (await self._trading.call(self._market_data.ListInstruments, request)).sets[0]
+        except RemoteError as error:
+            return [FieldViolation("data.set", error.message)]
+        faults = list[FieldViolation]()
+        found = listing.set
+        if config.data.snapshot and config.data.snapshot != found.snapshot:
+            faults.append(FieldViolation("data.snapshot", f"set {found.name} is {found.snapshot} now"))
+        config.data.snapshot = found.snapshot
+        kinds = {instrument.ticker: instrument.kind for instrument in listing.instruments}
+        if not config.tickers:
+            config.tickers.extend(ticker for ticker, kind in kinds.items() if kind == market.INSTRUMENT_KIND_STOCK)
+        for ticker in config.tickers:
+            if ticker not in kinds:
+                faults.append(FieldViolation("tickers", f"set {found.name} has no {ticker}"))
+            elif kinds[ticker] == market.INSTRUMENT_KIND_INDEX:
+                faults.append(FieldViolation("tickers", f"{ticker} is an index and cannot be traded"))
+        config.sessions.start = config.sessions.start or found.first_session
+        config.sessions.end = config.sessions.end or found.last_session
+        if config.sessions.start < found.first_session:
+            faults.append(FieldViolation("sessions.start", f"set {found.name} begins on {found.first_session}"))
+        if config.sessions.end > found.last_session:
+            faults.append(FieldViolation("sessions.end", f"set {found.name} ends on {found.last_session}"))
+        if not faults:
+            span = data.ListSessionsRequest(set=config.data.set, start=config.sessions.start, end=config.sessions.end)
+            if not (await self._trading.call(self._market_data.ListSessions, span)).sessions:
+                faults.append(FieldViolation("sessions", "there is no session between start and end"))
+        return faults

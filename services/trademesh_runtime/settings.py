@@ -1,0 +1,40 @@
+"""Settings of runtime_service."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field
+
+from trademesh_kernel.settings import ListenValidator, ServerSettings
+from trademesh_runtime.policy import Timers
+
+
+class RuntimeSettings(ListenValidator, ServerSettings):
+    """Settings of runtime_service."""
+
+    runtime_listen: str = "127.0.0.1:8003"
+    runtime_keep_gateways: bool = False
+    """True: SIGTERM leaves gateways alive, to be adopted by the next runtime_service."""
+    runtime_max_gateways: int = Field(default=0, ge=0)
+    """Most live gateways; 0: 32, or four for each core if that is more."""
+    runtime_timer_scale: float = Field(default=1.0, gt=0, le=1)
+    """Scales every time-out of supervision down, for tests."""
+    gateway_bind: str = "127.0.0.1:0"
+    """Where gateways bind."""
+    gateway_advertise: str = ""
+    """Host by which others reach gateways; empty: the one that they bind."""
+
+    def listen_address(self) -> str:
+        """TRADEMESH_RUNTIME_LISTEN."""
+        return self.runtime_listen
+
+    def live_gateway_limit(self) -> int:
+        """Most live gateways."""
+        return self.runtime_max_gateways or max(32, 4 * (os.cpu_count() or 1))
+
+    def timers(self) -> Timers:
+        """Time-outs of supervision."""
+        scale, plain = self.runtime_timer_scale, Timers()
+        scaled = {name: getattr(plain, name) * scale for name in Timers.__dataclass_fields__ if name.endswith("_s")}
+        return Timers(**scaled, probe_failures=plain.probe_failures, crash_limit=plain.crash_limit)

@@ -1,0 +1,323 @@
+"""The shell around the policy for one run: it carries events to it and its actions out, and keeps what the run shows of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import health_pb2
+
+from trademesh.gateway.v1 import supervision_service_pb2 as supervision
+from trademesh.gateway.v1 import supervision_service_pb2_grpc
+from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
+from trademesh.runtime.v1 import run_config_pb2 as contract
+from trademesh.runtime.v1 import runtime_pb2 as wire
+from trademesh_kernel.atomic_files import replace_file
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.errors import TrademeshError
+from trademesh_kernel.logs import get_logger
+from trademesh_runs.layout import RunLayout
+from trademesh_runtime import policy
+from trademesh_runtime.gateway_logs import last_lines
+from trademesh_runtime.policy import State, Supervision
+from trademesh_runtime.process import Identity, LaunchedGateway, ProcessHandle, adopt, launch_gateway, read_identity
+from trademesh_runtime.registry import Registry
+
+LIVENESS = "trademesh.liveness"
+KEPT_LOG_LINES = 20
+
+Changed = Callable[[wire.Run], None]
+
+
+class Targets:
+    """Where gateways find the other services, and where they bind."""
+
+    def __init__(self, *, trading: str, news: str, agent: str, bind: str, advertise: str) -> None:
+        self.trading = trading
+        self.content = {"trading_target": trading, "news_target": news, "agent_target": agent, "bind": bind, "advertise": advertise}
+
+
+class Supervisor:
+    """One run and its gateway."""
+
+    def __init__(
+        self,
+        run: wire.Run,
+        layout: RunLayout,
+        registry: Registry,
+        targets: Targets,
+        timers: policy.Timers,
+        slots: asyncio.Semaphore,
+        changed: Changed,
+    ) -> None:
+        self.run = run
+        self.layout = layout
+        self._registry = registry
+        self._targets = targets
+        self._timers = timers
+        self._slots = slots
+        self._changed = changed
+        self._log = get_logger("supervisor").bind(run_id=run.run_id)
+        restarts = run.config.supervision.restart != contract.RESTART_POLICY_NEVER
+        self._policy = Supervision(State(run.state or 1), run.reason, restart_on_failure=restarts, restarts=run.restart_count)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handle: ProcessHandle | None = None
+        self._nonce = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._settled_at_start = 0
+        self.moved = asyncio.Condition()
+        self.finished = run.progress.sessions_settled > 0 and run.progress.sessions_settled == run.progress.sessions_total
+        """True once the gateway has said that its pipeline is FINISHED."""
+
+    @property
+    def state(self) -> State:
+        """Where the run stands."""
+        return self._policy.state
+
+    def feed(self, event: policy.Event) -> None:
+        """Takes in an event and carries out what the policy says."""
+        before = self._policy
+        self._policy, actions = policy.step(time.monotonic(), before, event, self._timers)
+        if self._policy.state != before.state or self._policy.reason != before.reason:
+            self._log.info("run", state=self._policy.state.name, reason=self._policy.reason)
+            self._publish()
+        if self._policy.timer_at != before.timer_at:
+            self._set_timer()
+        for action in actions:
+            self._carry_out(action)
+
+    def adopt_or_restart(self) -> None:
+        """After a restart of runtime_service: takes a living gateway over, or lets the policy judge a dead one."""
+        if self.state in policy.TERMINAL:
+            return
+        identity = read_identity(self.layout)
+        handle = adopt(identity) if identity is not None and identity.generation == self.run.generation else None
+        if handle is not None and identity is not None:
+            self._policy = Supervision(State.PENDING, restart_on_failure=self._policy.restart_on_failure, restarts=self._policy.restarts)
+            self._watch(handle, identity)
+            self.feed(policy.Found())
+        elif self.run.generation and self.state in policy.WITH_PROCESS:
+            self._policy = Supervision(State.RUNNING, restart_on_failure=self._policy.restart_on_failure, restarts=self._policy.restarts)
+            self._ended(None, None)
+        else:
+            self._policy = Supervision(State.PENDING, restart_on_failure=self._policy.restart_on_failure, restarts=self._policy.restarts)
+            self.feed(policy.Start())
+
+    async def until(self, *states: State, within_s: float | None = None) -> bool:
+        """Waits until the run is in one of the states; False if it is not in time."""
+        try:
+            async with asyncio.timeout(within_s), self.moved:
+                await self.moved.wait_for(lambda: self.state in states)
+        except TimeoutError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Lets the gateway live on without us."""
+        for task in self._tasks:
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._handle is not None:
+            self._handle.close()
+
+    def _carry_out(self, action: policy.Action) -> None:
+        match action:
+            case policy.Launch():
+                self._task(self._launch())
+            case policy.Drain():
+                self._task(self._drain())
+            case policy.Send(signal=which, group=group):
+                if self._handle is not None:
+                    self._handle.send(signal.Signals[which.value], group=group)
+
+    async def _launch(self) -> None:
+        async with self._slots:
+            if self.state is not State.PENDING:
+                return
+            generation = self.run.generation + 1
+            self.run.generation = generation
+            self._nonce = secrets.token_hex(16)
+            self._registry.attempt_begins(self.run.run_id, generation)
+            self._registry.save(self.run)
+            ticket = {
+                "run_id": self.run.run_id,
+                "runs_dir": str(self.layout.runs_dir.absolute()),
+                "generation": generation,
+                "nonce": self._nonce,
+                **self._targets.content,
+            }
+            try:
+                launched = await launch_gateway(self.layout, generation, ticket)
+            except OSError as error:
+                self.feed(policy.LaunchFailed(f"the gateway could not be started: {error}"))
+                return
+            self._handle = launched.handle
+            self.run.pid = launched.handle.pid
+            self._settled_at_start = self.run.progress.sessions_settled
+            self.feed(policy.Launched())
+            self._task(self._wait_end(launched.handle))
+            self._task(self._wait_bound(launched, generation))
+            # A start keeps its slot until it serves or has failed: starts are costly, and two at once are enough.
+            with suppress(asyncio.CancelledError):
+                await self.until(*(state for state in State if state not in (State.PENDING, State.STARTING)))
+
+    async def _wait_bound(self, launched: LaunchedGateway, generation: int) -> None:
+        bound = await launched.bound()
+        if bound is not None and generation == self.run.generation:
+            await self._probe(launched.handle, bound.target)
+
+    def _watch(self, handle: ProcessHandle, identity: Identity) -> None:
+        self._handle, self._nonce = handle, identity.nonce
+        self.run.pid = handle.pid
+        self._settled_at_start = self.run.progress.sessions_settled
+        self._task(self._wait_end(handle))
+        self._task(self._probe(handle, identity.target))
+
+    async def _wait_end(self, handle: ProcessHandle) -> None:
+        code, number = await handle.wait()
+        handle.close()
+        self._ended(code, number)
+
+    def _ended(self, code: int | None, number: int | None) -> None:
+        """The gateway has gone: what it said last, and then the policy."""
+        words, finished = "", self.finished
+        with suppress(OSError, ValueError, KeyError):
+            record = json.loads(self.layout.gateway_exit.read_text())
+            if record["generation"] == self.run.generation:
+                words = record["reason"]
+                code = record["code"] if code is None and number is None else code
+                finished = finished or words == "RUN_ENDED"
+        self._handle = None
+        self.run.pid, self.run.target = 0, ""
+        self.run.health = wire.GATEWAY_HEALTH_UNSPECIFIED
+        ended = wire.GatewayExit(generation=self.run.generation, code=code, signal=number, reason=words)
+        ended.exited_at.GetCurrentTime()
+        ended.log_lines.extend(last_lines(self.layout.gateway_log(self.run.generation), KEPT_LOG_LINES))
+        self.run.last_exit.CopyFrom(ended)
+        cause = f"signal {number}" if number is not None else f"exit {code}"
+        self._registry.attempt_ends(self.run.run_id, self.run.generation, f"{cause}: {words}")
+        # Chance spreads restarts of many runs; it has nothing to do with secrets.
+        jitter = random.random()  # noqa: S311  # see above
+        self.feed(policy.Exited(code, number, words, jitter, finished))
+        self._publish()
+
+    async def _probe(self, handle: ProcessHandle, target: str) -> None:
+        """Checks health and sends heartbeats until the process ends. A unary Check with a deadline is the only proof of life."""
+        self.run.target = target
+        async with ServiceClient(target, "gateway") as client:
+            check = client.channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )
+            stub = client.stub(supervision_service_pb2_grpc.SupervisionServiceStub)
+            while not handle.ended:
+                began = time.monotonic()
+                alive, detail = await self._check(check, LIVENESS)
+                ready, why = await self._check(check, "") if alive else (False, detail)
+                if handle.ended:
+                    return
+                # A check that failed while our own loop stood still says nothing about the gateway.
+                own_lag_s = time.monotonic() - began - 2 * self._timers.probe_timeout_s
+                if alive or own_lag_s < 0.25:
+                    self.run.health = (
+                        wire.GATEWAY_HEALTH_SERVING
+                        if ready
+                        else wire.GATEWAY_HEALTH_NOT_SERVING
+                        if alive
+                        else wire.GATEWAY_HEALTH_UNREACHABLE
+                    )
+                    self.feed(policy.Probed(alive, ready, why))
+                if alive:
+                    await self._heartbeat(client, stub)
+                interval_s = self._timers.probe_interval_s if self.state not in (State.STARTING, State.ADOPTING) else 0.05
+                await asyncio.sleep(interval_s)
+
+    async def _check(self, check: Any, service: str) -> tuple[bool, str]:
+        try:
+            answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=self._timers.probe_timeout_s)
+        except grpc.aio.AioRpcError as error:
+            return False, error.code().name
+        return answer.status == health_pb2.HealthCheckResponse.SERVING, "NOT_SERVING"
+
+    async def _heartbeat(self, client: ServiceClient, stub: Any) -> None:
+        request = supervision.HeartbeatRequest(generation=self.run.generation, nonce=self._nonce)
+        try:
+            answer = await client.call(stub.Heartbeat, request, timeout_s=self._timers.probe_timeout_s)
+        except TrademeshError:
+            return
+        pipeline = answer.pipeline
+        progress = wire.RunProgress(
+            sessions_settled=pipeline.sessions_settled,
+            sessions_total=pipeline.sessions_total,
+            session_date=pipeline.session_date,
+            nav_micros=answer.nav_micros,
+            head_sequence=pipeline.head_sequence,
+        )
+        if pipeline.sessions_settled > self._settled_at_start:
+            self.feed(policy.SessionSettled())
+        if progress != self.run.progress:
+            self.run.progress.CopyFrom(progress)
+            self._publish()
+        self.finished = pipeline.state == PIPELINE_STATE_FINISHED
+
+    async def _drain(self) -> None:
+        if self.run.target:
+            async with ServiceClient(self.run.target, "gateway") as client:
+                stub = client.stub(supervision_service_pb2_grpc.SupervisionServiceStub)
+                request = supervision.DrainRequest(
+                    generation=self.run.generation, nonce=self._nonce, within=Duration(seconds=max(1, int(self._timers.drain_s)))
+                )
+                with suppress(TrademeshError):
+                    await client.call(stub.Drain, request, timeout_s=self._timers.drain_s)
+        self.feed(policy.Drained())
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._policy.timer_at is not None:
+            delay = max(0.0, self._policy.timer_at - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay + 0.001, self.feed, policy.Tick())
+
+    def _publish(self) -> None:
+        """Brings the run's message up to date, keeps it, and tells everyone."""
+        run = self.run
+        run.state = wire.RunState.ValueType(int(self.state))
+        run.reason = self._policy.reason
+        run.restart_count = self._policy.restarts
+        run.feed_target = run.target or self._targets.trading
+        run.updated_at.GetCurrentTime()
+        if self.state in policy.TERMINAL:
+            if not run.HasField("ended_at"):
+                run.ended_at.GetCurrentTime()
+        else:
+            run.ClearField("ended_at")
+        run.revision = self._registry.next_revision()
+        self._registry.save(run)
+        text = json_format.MessageToJson(run, preserving_proto_field_name=True)
+        with suppress(OSError):
+            replace_file(self.layout.runtime_state, text.encode() + b"\n", durable=False)
+        self._changed(run)
+        self._task(self._notify())
+
+    async def _notify(self) -> None:
+        async with self.moved:
+            self.moved.notify_all()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        # A task that nobody holds may be collected while it waits.
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
