@@ -109,4 +109,3 @@ class EventRing:
                 size_bytes += len(event.encoded)
             last = event.sequence
         return Slice(cursor + 1, last, tuple(picked))
-

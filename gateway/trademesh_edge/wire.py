@@ -153,9 +153,7 @@ def checkpoint_payload(through_sequence: int, head_sequence: int) -> bytes:
 def end_payload(resume_after_sequence: int) -> bytes:
     """A SubscribeResponse that ends a stream because the run has ended."""
     return feed_service_pb2.SubscribeResponse(
-        end=feed_service_pb2.StreamEnd(
-            reason=feed_service_pb2.STREAM_END_REASON_RUN_ENDED, resume_after_sequence=resume_after_sequence
-        )
+        end=feed_service_pb2.StreamEnd(reason=feed_service_pb2.STREAM_END_REASON_RUN_ENDED, resume_after_sequence=resume_after_sequence)
     ).SerializeToString()
 
 

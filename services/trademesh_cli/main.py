@@ -10,14 +10,28 @@ from typing import Annotated
 import click
 import typer
 
+from trademesh_cli.run_commands import run_app
+from trademesh_cli.up import run_mesh
 from trademesh_kernel.probe import ProbeExit, probe
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
+app.add_typer(run_app, name="run")
+
+
 @app.callback()
 def trademesh() -> None:
     """Run and look at a mesh of trading agents."""
+
+
+@app.command("up")
+def up_command(
+    run_to_end: Annotated[bool, typer.Option("--exit", help="run the demo to its end, print its summary as JSON, stop")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="restart a service when its source changes")] = False,
+) -> None:
+    """Start the whole mesh on this machine, and the demo run on it. Ctrl-C stops everything."""
+    raise typer.Exit(asyncio.run(run_mesh(run_to_end=run_to_end, reload=reload)))
 
 
 @app.command("probe")

@@ -252,6 +252,8 @@ def _probed(now: float, supervision: Supervision, event: Probed, timers: Timers)
 
 def _exited(now: float, supervision: Supervision, event: Exited, timers: Timers) -> tuple[Supervision, Sequence[Action]]:
     ended = replace(supervision, timer_at=None, failed_probes=0, wanted=None)
+    if event.finished and event.code in (0, None) and event.signal is None and supervision.wanted is not State.PENDING:
+        return replace(ended, state=State.SUCCEEDED, reason="every session is settled"), []
     if supervision.wanted is State.STOPPED:
         return replace(ended, state=State.STOPPED), []
     if supervision.wanted is State.PENDING:
@@ -259,8 +261,6 @@ def _exited(now: float, supervision: Supervision, event: Exited, timers: Timers)
     how = f"signal {event.signal}" if event.signal is not None else f"exit {event.code}" if event.code is not None else "ended unseen"
     why = supervision.reason if supervision.state is State.HUNG else ""
     reason = "; ".join(part for part in (why, how, event.words) if part)
-    if event.finished and event.code in (0, None) and event.signal is None:
-        return replace(ended, state=State.SUCCEEDED, reason="every session is settled"), []
     if event.code in NEVER_RESTARTED or not supervision.restart_on_failure:
         return replace(ended, state=State.FAILED, reason=reason), []
     recent = tuple(at for at in supervision.starts if now - at < timers.crash_window_s)

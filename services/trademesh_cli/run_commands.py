@@ -1,0 +1,220 @@
+"""`trademesh run …`: start, stop, list, show, watch, logs, verify."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_cli.rpc import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, as_record, call, fail, print_json, runtime_client, settings
+from trademesh_cli.up import TERMINAL, demo_config, summary_record
+from trademesh_runs.bootstrap import BootstrapError, read_bootstrap
+from trademesh_runs.layout import RunLayout
+from trademesh_runs.verification import VerificationError, verify_run
+
+run_app = typer.Typer(no_args_is_help=True, help="Start, watch and stop runs.")
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@run_app.command("start")
+def start(
+    config: Annotated[Path | None, typer.Argument(metavar="[BOOTSTRAP.md]", help="configuration; the demo's if left out")] = None,
+    run_id: Annotated[str, typer.Option("--run-id", help="name of the run; the server makes one if left out")] = "",
+    pace: Annotated[float | None, typer.Option(min=0, help="sessions per second; 0 = as fast as it can")] = None,
+    wait: Annotated[bool, typer.Option(help="wait until the gateway serves")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run."""
+    wanted = demo_config(pace_sessions_per_s=0.0) if config is None else _read_config(config)
+    wanted.run_id = run_id or wanted.run_id
+    if pace is not None:
+        wanted.pipeline.pace_sessions_per_s = pace
+    run = call(lambda: _start(wanted, wait))
+    print_json(as_record(run)) if as_json else print(run.run_id)
+    if wait and run.state in (runtime_pb2.RUN_STATE_FAILED, runtime_pb2.RUN_STATE_STOPPED):
+        fail(f"run {run.run_id} is {_state(run)}: {run.reason}", None, EXIT_FAILED)
+
+
+def _read_config(path: Path) -> RunConfig:
+    try:
+        return read_bootstrap(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", None, EXIT_USAGE)
+    except BootstrapError as error:
+        for violation in error.violations:
+            print(f"error: {path}: {violation.field}: {violation.description}", file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE) from None
+
+
+async def _start(config: RunConfig, wait: bool) -> runtime_pb2.Run:
+    async with runtime_client() as runtime:
+        stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+        request = runtime_service_pb2.StartRunRequest(config=config, request_id=str(uuid.uuid4()))
+        run: runtime_pb2.Run = (await runtime.call(stub.StartRun, request, timeout_s=30)).run
+        while wait and run.state in (runtime_pb2.RUN_STATE_PENDING, runtime_pb2.RUN_STATE_STARTING, runtime_pb2.RUN_STATE_BACKOFF):
+            await asyncio.sleep(0.05)
+            run = (await runtime.call(stub.GetRun, runtime_service_pb2.GetRunRequest(run_id=run.run_id))).run
+        return run
+
+
+@run_app.command("stop")
+def stop(run_id: RunId, reason: Annotated[str, typer.Option(help="why")] = "", as_json: AsJson = False) -> None:
+    """Stop a run; one that has ended is left as it is."""
+
+    async def work() -> runtime_pb2.Run:
+        async with runtime_client() as runtime:
+            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+            request = runtime_service_pb2.StopRunRequest(run_id=run_id, reason=reason)
+            answer: runtime_service_pb2.StopRunResponse = await runtime.call(stub.StopRun, request, timeout_s=60)
+            return answer.run
+
+    run = call(work)
+    print_json(as_record(run)) if as_json else print(f"{run.run_id} {_state(run)}")
+
+
+@run_app.command("list")
+def list_runs(as_json: AsJson = False) -> None:
+    """List runs, newest first."""
+
+    async def work() -> list[runtime_pb2.Run]:
+        async with runtime_client() as runtime:
+            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+            return list((await runtime.call(stub.ListRuns, runtime_service_pb2.ListRunsRequest(page_size=500))).runs)
+
+    runs = call(work)
+    if as_json:
+        print_json([as_record(run) for run in runs])
+        return
+    table = Table("run", "state", "sessions", "last session", "net asset value", "reason")
+    for run in runs:
+        progress = run.progress
+        done = f"{progress.sessions_settled}/{progress.sessions_total}"
+        table.add_row(run.run_id, _state(run), done, progress.session_date, _dollars(progress.nav_micros), run.reason)
+    Console().print(table)
+
+
+async def _get(run_id: str) -> runtime_service_pb2.GetRunResponse:
+    async with runtime_client() as runtime:
+        stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+        answer: runtime_service_pb2.GetRunResponse = await runtime.call(stub.GetRun, runtime_service_pb2.GetRunRequest(run_id=run_id))
+        return answer
+
+
+@run_app.command("show")
+def show(run_id: RunId, as_json: AsJson = False) -> None:
+    """Show one run and, once it is done, what it amounts to."""
+    answer = call(lambda: _get(run_id))
+    if as_json:
+        print_json(as_record(answer))
+        return
+    run, table = answer.run, Table(show_header=False)
+    rows: list[tuple[str, Any]] = [
+        ("run", run.run_id),
+        ("state", _state(run)),
+        ("reason", run.reason),
+        ("generation", f"{run.generation} ({run.restart_count} restarts)"),
+        ("gateway", f"{run.target} process {run.pid}" if run.pid else "none"),
+        ("sessions", f"{run.progress.sessions_settled} of {run.progress.sessions_total}, {run.progress.session_date}"),
+        ("net asset value", _dollars(run.progress.nav_micros)),
+    ]
+    if answer.HasField("summary"):
+        rows += list(summary_record(answer.summary).items())[3:]
+    for name, value in rows:
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+@run_app.command("watch")
+def watch(run_id: RunId, as_json: AsJson = False) -> None:
+    """Follow a run to its end: a bar, the session and the net asset value."""
+    run = call(lambda: _watch(run_id, as_json))
+    if run.state == runtime_pb2.RUN_STATE_FAILED:
+        fail(f"run {run_id} failed: {run.reason}", None, EXIT_FAILED)
+
+
+async def _watch(run_id: str, as_json: bool) -> runtime_pb2.Run:
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+    ]
+    last = runtime_pb2.Run()
+    async with runtime_client() as runtime:
+        stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+        with Progress(*columns, console=Console(stderr=True), disable=as_json) as bar:
+            task = bar.add_task(run_id, total=None, detail="")
+            async for news in runtime.stream(stub.WatchRuns, runtime_service_pb2.WatchRunsRequest(run_id=run_id)):
+                if not news.HasField("run"):
+                    continue
+                last.CopyFrom(news.run)
+                progress = last.progress
+                detail = f"{_state(last)} {progress.session_date} {_dollars(progress.nav_micros)}"
+                bar.update(task, completed=progress.sessions_settled, total=progress.sessions_total or None, detail=detail)
+                if as_json:
+                    print_json(as_record(last))
+                done = progress.sessions_total and progress.sessions_settled == progress.sessions_total
+                if last.state in TERMINAL or done:
+                    return last
+    return last
+
+
+@run_app.command("logs")
+def logs(
+    run_id: RunId,
+    lines: Annotated[int, typer.Option(min=0, max=10000, help="how many of the last lines")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with new lines")] = False,
+    generation: Annotated[int, typer.Option(min=0, help="which gateway; 0 = the newest")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print the log of a run's gateway."""
+
+    async def work() -> None:
+        async with runtime_client() as runtime:
+            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+            request = runtime_service_pb2.TailLogsRequest(run_id=run_id, lines=lines, follow=follow, generation=generation)
+            async for part in runtime.stream(stub.TailLogs, request):
+                print_json(as_record(part)) if as_json else print("\n".join(part.lines), flush=True)
+
+    call(work)
+
+
+@run_app.command("verify")
+def verify(run_id: RunId, as_json: AsJson = False) -> None:
+    """Replay a run's journal, and prove ledger, snapshot and exports equal to it. Works without any service."""
+    layout = RunLayout(settings().runs_dir, run_id)
+    if not layout.journal.is_file():
+        fail(f"there is no journal at {layout.journal}", None, EXIT_NOT_FOUND)
+    try:
+        verified = verify_run(layout)
+    except (VerificationError, sqlite3.DatabaseError) as error:
+        if as_json:
+            print_json({"run_id": run_id, "verified": False, "fault": str(error)})
+        fail(f"{run_id} is not what was written: {error}", None, EXIT_FAILED)
+    record = {"verified": True, "files": verified.files, **summary_record(verified.summary)}
+    if as_json:
+        print_json(record)
+        return
+    print(f"{run_id}: {verified.summary.events} events, chain whole, ledger exact, {len(verified.files)} files equal")
+    print(f"journal_sha256 {verified.summary.journal_sha256}")
+
+
+def _state(run: runtime_pb2.Run) -> str:
+    return runtime_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_")
+
+
+def _dollars(micros: int) -> str:
+    return f"{micros / 1e6:,.2f} $"

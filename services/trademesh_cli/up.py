@@ -1,0 +1,194 @@
+"""`trademesh up`: starts the whole mesh on this machine and the demo run on it, and stops everything at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_cli.processes import ServiceProgram, Stack, StackError
+from trademesh_cli.rpc import print_json
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.probe import ProbeExit, probe
+from trademesh_kernel.settings import DEFAULT_PORTS, checked_listen
+from trademesh_runs.bootstrap import read_bootstrap
+
+READY_WITHIN_S = 60.0
+WATCHED_PACE_SESSIONS_PER_S = 20.0
+SERVICES = ("agent", "trading", "news", "runtime")
+TERMINAL = (runtime_pb2.RUN_STATE_STOPPED, runtime_pb2.RUN_STATE_SUCCEEDED, runtime_pb2.RUN_STATE_FAILED)
+
+
+def programs() -> list[ServiceProgram]:
+    """The processes of the mesh, where the environment says that they listen; raises StackError."""
+    found = list[ServiceProgram]()
+    for name in SERVICES:
+        variable = f"TRADEMESH_{name.upper()}_LISTEN"
+        listen = os.environ.get(variable) or f"127.0.0.1:{DEFAULT_PORTS[name]}"
+        try:
+            checked_listen(listen)
+        except ValueError as error:
+            raise StackError(f"{variable}: {listen} {error}") from None
+        found.append(ServiceProgram(f"{name}_service", f"trademesh_{name}", listen, variable))
+    return found
+
+
+def environment(found: list[ServiceProgram]) -> dict[str, str]:
+    """The environment of the processes: each finds the others where they listen, unless it is told otherwise."""
+    content = dict(os.environ)
+    for program in found:
+        content.setdefault(program.listen_variable.replace("_LISTEN", "_TARGET"), f"dns:///{program.listen}")
+    return content
+
+
+def demo_config(*, pace_sessions_per_s: float) -> RunConfig:
+    """The demo run."""
+    text = resources.files("trademesh_cli").joinpath("demo", "BOOTSTRAP.md").read_text(encoding="utf-8")
+    config = read_bootstrap(text)
+    config.pipeline.pace_sessions_per_s = pace_sessions_per_s
+    return config
+
+
+async def _ready(program: ServiceProgram) -> bool:
+    result = await probe(program.listen, connect_timeout_s=0.5, rpc_timeout_s=1.0)
+    return result.exit_code is ProbeExit.HEALTHY
+
+
+async def run_mesh(*, run_to_end: bool, reload: bool) -> int:
+    """Starts everything, and returns the exit status once it has stopped."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    try:
+        found = programs()
+    except StackError as error:
+        return _failed(error)
+    stack = Stack(found, environment(found), _ready)
+    runtime_target = environment(found)["TRADEMESH_RUNTIME_TARGET"]
+    try:
+        if not await _unless(stopped, stack.start(READY_WITHIN_S)):
+            return 130
+        async with ServiceClient(runtime_target, "runtime_service") as runtime:
+            run_id = await _start_demo(runtime, 0.0 if run_to_end else WATCHED_PACE_SESSIONS_PER_S)
+            _say_where(found, run_id)
+            if run_to_end:
+                return await _wait_for_summary(runtime, run_id, stack, stopped)
+            return await _serve(stack, stopped, reload=reload)
+    except StackError as error:
+        return _failed(error)
+    finally:
+        await stack.stop()
+
+
+def _failed(error: StackError) -> int:
+    print(f"trademesh up: {error}", file=sys.stderr)
+    return 1
+
+
+async def _unless(stopped: asyncio.Event, work: Any) -> bool:
+    """Does the work unless we are told to stop first; False then."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    return False
+
+
+async def _start_demo(runtime: ServiceClient, pace: float) -> str:
+    stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+    request = runtime_service_pb2.StartRunRequest(config=demo_config(pace_sessions_per_s=pace))
+    response = await runtime.call(stub.StartRun, request, timeout_s=30)
+    return str(response.run.run_id)
+
+
+def _say_where(found: list[ServiceProgram], run_id: str) -> None:
+    lines = ["", "trademesh is up:"]
+    lines += [f"  {program.name:<16} {program.listen}" for program in found]
+    lines += [
+        f"  run              {run_id}",
+        "",
+        f"  watch it         trademesh run watch {run_id}",
+        f"  or               grpcurl -plaintext {found[-1].listen} list",
+        "",
+        "Ctrl-C stops everything.",
+        "",
+    ]
+    print("\n".join(lines), file=sys.stderr)
+
+
+async def _wait_for_summary(runtime: ServiceClient, run_id: str, stack: Stack, stopped: asyncio.Event) -> int:
+    """Follows the run to its end and prints what it amounts to."""
+    stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+    lost = asyncio.create_task(stack.wait_for_loss())
+    request = runtime_service_pb2.GetRunRequest(run_id=run_id)
+    try:
+        while not stopped.is_set():
+            if lost.done():
+                raise StackError(lost.result())
+            answer = await runtime.call(stub.GetRun, request, timeout_s=30)
+            if answer.HasField("summary"):
+                print_json(summary_record(answer.summary))
+                return 0
+            if answer.run.state in TERMINAL:
+                raise StackError(f"run {run_id} ended as {runtime_pb2.RunState.Name(answer.run.state)}: {answer.run.reason}")
+            await asyncio.sleep(0.1)
+    finally:
+        lost.cancel()
+    return 130
+
+
+def summary_record(summary: runtime_pb2.RunSummary) -> dict[str, Any]:
+    """A summary as JSON types; whole numbers stay numbers, and an undefined figure is null."""
+    return {
+        "run_id": summary.run_id,
+        "sessions": summary.sessions,
+        "final_nav_micros": summary.final_nav_micros,
+        "total_return": summary.total_return,
+        "sharpe": summary.sharpe if summary.HasField("sharpe") else None,
+        "max_drawdown": summary.max_drawdown if summary.HasField("max_drawdown") else None,
+        "trades": summary.trades,
+        "events": summary.events,
+        "journal_sha256": summary.journal_sha256,
+    }
+
+
+async def _serve(stack: Stack, stopped: asyncio.Event, *, reload: bool) -> int:
+    """Until Ctrl-C, or until a process is lost."""
+    lost = asyncio.create_task(stack.wait_for_loss())
+    stop = asyncio.create_task(stopped.wait())
+    reloading = asyncio.create_task(_reload_on_change(stack)) if reload else None
+    tasks = {lost, stop} | ({reloading} if reloading is not None else set())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            return 0
+        if lost.done():
+            raise StackError(lost.result())
+        if reloading is not None:
+            reloading.result()
+        return 0
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _reload_on_change(stack: Stack) -> None:
+    """Restarts a service when a file of its package changes; a change elsewhere in the sources restarts them all."""
+    import watchfiles  # Needed for this only.
+
+    roots = {name: Path(__file__).parents[1] / f"trademesh_{name}" for name in SERVICES}
+    async for changes in watchfiles.awatch(Path(__file__).parents[1], watch_filter=watchfiles.PythonFilter()):
+        paths = [Path(path) for _change, path in changes]
+        touched = [name for name, root in roots.items() if any(path.is_relative_to(root) for path in paths)]
+        for name in touched or SERVICES:
+            print(f"trademesh up: restarting {name}_service", file=sys.stderr)
+            await stack.restart(f"{name}_service")

@@ -1,0 +1,92 @@
+"""BOOTSTRAP.md and the typed configuration."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trademesh.runtime.v1 import run_config_pb2 as contract
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_runs.bootstrap import BootstrapError, read_bootstrap, write_bootstrap
+from trademesh_runs.run_config import config_sha256, faults_of, normalised
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\0\x85\u2028\u2029"), max_size=40)
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> RunConfig:
+    """Configurations with fields of every kind set or left out."""
+    config = RunConfig(
+        run_id=draw(st.sampled_from(["", "demo", "0", "1990-01-02", "true"])),
+        tickers=draw(st.lists(st.sampled_from(["AAPL", "ON", "NO", "1", "T", "null"]), unique=True)),
+        mode=draw(st.sampled_from([contract.RUN_MODE_UNSPECIFIED, contract.RUN_MODE_BACKTEST])),
+        prompt=draw(TEXT),
+    )
+    config.capital.initial_cash_micros = draw(st.integers(0, 10**18))
+    config.sessions.start = draw(st.sampled_from(["", "1990-01-02"]))
+    if draw(st.booleans()):
+        config.margin.enabled = draw(st.booleans())
+    if draw(st.booleans()):
+        config.risk.position = draw(st.floats(0, 100, allow_nan=False))
+    if draw(st.booleans()):
+        config.supervision.linger_s = draw(st.integers(0, 100))
+    for agent_id in draw(st.sets(st.sampled_from(["technical_analyst", "risk_manager"]))):
+        config.agents[agent_id].enabled = draw(st.booleans())
+        config.agents[agent_id].skills.extend(draw(st.sets(st.sampled_from(["momentum", "volatility"]))))
+    return config
+
+
+@given(configurations())
+def test_what_is_written_is_read_again(config: RunConfig) -> None:
+    again = read_bootstrap(write_bootstrap(config))
+    # A part with nothing in it may be written or left out; what it says is the same.
+    assert normalised(again) == normalised(config)
+    assert again.prompt == config.prompt
+
+
+@given(configurations())
+def test_defaults_do_not_change_when_they_are_filled_in_again(config: RunConfig) -> None:
+    once = normalised(config)
+    assert normalised(once) == once
+    assert not faults_of(once) or faults_of(config)
+
+
+@pytest.mark.parametrize(
+    ("front", "place"),
+    [
+        ("mode: backtest\ntypo: 1", "typo"),
+        ("costs: {fee_bps: 1}", "costs.fee_bps"),
+        ("execution: {fill: next_week}", "execution.fill"),
+        ("capital: {initial_cash_micros: lots}", "capital.initial_cash_micros"),
+        ("margin: {enabled: 1}", "margin.enabled"),
+        ("sessions: 7", "sessions"),
+        ("mode: [unclosed", "line 3, column 1"),
+    ],
+)
+def test_a_fault_is_named_by_its_place(front: str, place: str) -> None:
+    with pytest.raises(BootstrapError) as caught:
+        read_bootstrap(f"---\n{front}\n---\nbody")
+    assert [violation.field for violation in caught.value.violations] == [place]
+
+
+def test_all_faults_are_told_at_once() -> None:
+    config = RunConfig(run_id="NO")
+    config.sessions.start, config.sessions.end = "2001-02-30", "1999-01-01"
+    config.agents["portfolio_manager"].enabled = False
+    config.agents["oracle"].enabled = True
+    assert {fault.field for fault in faults_of(config)} >= {
+        "run_id",
+        "sessions.start",
+        "sessions.end",
+        "agents.portfolio_manager.enabled",
+        "agents.oracle",
+    }
+
+
+def test_pace_and_name_do_not_enter_the_hash_of_a_configuration() -> None:
+    one, other = normalised(RunConfig(run_id="one")), normalised(RunConfig(run_id="other"))
+    other.pipeline.pace_sessions_per_s = 3
+    assert config_sha256(one) == config_sha256(other)
+    other.costs.fee_bp = 7
+    assert config_sha256(one) != config_sha256(other)
