@@ -32,7 +32,9 @@ class StartRunRequest(message.Message):
     """Makes the call safe to repeat: a UUID of the caller's, kept for 24 hours."""
     @builtins.property
     def config(self) -> run_config_pb2.RunConfig:
-        """What to run; what it leaves out gets defaults."""
+        """What to run; what it leaves out gets defaults. Its constraints are checked together with what the data sets hold, so that every
+        fault is told at once (RUN_CONFIG_INVALID).
+        """
 
     def __init__(
         self,
@@ -343,7 +345,7 @@ class ValidateRunConfigRequest(message.Message):
     CONFIG_FIELD_NUMBER: builtins.int
     @builtins.property
     def config(self) -> run_config_pb2.RunConfig:
-        """What to check."""
+        """What to check. A fault of it is an answer, not an error."""
 
     def __init__(
         self,

@@ -1,0 +1,151 @@
+"""A whole mesh of real processes on free ports, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+SERVICES = ("agent", "trading", "news", "runtime")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free just now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def wait_until(condition: Callable[[], Any], within_s: float, what: str) -> Any:
+    """The first true value of a condition."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {within_s:g} s")
+
+
+def mesh_processes(folder: Path) -> list[psutil.Process]:
+    """Processes of ours whose working folder is this one."""
+    found = list[psutil.Process]()
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            command = " ".join(process.info["cmdline"] or [])
+            if "trademesh" in command and Path(process.cwd()) == folder and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+            continue
+    return found
+
+
+class Mesh:
+    """Services as processes, and the command line against them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TRADEMESH_")}
+        for name, port in self.ports.items():
+            self.environment[f"TRADEMESH_{name.upper()}_LISTEN"] = f"127.0.0.1:{port}"
+            self.environment[f"TRADEMESH_{name.upper()}_TARGET"] = f"127.0.0.1:{port}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def runs(self) -> Path:
+        """Where runs are."""
+        return self.folder / "runs"
+
+    def start(self, *names: str) -> None:
+        """Starts services, in this order, and does not wait."""
+        for name in names:
+            with (self.folder / f"{name}.log").open("ab") as log:
+                command = [sys.executable, "-m", f"trademesh_{name}"]
+                self.processes[name] = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+
+    def wait_ready(self, *names: str) -> None:
+        """Waits until services are SERVING."""
+        for name in names:
+            wait_until(lambda name=name: self.cli("probe", f"127.0.0.1:{self.ports[name]}").returncode == 0, 30, f"{name} serving")
+
+    def cli(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Runs `trademesh` with arguments."""
+        command = [sys.executable, "-m", "trademesh_cli.main", *arguments]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """The JSON that a command prints."""
+        outcome = self.cli(*arguments, "--json")
+        assert outcome.returncode == 0, outcome.stderr
+        return json.loads(outcome.stdout)
+
+    def summary(self, run_id: str, within_s: float = 90) -> dict[str, Any]:
+        """Waits for a run's end and returns its summary."""
+        found: dict[str, Any] = wait_until(lambda: self.json("run", "show", run_id).get("summary"), within_s, f"{run_id} at its end")
+        return found
+
+    def grpcurl(self, name: str, method: str, request: dict[str, Any]) -> Any:
+        """Calls a method by reflection."""
+        target = name if ":" in name else f"127.0.0.1:{self.ports[name]}"
+        outcome = subprocess.run(
+            ["grpcurl", "-plaintext", "-d", json.dumps(request), target, method], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert outcome.returncode == 0, outcome.stderr
+        return json.loads(outcome.stdout)
+
+    def stop(self) -> None:
+        """Ends everything that runs in the folder."""
+        for name in ("runtime", "news", "trading", "agent"):
+            process = self.processes.get(name)
+            if process is not None and process.poll() is None:
+                process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        for left in mesh_processes(self.folder):
+            left.kill()
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """One mesh for the tests that do not break it."""
+    found = Mesh(tmp_path_factory.mktemp("mesh"))
+    found.start(*SERVICES)
+    try:
+        found.wait_ready(*SERVICES)
+        yield found
+    finally:
+        found.stop()
+
+
+TWO_YEARS = """---
+sessions: {start: 2007-06-01, end: 2009-06-01}
+---
+"""
+
+
+@pytest.fixture(scope="session")
+def two_years(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration of two years."""
+    path = tmp_path_factory.mktemp("configuration") / "BOOTSTRAP.md"
+    path.write_text(TWO_YEARS)
+    return path

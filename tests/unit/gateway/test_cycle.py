@@ -1,0 +1,175 @@
+"""The cycle of the built-in desk on real closes: no look-ahead, limits, and a fold that agrees."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_gateway.agents.indicators import momentum, volatility, z_score
+from trademesh_gateway.agents.records import Book
+from trademesh_gateway.configuration import rules_of
+from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
+from trademesh_gateway.pipeline.cycle import PHASES, ApprovalAnswer, ApprovalQuestion, Cycle, Emit, SessionTimes
+from trademesh_gateway.pipeline.desk_run import DeskRun, EqualWeight
+from trademesh_gateway.risk.gate import Limit, Limits, apply_limits
+from trademesh_ledger.portfolio import Portfolio
+from trademesh_runs.fold import Fold
+from trademesh_runs.journal import Draft, Encoder, StoredEvent
+from trademesh_runs.run_config import normalised
+from trademesh_trading.store import EMBEDDED_SETS, MarketSet, load_set
+
+FIRST, SESSIONS = 300, 90
+CASH = 1_000_000_000_000
+
+
+@cache
+def us20() -> MarketSet:
+    """The embedded set."""
+    return load_set(EMBEDDED_SETS / "us20")
+
+
+def history(through: int, *, later_factor: float = 1.0, cut: int | None = None) -> MarketHistory:
+    """The first rows of the set; rows after `cut` are changed by a factor, and news is made of big moves."""
+    data = us20()
+    columns = [*range(20), 25]
+    closes = data.close_micros[:through][:, columns].copy()
+    if cut is not None:
+        closes[cut:] = (closes[cut:] * later_factor).astype(np.int64)
+    found = MarketHistory([data.instruments[column].ticker for column in columns])
+    found.add_sessions(data.sessions[:through], data.close_unix_s[:through].tolist(), closes)
+    news = list[NewsFact]()
+    for row in range(1, through):
+        for column in range(20):
+            change = closes[row, column] / closes[row - 1, column] - 1
+            if abs(change) > 0.05:
+                news.append(NewsFact(found.tickers[column], int(data.close_unix_s[row]) + 1800, 1 if change > 0 else -1))
+    found.add_news(news)
+    return found
+
+
+async def no_one(_question: ApprovalQuestion, _emit: Emit) -> ApprovalAnswer:
+    """Nobody is to be asked here."""
+    raise AssertionError
+
+
+def drafts_of(market: MarketHistory, sessions: int, ask: object = no_one, config: RunConfig | None = None) -> list[Draft]:
+    """What the desk does in the sessions from FIRST on."""
+    data = us20()
+    rules = rules_of(normalised(config or RunConfig()))
+    tickers = market.tickers[:20]
+    desk = DeskRun(tickers, Portfolio(CASH), rules, EqualWeight(CASH, 20, rules.costs), "SP500", CASH)
+    drafts = list[Draft]()
+
+    async def run() -> None:
+        for number in range(1, sessions + 1):
+            row = FIRST + number - 1
+            times = SessionTimes(data.sessions[row], int(data.open_unix_s[row]), int(data.close_unix_s[row]))
+            cycle = Cycle(desk, market, times, number, drafts.append, ask)  # type: ignore[arg-type]  # a stand-in for people
+            for phase in PHASES:
+                await cycle.run(phase)
+
+    asyncio.run(run())
+    return drafts
+
+
+@settings(max_examples=8, deadline=None)
+@given(cut=st.integers(1, SESSIONS - 2), factor=st.sampled_from([0.5, 0.97, 1.3]))
+def test_what_comes_later_changes_nothing_that_was_decided_before(cut: int, factor: float) -> None:
+    """Session D = FIRST + cut is the first whose close differs: everything up to its decisions is the same, byte for byte."""
+    truth = drafts_of(history(FIRST + SESSIONS), cut + 1)
+    other = drafts_of(history(FIRST + SESSIONS, later_factor=factor, cut=FIRST + cut), cut + 1)
+    day = us20().sessions[FIRST + cut]
+
+    def decided(drafts: list[Draft]) -> list[tuple[object, ...]]:
+        kept = (draft for draft in drafts if draft.session_date < day or (draft.session_date == day and draft.phase <= 7))
+        return [(draft.session_date, draft.kind, draft.agent_id, draft.payload.SerializeToString(deterministic=True)) for draft in kept]
+
+    assert decided(truth) == decided(other)
+    assert len(decided(truth)) > 8 * cut
+
+
+def test_a_history_that_ends_with_the_session_gives_the_same_session() -> None:
+    whole = drafts_of(history(FIRST + SESSIONS), 5)
+    short = drafts_of(history(FIRST + 5), 5)
+    assert [draft.payload for draft in whole] == [draft.payload for draft in short]
+
+
+@pytest.mark.parametrize("row", [0, 5, 20, 21, 252, 253, 400])
+def test_indicators_on_a_prefix_give_the_prefix(row: int) -> None:
+    long, short = history(420), history(max(row, 1))
+    at = int(us20().close_unix_s[row]) - 1
+    for indicator in (lambda view: momentum(view, 231, 21), lambda view: z_score(view, 20), lambda view: volatility(view, 60)):
+        np.testing.assert_array_equal(indicator(long.as_of(at)), indicator(short.as_of(at)))
+
+
+def test_an_indicator_without_enough_history_has_no_value() -> None:
+    view = history(60).as_of(int(us20().close_unix_s[19]))
+    assert view.rows == 20
+    assert not np.isnan(z_score(view, 20)[:20]).any()
+    assert np.isnan(volatility(view, 20)).all()
+    assert np.isnan(momentum(view, 231, 21)).all()
+
+
+def test_the_fold_of_what_the_desk_journals_agrees_with_the_ledger() -> None:
+    encoder, fold = Encoder("demo", 1), Fold("demo")
+    drafts = drafts_of(history(FIRST + SESSIONS), SESSIONS)
+    fold.portfolio = Portfolio(CASH)
+    for place, draft in enumerate(drafts):
+        stored: StoredEvent = encoder.encode(draft, place + 1, encoder.event_id(draft))
+        fold.apply(stored)
+    assert fold.sessions_settled == SESSIONS
+    assert fold.fills > 20
+    assert len({encoder.event_id(draft) for draft in drafts}) == len(drafts)
+
+
+def test_orders_over_the_policys_size_wait_for_a_person_who_may_say_no() -> None:
+    asked = list[ApprovalQuestion]()
+
+    async def deny(question: ApprovalQuestion, _emit: Emit) -> ApprovalAnswer:
+        asked.append(question)
+        return ApprovalAnswer("", False, "ada", "too large", False)
+
+    config = RunConfig()
+    config.approvals.orders_over_nav = 0.0
+    drafts = drafts_of(history(FIRST + SESSIONS), 3, deny, config)
+    kinds = [draft.kind for draft in drafts]
+    assert asked
+    assert kinds.count("approval_resolved") == kinds.count("order_rejected") == len(asked)
+    assert "order_filled" not in kinds
+
+
+LIMITS = Limits(position_bp=2000, gross_bp=15000, net_bp=10000, drawdown_stop_bp=5000, shorts_allowed=True)
+
+
+@given(
+    quantity=st.lists(st.integers(-300, 300), min_size=4, max_size=4),
+    orders=st.lists(st.tuples(st.integers(0, 3), st.integers(-2000, 2000).filter(bool)), max_size=4, unique_by=lambda order: order[0]),
+    nav=st.integers(1, 10**6),
+    peak=st.integers(1, 10**6),
+)
+def test_the_gate_only_shrinks_and_lets_reductions_pass(quantity: list[int], orders: list[tuple[int, int]], nav: int, peak: int) -> None:
+    price = 10_000_000
+    book = Book(nav * 1_000_000, max(nav, peak) * 1_000_000, quantity, [price] * 4)
+    for result in apply_limits(orders, book, LIMITS):
+        held = quantity[result.column]
+        assert abs(result.allowed) <= abs(result.requested)
+        assert result.allowed * result.requested >= 0
+        assert (result.allowed == result.requested) == (result.limit is Limit.NONE)
+        if held * result.requested < 0 and abs(result.requested) <= abs(held):
+            assert result.allowed == result.requested
+        after = held + result.allowed
+        if abs(after) > abs(held) and result.allowed:
+            assert abs(after) * price <= LIMITS.position_bp * book.nav_micros // 10_000
+
+
+def test_a_run_in_deep_drawdown_may_only_reduce() -> None:
+    book = Book(40, 100, [10, 0], [1, 1])
+    results = {result.column: result for result in apply_limits([(0, -5), (1, 5)], book, LIMITS)}
+    assert results[0].allowed == -5
+    assert (results[1].allowed, results[1].limit) == (0, Limit.DRAWDOWN_STOP)
