@@ -50,7 +50,7 @@ def main() -> int:
         log.exception("the gateway failed")
     log.info("gateway ends", code=code, reason=reason)
     try:
-        launch.write_last_words(ticket, code, reason, gateway.head_sequence)
+        launch.write_last_words(ticket, code, reason, gateway.progress())
     except OSError as error:
         log.error("last words could not be written", reason=str(error))
     return code

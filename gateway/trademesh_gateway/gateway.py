@@ -20,6 +20,7 @@ from trademesh.gateway.v1 import (
 )
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh.runtime.v1.runtime_pb2 import RunProgress
 from trademesh_gateway.approvals import ApprovalDesk
 from trademesh_gateway.configuration import first_desk, rules_of
 from trademesh_gateway.launch import EXIT_OK, EXIT_TEMPORARY, Launcher, LaunchTicket, write_identity
@@ -64,11 +65,18 @@ class Gateway:
         self._exported_at = 0.0
         self._dashboard = os.environ.get("ENABLE_DASHBOARD_COMPAT_EXPORTS", "true").lower() != "false"
 
-    @property
-    def head_sequence(self) -> int:
-        """Newest sequence that is on disk; 0 before the journal is open."""
-        feed = getattr(self, "_feed", None)
-        return feed.head.sequence if feed is not None else 0
+    def progress(self) -> RunProgress:
+        """How far the run is, as far as the journal holds it; empty before the journal is open."""
+        fold: Fold | None = getattr(self, "_fold", None)
+        if fold is None:
+            return RunProgress()
+        return RunProgress(
+            sessions_settled=fold.sessions_settled,
+            sessions_total=fold.sessions_total,
+            session_date=fold.session_date,
+            nav_micros=fold.nav_micros,
+            head_sequence=fold.sequence,
+        )
 
     async def run(self) -> tuple[int, str]:
         """Serves and trades until the run has ended or someone ends us; returns exit status and reason."""

@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
+
+from trademesh.runtime.v1.runtime_pb2 import RunProgress
 from trademesh_kernel.atomic_files import replace_file
 from trademesh_runs.layout import RunLayout
 
@@ -114,13 +117,14 @@ def write_identity(ticket: LaunchTicket, target: str) -> None:
     replace_file(ticket.layout.gateway_identity, (json.dumps(identity, indent=2) + "\n").encode(), mode=0o600)
 
 
-def write_last_words(ticket: LaunchTicket, code: int, reason: str, last_sequence: int) -> None:
-    """Says in `state/exit.json` how we end: after an adoption nobody can learn our exit status otherwise."""
+def write_last_words(ticket: LaunchTicket, code: int, reason: str, progress: RunProgress) -> None:
+    """Says in `state/exit.json` how we end and how far we came: after an adoption nobody can learn our exit status otherwise, and
+    between the last heartbeat and the end there may be many sessions."""
     words = {
         "generation": ticket.generation,
         "code": code,
         "reason": reason,
-        "last_sequence": last_sequence,
+        "progress": json_format.MessageToDict(progress, preserving_proto_field_name=True),
         "at_unix_s": round(time.time(), 3),
     }
     replace_file(ticket.layout.gateway_exit, (json.dumps(words, indent=2) + "\n").encode())

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import urllib.request
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,26 @@ from trademesh_runs.bootstrap import read_bootstrap
 READY_WITHIN_S = 60.0
 WATCHED_PACE_SESSIONS_PER_S = 20.0
 SERVICES = ("agent", "trading", "news", "runtime")
+EDGE = "edge"
 TERMINAL = (runtime_pb2.RUN_STATE_STOPPED, runtime_pb2.RUN_STATE_SUCCEEDED, runtime_pb2.RUN_STATE_FAILED)
 
 
 def programs() -> list[ServiceProgram]:
     """The processes of the mesh, where the environment says that they listen; raises StackError."""
     found = list[ServiceProgram]()
-    for name in SERVICES:
+    for name in (*SERVICES, EDGE):
         variable = f"TRADEMESH_{name.upper()}_LISTEN"
         listen = os.environ.get(variable) or f"127.0.0.1:{DEFAULT_PORTS[name]}"
         try:
             checked_listen(listen)
         except ValueError as error:
             raise StackError(f"{variable}: {listen} {error}") from None
-        found.append(ServiceProgram(f"{name}_service", f"trademesh_{name}", listen, variable))
+        found.append(ServiceProgram(_process_name(name), f"trademesh_{name}", listen, variable))
     return found
+
+
+def _process_name(name: str) -> str:
+    return name if name == EDGE else f"{name}_service"
 
 
 def environment(found: list[ServiceProgram]) -> dict[str, str]:
@@ -56,8 +62,18 @@ def demo_config(*, pace_sessions_per_s: float) -> RunConfig:
 
 
 async def _ready(program: ServiceProgram) -> bool:
+    if program.name == EDGE:
+        return await asyncio.to_thread(_answers_http, f"http://{program.listen}/healthz")
     result = await probe(program.listen, connect_timeout_s=0.5, rpc_timeout_s=1.0)
     return result.exit_code is ProbeExit.HEALTHY
+
+
+def _answers_http(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1.0) as answer:  # noqa: S310  # an address of our own making
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 async def run_mesh(*, run_to_end: bool, reload: bool) -> int:
@@ -111,13 +127,15 @@ async def _start_demo(runtime: ServiceClient, pace: float) -> str:
 
 
 def _say_where(found: list[ServiceProgram], run_id: str) -> None:
+    listens = {program.name: program.listen for program in found}
     lines = ["", "trademesh is up:"]
     lines += [f"  {program.name:<16} {program.listen}" for program in found]
     lines += [
         f"  run              {run_id}",
         "",
-        f"  watch it         trademesh run watch {run_id}",
-        f"  or               grpcurl -plaintext {found[-1].listen} list",
+        f"  in a browser     http://{listens[EDGE]}/#/runs/{run_id}",
+        f"  in a terminal    .venv/bin/trademesh run watch {run_id}",
+        f"  by reflection    grpcurl -plaintext {listens['runtime_service']} list",
         "",
         "Ctrl-C stops everything.",
         "",
@@ -185,10 +203,11 @@ async def _reload_on_change(stack: Stack) -> None:
     """Restarts a service when a file of its package changes; a change elsewhere in the sources restarts them all."""
     import watchfiles  # Needed for this only.
 
-    roots = {name: Path(__file__).parents[1] / f"trademesh_{name}" for name in SERVICES}
-    async for changes in watchfiles.awatch(Path(__file__).parents[1], watch_filter=watchfiles.PythonFilter()):
+    sources = Path(__file__).parents[2]
+    roots = {name: sources / ("gateway" if name == EDGE else "services") / f"trademesh_{name}" for name in (*SERVICES, EDGE)}
+    async for changes in watchfiles.awatch(sources / "services", sources / "gateway", watch_filter=watchfiles.PythonFilter()):
         paths = [Path(path) for _change, path in changes]
         touched = [name for name, root in roots.items() if any(path.is_relative_to(root) for path in paths)]
-        for name in touched or SERVICES:
-            print(f"trademesh up: restarting {name}_service", file=sys.stderr)
-            await stack.restart(f"{name}_service")
+        for name in touched or roots:
+            print(f"trademesh up: restarting {_process_name(name)}", file=sys.stderr)
+            await stack.restart(_process_name(name))

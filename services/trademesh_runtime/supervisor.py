@@ -191,13 +191,16 @@ class Supervisor:
 
     def _ended(self, code: int | None, number: int | None) -> None:
         """The gateway has gone: what it said last, and then the policy."""
-        words, finished = "", self.finished
-        with suppress(OSError, ValueError, KeyError):
+        words, finished, progress = "", self.finished, wire.RunProgress()
+        with suppress(OSError, ValueError, KeyError, json_format.ParseError):
             record = json.loads(self.layout.gateway_exit.read_text())
             if record["generation"] == self.run.generation:
                 words = record["reason"]
                 code = record["code"] if code is None and number is None else code
                 finished = finished or words == "RUN_ENDED"
+                json_format.ParseDict(record["progress"], progress)
+                self.run.progress.CopyFrom(progress)
+        self.finished = finished
         self._handle = None
         self.run.pid, self.run.target = 0, ""
         self.run.health = wire.GATEWAY_HEALTH_UNSPECIFIED

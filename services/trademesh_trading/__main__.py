@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from trademesh.trading.v1 import market_data_service_pb2, market_data_service_pb2_grpc
+from trademesh.gateway.v1 import feed_service_pb2, feed_service_pb2_grpc
+from trademesh.trading.v1 import (
+    market_data_service_pb2,
+    market_data_service_pb2_grpc,
+    portfolio_service_pb2,
+    portfolio_service_pb2_grpc,
+)
 from trademesh_kernel.health import Readiness
 from trademesh_kernel.server import Assembly, MeshServer, registration, run_service
 from trademesh_kernel.settings import ListenValidator, ServerSettings, load_settings
+from trademesh_runs.feed_service import FeedServicer
 from trademesh_trading.market_data_service import MarketDataServicer
+from trademesh_trading.portfolio_service import PortfolioServicer, RunReaders
+from trademesh_trading.run_feeds import RunFeeds
 from trademesh_trading.store import MarketStore
 
 
@@ -28,6 +37,8 @@ class TradingSettings(ListenValidator, ServerSettings):
 async def assemble(settings: TradingSettings) -> Assembly:
     """The service's parts, inside the running loop."""
     store = MarketStore(settings.data_dir / "sets")
+    feeds = RunFeeds(settings.runs_dir, settings.runtime_target)
+    readers = RunReaders(feeds)
     readiness = Readiness("market data")
 
     async def started(_server: MeshServer) -> None:
@@ -42,10 +53,23 @@ async def assemble(settings: TradingSettings) -> Assembly:
                 MarketDataServicer(store),
                 market_data_service_pb2.DESCRIPTOR,
                 "MarketDataService",
-            )
+            ),
+            registration(
+                portfolio_service_pb2_grpc.add_PortfolioServiceServicer_to_server,
+                PortfolioServicer(readers.find),
+                portfolio_service_pb2.DESCRIPTOR,
+                "PortfolioService",
+            ),
+            registration(
+                feed_service_pb2_grpc.add_FeedServiceServicer_to_server,
+                FeedServicer(feeds.finished),
+                feed_service_pb2.DESCRIPTOR,
+                "FeedService",
+            ),
         ],
         readiness=readiness,
         started=started,
+        closers=[readers.close, feeds.close],
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 SERVICES = ("agent", "trading", "news", "runtime")
+PROCESSES = (*SERVICES, "edge")
 
 
 def free_ports(count: int) -> list[int]:
@@ -59,7 +61,7 @@ class Mesh:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+        self.ports = dict(zip(PROCESSES, free_ports(len(PROCESSES)), strict=True))
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TRADEMESH_")}
         for name, port in self.ports.items():
             self.environment[f"TRADEMESH_{name.upper()}_LISTEN"] = f"127.0.0.1:{port}"
@@ -81,7 +83,18 @@ class Mesh:
     def wait_ready(self, *names: str) -> None:
         """Waits until services are SERVING."""
         for name in names:
+            if name == "edge":
+                wait_until(self.edge_answers, 30, "the edge")
+                continue
             wait_until(lambda name=name: self.cli("probe", f"127.0.0.1:{self.ports[name]}").returncode == 0, 30, f"{name} serving")
+
+    def edge_answers(self) -> bool:
+        """True if the edge serves HTTP."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['edge']}/healthz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def cli(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs `trademesh` with arguments."""
@@ -103,16 +116,24 @@ class Mesh:
 
     def grpcurl(self, name: str, method: str, request: dict[str, Any]) -> Any:
         """Calls a method by reflection."""
-        target = name if ":" in name else f"127.0.0.1:{self.ports[name]}"
-        outcome = subprocess.run(
-            ["grpcurl", "-plaintext", "-d", json.dumps(request), target, method], capture_output=True, text=True, timeout=30, check=False
-        )
+        outcome = self._grpcurl(name, method, request)
         assert outcome.returncode == 0, outcome.stderr
         return json.loads(outcome.stdout)
 
+    def refused(self, name: str, method: str, request: dict[str, Any]) -> str:
+        """What is said to a call that must fail."""
+        outcome = self._grpcurl(name, method, request)
+        assert outcome.returncode != 0, outcome.stdout
+        return outcome.stderr
+
+    def _grpcurl(self, name: str, method: str, request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        target = name if ":" in name else f"127.0.0.1:{self.ports[name]}"
+        command = ["grpcurl", "-plaintext", "-max-time", "30", "-d", json.dumps(request), target.removeprefix("dns:///"), method]
+        return subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
+
     def stop(self) -> None:
         """Ends everything that runs in the folder."""
-        for name in ("runtime", "news", "trading", "agent"):
+        for name in ("edge", "runtime", "news", "trading", "agent"):
             process = self.processes.get(name)
             if process is not None and process.poll() is None:
                 process.terminate()
@@ -129,9 +150,9 @@ class Mesh:
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """One mesh for the tests that do not break it."""
     found = Mesh(tmp_path_factory.mktemp("mesh"))
-    found.start(*SERVICES)
+    found.start(*PROCESSES)
     try:
-        found.wait_ready(*SERVICES)
+        found.wait_ready(*PROCESSES)
         yield found
     finally:
         found.stop()

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from mesh_processes import SERVICES, Mesh, free_ports, mesh_processes, wait_until
+from mesh_processes import PROCESSES, SERVICES, Mesh, free_ports, mesh_processes, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -197,13 +197,13 @@ def test_legacy_folders_are_not_read(mesh: Mesh, undisturbed: dict[str, Any]) ->
 def up_environment(ports: list[int]) -> dict[str, str]:
     """An environment in which `trademesh up` uses these ports."""
     content = {name: value for name, value in os.environ.items() if not name.startswith("TRADEMESH_")}
-    return content | {f"TRADEMESH_{name.upper()}_LISTEN": f"127.0.0.1:{port}" for name, port in zip(SERVICES, ports, strict=True)}
+    return content | {f"TRADEMESH_{name.upper()}_LISTEN": f"127.0.0.1:{port}" for name, port in zip(PROCESSES, ports, strict=True)}
 
 
 def test_a_taken_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     import socket
 
-    ports = free_ports(4)
+    ports = free_ports(5)
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", ports[1]))
         squatter.listen()
@@ -228,11 +228,11 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path, number: signal.Signals) -> Non
     log = tmp_path / "up.log"
     with log.open("wb") as stderr:
         up = subprocess.Popen(
-            [sys.executable, "-m", "trademesh_cli.main", "up"], cwd=tmp_path, env=up_environment(free_ports(4)), stderr=stderr
+            [sys.executable, "-m", "trademesh_cli.main", "up"], cwd=tmp_path, env=up_environment(free_ports(5)), stderr=stderr
         )
     try:
         wait_until(lambda: "trademesh is up" in log.read_text(), 60, "the mesh")
-        wait_until(lambda: len(mesh_processes(tmp_path)) >= 6, 30, "the gateway")
+        wait_until(lambda: len(mesh_processes(tmp_path)) >= 7, 30, "the gateway")
         up.send_signal(number)
         assert up.wait(60) == 0
     finally:

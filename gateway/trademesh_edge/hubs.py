@@ -1,0 +1,75 @@
+"""The hubs of all runs that browsers follow: made for the first browser, kept a while after the last has gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from trademesh_edge.hub import Channels, Hub
+from trademesh_edge.settings import EdgeSettings
+from trademesh_edge.upstream import Upstream
+
+
+class Hubs:
+    """Hubs by run. End with `close`."""
+
+    def __init__(self, upstream: Upstream, settings: EdgeSettings, channels: Channels) -> None:
+        self._upstream = upstream
+        self._settings = settings
+        self._channels = channels
+        self._opening: dict[str, asyncio.Task[Hub]] = {}
+        self._reapers = set[asyncio.Task[None]]()
+
+    @asynccontextmanager
+    async def following(self, run_id: str) -> AsyncIterator[Hub]:
+        """The hub of a run, opened if there is none; raises as `Hub.open`."""
+        hub = await self._get(run_id)
+        hub.users += 1
+        try:
+            yield hub
+        finally:
+            hub.users -= 1
+            if hub.users == 0:
+                reaper = asyncio.create_task(self._reap(hub))
+                self._reapers.add(reaper)
+                reaper.add_done_callback(self._reapers.discard)
+
+    async def _get(self, run_id: str) -> Hub:
+        opening = self._opening.get(run_id)
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception() or opening.result().failure is not None)):
+            opening = self._opening[run_id] = asyncio.create_task(self._open(run_id))
+        try:
+            # One browser that leaves must not take the hub from others who wait for it.
+            return await asyncio.shield(opening)
+        except Exception:
+            if self._opening.get(run_id) is opening and opening.done():
+                del self._opening[run_id]
+            raise
+
+    async def _open(self, run_id: str) -> Hub:
+        hub = Hub(run_id, self._upstream, self._settings, self._channels)
+        await hub.open()
+        return hub
+
+    async def _reap(self, hub: Hub) -> None:
+        if hub.failure is None:
+            await asyncio.sleep(self._settings.edge_hub_linger_s)
+        if hub.users > 0:
+            return
+        known = self._opening.get(hub.run_id)
+        if known is not None and known.done() and not known.cancelled() and known.exception() is None and known.result() is hub:
+            del self._opening[hub.run_id]
+        await hub.close()
+
+    async def close(self) -> None:
+        """Closes every hub."""
+        for task in list(self._reapers):
+            task.cancel()
+        await asyncio.gather(*self._reapers, return_exceptions=True)
+        for opening in self._opening.values():
+            opening.cancel()
+        for outcome in await asyncio.gather(*self._opening.values(), return_exceptions=True):
+            if isinstance(outcome, Hub):
+                await outcome.close()
+        self._opening.clear()

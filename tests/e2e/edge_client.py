@@ -1,0 +1,76 @@
+"""A client of the edge's socket, as plain as can be: what a browser does, without one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from trademesh.edge.v1 import frame_pb2
+from trademesh.gateway.v1 import feed_service_pb2
+
+SUBSCRIBE = "/trademesh.gateway.v1.FeedService/Subscribe"
+
+
+class EdgeClient:
+    """One socket after its welcome. One call at a time."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self._ids = itertools.count(1)
+
+    async def receive(self) -> frame_pb2.EdgeFrame:
+        """The next frame."""
+        data = await self.connection.recv()
+        assert isinstance(data, bytes)
+        return frame_pb2.EdgeFrame.FromString(data)
+
+    async def begin(self, method: str, request: bytes) -> int:
+        """Begins a call and returns its id."""
+        call_id = next(self._ids)
+        await self.connection.send(frame_pb2.EdgeFrame(call=frame_pb2.Call(id=call_id, method=method, request=request)).SerializeToString())
+        return call_id
+
+    async def payloads(self, call_id: int) -> AsyncIterator[bytes | frame_pb2.Status]:
+        """Messages of a call; its status comes last."""
+        channel = 0
+        while True:
+            frame = await self.receive()
+            if frame.WhichOneof("kind") == "opened" and frame.opened.id == call_id:
+                channel = frame.opened.channel
+            elif frame.WhichOneof("kind") == "message" and frame.message.channel == channel:
+                yield frame.message.payload
+            elif frame.WhichOneof("kind") == "status" and frame.status.id == call_id:
+                yield frame.status
+                return
+
+    async def unary(self, method: str, request: Any) -> tuple[bytes, frame_pb2.Status]:
+        """A unary call."""
+        payload = b""
+        async for item in self.payloads(await self.begin(method, request.SerializeToString())):
+            if isinstance(item, frame_pb2.Status):
+                return payload, item
+            payload = item
+        raise AssertionError("no status")
+
+    async def subscribe(
+        self, request: feed_service_pb2.SubscribeRequest
+    ) -> AsyncIterator[feed_service_pb2.SubscribeResponse | frame_pb2.Status]:
+        """A feed."""
+        async for item in self.payloads(await self.begin(SUBSCRIBE, request.SerializeToString())):
+            yield item if isinstance(item, frame_pb2.Status) else feed_service_pb2.SubscribeResponse.FromString(item)
+
+
+@asynccontextmanager
+async def edge_client(port: int, **options: Any) -> AsyncIterator[EdgeClient]:
+    """A socket that has said hello and was welcomed."""
+    async with connect(
+        f"ws://127.0.0.1:{port}/v1/socket", subprotocols=["trademesh.v1+proto"], compression=None, max_size=None, proxy=None, **options
+    ) as connection:
+        await connection.send(frame_pb2.EdgeFrame(hello=frame_pb2.Hello(client="test")).SerializeToString())
+        client = EdgeClient(connection)
+        assert (await client.receive()).WhichOneof("kind") == "welcome"
+        yield client

@@ -1,0 +1,189 @@
+"""The edge against a real mesh: the same gapless story for every socket, and bounds that hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+from edge_client import EdgeClient, edge_client
+from mesh_processes import Mesh, wait_until
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from trademesh.edge.v1 import frame_pb2
+from trademesh.gateway.v1 import feed_service_pb2, pipeline_service_pb2, supervision_service_pb2
+from trademesh.runtime.v1 import runtime_service_pb2
+
+pytestmark = pytest.mark.timeout(180)
+PIPELINE = "/trademesh.gateway.v1.PipelineService"
+
+
+def start(mesh: Mesh, run_id: str, pace: int = 0, end: str = "2008-03-01", linger_s: int = 2) -> None:
+    path = mesh.folder / f"{run_id}.md"
+    path.write_text(f"---\nsessions: {{start: 2007-06-01, end: {end}}}\nsupervision: {{linger_s: {linger_s}}}\n---\n")
+    outcome = mesh.cli("run", "start", str(path), "--run-id", run_id, "--pace", str(pace), "--wait")
+    assert outcome.returncode == 0, outcome.stderr
+
+
+async def follow(client: EdgeClient, run_id: str, *, stop_at: int = 0, kinds: tuple[str, ...] = (), **start_from: object) -> list[int]:
+    """Sequences of a feed until it ends, or until one is reached; asserts that spans join."""
+    request = feed_service_pb2.SubscribeRequest(run_id=run_id, **start_from)  # type: ignore[arg-type]
+    request.filter.kinds.extend(kinds)
+    told = request.after_sequence if request.HasField("after_sequence") else None
+    seen = list[int]()
+    async for item in client.subscribe(request):
+        if isinstance(item, frame_pb2.Status):
+            assert item.code == 0, item.message
+            return seen
+        if item.HasField("snapshot"):
+            told = item.snapshot.as_of_sequence
+        if item.HasField("checkpoint"):
+            told = item.checkpoint.through_sequence
+        if item.HasField("events"):
+            assert told is None or item.events.first_sequence <= told + 1
+            told = item.events.last_sequence
+            seen += [event.sequence for event in item.events.events]
+            if stop_at and told >= stop_at:
+                return seen
+    raise AssertionError("no status")
+
+
+async def test_many_sockets_see_one_gapless_story(mesh: Mesh) -> None:
+    await asyncio.to_thread(start, mesh, "told-to-many", 40)
+    port = mesh.ports["edge"]
+
+    async def one(delay_s: float, **start_from: object) -> list[int]:
+        await asyncio.sleep(delay_s)
+        async with edge_client(port) as client:
+            return await follow(client, "told-to-many", **start_from)
+
+    stories = await asyncio.gather(
+        *(one(0.1 * place, after_sequence=0) for place in range(12)), one(1.0, snapshot=True), one(1.5), one(3.0, after_sequence=500)
+    )
+    last = stories[0][-1]
+    for story in stories[:12]:
+        assert story == list(range(1, last + 1))
+    for story in stories[12:]:
+        assert story == list(range(story[0], last + 1))
+    assert stories[14][0] == 501
+
+
+async def test_a_filter_lets_through_what_it_says_and_nothing_else_is_lost(mesh: Mesh) -> None:
+    await asyncio.to_thread(start, mesh, "filtered", 60)
+    async with edge_client(mesh.ports["edge"]) as client:
+        fills = await follow(client, "filtered", after_sequence=0, kinds=("order_filled",))
+        everything = await follow(client, "filtered", after_sequence=0)
+        by_page = feed_service_pb2.ListEventsRequest(run_id="filtered", page_size=1000)
+        by_page.filter.kinds.append("order_filled")
+        payload, status = await client.unary("/trademesh.gateway.v1.FeedService/ListEvents", by_page)
+    assert status.code == 0
+    assert fills == [event.sequence for event in feed_service_pb2.ListEventsResponse.FromString(payload).events]
+    assert set(fills) < set(everything)
+
+
+async def test_a_gateway_that_dies_is_no_gap_for_a_browser(mesh: Mesh) -> None:
+    await asyncio.to_thread(start, mesh, "survived", 60)
+    async with edge_client(mesh.ports["edge"]) as client:
+        following = asyncio.create_task(follow(client, "survived", after_sequence=0))
+        await asyncio.sleep(0.5)
+        run = (await asyncio.to_thread(mesh.json, "run", "show", "survived"))["run"]
+        os.kill(int(run["pid"]), signal.SIGKILL)
+        story = await asyncio.wait_for(following, 60)
+    assert story == list(range(1, len(story) + 1))
+    assert int((await asyncio.to_thread(mesh.json, "run", "show", "survived"))["run"]["generation"]) == 2
+
+
+async def test_a_browser_that_comes_back_goes_on_where_it_was(mesh: Mesh) -> None:
+    await asyncio.to_thread(start, mesh, "come-back", 60)
+    story = list[int]()
+    for stop_at in (200, 600, 900, 0):
+        async with edge_client(mesh.ports["edge"]) as client:
+            story += await follow(client, "come-back", stop_at=stop_at, after_sequence=story[-1] if story else 0)
+    assert story == list(range(1, story[-1] + 1))
+
+
+async def test_calls_reach_every_service_and_others_are_refused(mesh: Mesh) -> None:
+    await asyncio.to_thread(start, mesh, "called", 20)
+    async with edge_client(mesh.ports["edge"]) as client:
+        payload, status = await client.unary(
+            "/trademesh.runtime.v1.RuntimeService/GetRun", runtime_service_pb2.GetRunRequest(run_id="called")
+        )
+        assert status.code == 0
+        assert runtime_service_pb2.GetRunResponse.FromString(payload).run.run_id == "called"
+        payload, status = await client.unary(f"{PIPELINE}/PausePipeline", pipeline_service_pb2.PausePipelineRequest(run_id="called"))
+        assert status.code == 0
+        assert pipeline_service_pb2.PausePipelineResponse.FromString(payload).pipeline.run_id == "called"
+        _, status = await client.unary("/trademesh.runtime.v1.RuntimeService/GetRun", runtime_service_pb2.GetRunRequest(run_id="nobody"))
+        assert (status.code, status.message) == (5, "there is no run nobody")
+        _, status = await client.unary(
+            "/trademesh.gateway.v1.SupervisionService/Heartbeat", supervision_service_pb2.HeartbeatRequest(generation=1)
+        )
+        assert status.code == 7
+        _, status = await client.unary("/trademesh.gateway.v1.FeedService/Subscribe", feed_service_pb2.SubscribeRequest(run_id="NO"))
+        assert status.code == 3
+        assert status.details
+    await asyncio.to_thread(mesh.cli, "run", "stop", "called")
+
+
+async def test_a_cancelled_call_leaves_the_socket_to_others(mesh: Mesh) -> None:
+    async with edge_client(mesh.ports["edge"]) as client:
+        call_id = await client.begin("/trademesh.runtime.v1.RuntimeService/WatchRuns", b"")
+        assert (await client.receive()).opened.id == call_id
+        await client.connection.send(frame_pb2.EdgeFrame(cancel=frame_pb2.Cancel(id=call_id)).SerializeToString())
+        await client.connection.send(frame_pb2.EdgeFrame(ping=frame_pb2.Ping(nonce=7)).SerializeToString())
+        async with asyncio.timeout(10):
+            while (frame := await client.receive()).WhichOneof("kind") != "pong":
+                pass
+        assert frame.pong.nonce == 7
+
+
+async def closed_with(mesh: Mesh, *frames: bytes | str) -> int:
+    """The close code that these frames lead to."""
+    async with connect(f"ws://127.0.0.1:{mesh.ports['edge']}/v1/socket", subprotocols=["trademesh.v1+proto"], proxy=None) as connection:  # type: ignore[list-item]
+        with suppress(ConnectionClosed):
+            for frame in frames:
+                await connection.send(frame)
+            async with asyncio.timeout(20):
+                while True:
+                    await connection.recv()
+        return int(connection.close_code or 0)
+
+
+async def test_faults_of_the_protocol_close_the_socket_with_their_code(mesh: Mesh) -> None:
+    hello = frame_pb2.EdgeFrame(hello=frame_pb2.Hello(client="test")).SerializeToString()
+    ping = frame_pb2.EdgeFrame(ping=frame_pb2.Ping(nonce=1)).SerializeToString()
+    assert await closed_with(mesh, "text") == 4400
+    assert await closed_with(mesh, ping) == 4400
+    assert await closed_with(mesh, hello, hello) == 4400
+    assert await closed_with(mesh, hello, b"\xff\xff") == 4400
+    assert await closed_with(mesh, hello, *[ping] * 100) == 4429
+    assert await closed_with(mesh, hello, b"\0" * 70_000) == 1009
+    assert await closed_with(mesh) == 4400
+
+
+async def test_strangers_are_refused(mesh: Mesh) -> None:
+    url = f"ws://127.0.0.1:{mesh.ports['edge']}/v1/socket"
+    for options, status in (
+        ({"subprotocols": ["trademesh.v9"]}, 400),
+        ({"subprotocols": ["trademesh.v1+proto"], "origin": "https://evil.example"}, 403),
+        ({"subprotocols": ["trademesh.v1+proto"], "additional_headers": {"Host": "evil.example"}}, 403),
+    ):
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(url, proxy=None, **options):  # type: ignore[arg-type]
+                pass
+        assert refused.value.response.status_code == status
+
+
+async def test_an_edge_that_goes_down_says_when_to_come_back(mesh: Mesh) -> None:
+    async with edge_client(mesh.ports["edge"]) as client:
+        mesh.processes["edge"].terminate()
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(client.receive(), 10)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "retry_after_ms=1000")
+    assert await asyncio.to_thread(mesh.processes["edge"].wait, 10) == 0
+    mesh.start("edge")
+    await asyncio.to_thread(wait_until, mesh.edge_answers, 30, "the edge")

@@ -1,0 +1,90 @@
+"""Accounts and feeds of runs, live and finished, are one and the same story."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mesh_processes import Mesh, wait_until
+
+pytestmark = pytest.mark.timeout(180)
+PORTFOLIO = "trademesh.trading.v1.PortfolioService"
+FEED = "trademesh.gateway.v1.FeedService"
+
+
+@pytest.fixture(scope="module")
+def finished(mesh: Mesh) -> dict[str, Any]:
+    """A run of half a year that has ended, and its summary."""
+    path = mesh.folder / "finished.md"
+    path.write_text("---\nsessions: {start: 2008-01-02, end: 2008-06-30}\nsupervision: {linger_s: 0}\n---\n")
+    assert mesh.cli("run", "start", str(path), "--run-id", "finished").returncode == 0
+
+    def ended() -> Any:
+        shown = mesh.json("run", "show", "finished")
+        return shown if shown["run"]["state"] == "RUN_STATE_SUCCEEDED" else None
+
+    found: dict[str, Any] = wait_until(ended, 60, "the end of the run")
+    return found
+
+
+def test_a_finished_run_is_read_from_its_journal(mesh: Mesh, finished: dict[str, Any]) -> None:
+    assert "target" not in finished["run"]
+    feed_target = finished["run"]["feed_target"]
+    portfolio = mesh.grpcurl("trading", f"{PORTFOLIO}/GetPortfolio", {"run_id": "finished"})
+    assert portfolio["navMicros"] == finished["summary"]["final_nav_micros"]
+    assert portfolio["sessionDate"] == "2008-06-30"
+    snapshot = mesh.grpcurl(feed_target, f"{FEED}/GetSnapshot", {"run_id": "finished"})["state"]
+    assert snapshot["navMicros"] == portfolio["navMicros"]
+    assert snapshot["asOfSequence"] == finished["summary"]["events"]
+
+
+def test_every_page_of_fills_and_of_the_curve_is_there_once(mesh: Mesh, finished: dict[str, Any]) -> None:
+    for call, items, number in (("ListFills", "fills", "trades"), ("ListEquity", "points", "sessions")):
+        request: dict[str, Any] = {"run_id": "finished", "page_size": 37}
+        found = list[Any]()
+        while True:
+            page = mesh.grpcurl("trading", f"{PORTFOLIO}/{call}", request)
+            found += page[items]
+            assert len(page[items]) <= 37
+            if "nextPageToken" not in page:
+                break
+            request["page_token"] = page["nextPageToken"]
+        sequences = [int(one["sequence"]) for one in found]
+        assert sequences == sorted(set(sequences))
+        assert len(found) == int(finished["summary"][number])
+
+
+def test_performance_agrees_with_the_summary_and_says_why_a_figure_is_absent(mesh: Mesh, finished: dict[str, Any]) -> None:
+    figures = mesh.grpcurl("trading", f"{PORTFOLIO}/GetPerformance", {"run_id": "finished"})
+    assert figures["sharpe"] == pytest.approx(finished["summary"]["sharpe"])
+    assert figures["totalReturn"] == pytest.approx(finished["summary"]["total_return"])
+    assert 0 < figures["hitRate"] < 1
+    assert figures["turnover"] > 0
+    assert 0 < figures["meanGrossExposure"] <= 1.6
+    early = mesh.grpcurl("trading", f"{PORTFOLIO}/GetPerformance", {"run_id": "finished", "at_sequence": 5})
+    assert "sharpe" not in early
+    assert early["undefined"]["sharpe"] == "no session was settled"
+
+
+def test_a_live_run_is_asked_and_tells_the_same(mesh: Mesh, finished: dict[str, Any]) -> None:
+    path = mesh.folder / "live.md"
+    path.write_text("---\nsessions: {start: 2008-01-02, end: 2008-06-30}\n---\n")
+    assert mesh.cli("run", "start", str(path), "--run-id", "live").returncode == 0
+    summary = mesh.summary("live")
+    assert mesh.json("run", "show", "live")["run"]["target"]
+    for call in ("GetPerformance", "GetPortfolio"):
+        ours = mesh.grpcurl("trading", f"{PORTFOLIO}/{call}", {"run_id": "live"})
+        theirs = mesh.grpcurl("trading", f"{PORTFOLIO}/{call}", {"run_id": "finished"})
+        assert {**ours, "asOfSequence": ""} == {**theirs, "asOfSequence": ""}
+    assert mesh.grpcurl("trading", f"{PORTFOLIO}/GetPortfolio", {"run_id": "live"})["navMicros"] == summary["final_nav_micros"]
+    refused = mesh.refused("trading", f"{FEED}/GetSnapshot", {"run_id": "live"})
+    assert "its gateway serves its feed" in refused
+    assert mesh.cli("run", "stop", "live").returncode == 0
+
+
+def test_what_is_not_there_is_said(mesh: Mesh, finished: dict[str, Any]) -> None:
+    assert "there is no run nobody" in mesh.refused("trading", f"{PORTFOLIO}/GetPortfolio", {"run_id": "nobody"})
+    beyond = int(finished["summary"]["events"]) + 1
+    refused = mesh.refused("trading", f"{PORTFOLIO}/GetPortfolio", {"run_id": "finished", "at_sequence": beyond})
+    assert "OutOfRange" in refused
+    assert "SEQUENCE_AHEAD" in refused
