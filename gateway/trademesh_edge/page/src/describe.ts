@@ -1,0 +1,133 @@
+/** Events in words: one line each, and the reasons behind it, item by item. */
+
+import { Action, Side } from "@trademesh/contracts/trademesh/common/v1/vocabulary_pb.js";
+import { Direction, type Event, LimitCode, PipelineState, Severity, type Signals, Stance } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
+import { dollars, percent, ratio, signedPercent, whole, words } from "./format";
+
+export interface Description {
+  /** Who: an agent, or the desk. */
+  who: string;
+  title: string;
+  /** Computed when somebody looks. */
+  details: () => string[];
+}
+
+const none = () => [];
+
+function count<T>(items: T[], test: (item: T) => boolean): number {
+  return items.filter(test).length;
+}
+
+export function describe(event: Event): Description {
+  const who = event.agentId.replaceAll("_", " ") || "desk";
+  const said = (title: string, details: () => string[] = none): Description => ({ who, title, details });
+  const payload = event.payload;
+  switch (payload.case) {
+    case "gatewayStarted":
+      return said(`gateway ${event.generation} began after event ${payload.value.resumedAfter}`);
+    case "pipelineStateChanged":
+      return said(`pipeline is ${words(PipelineState, payload.value.state)}${payload.value.reason ? `: ${payload.value.reason}` : ""}`);
+    case "paceChanged":
+      return said(payload.value.sessionsPerS ? `pace ${payload.value.sessionsPerS} sessions/s` : "as fast as it can");
+    case "journalTruncated":
+      return said(`events ${payload.value.foundSequence + 1n} to ${payload.value.acknowledgedSequence} were lost with the disk`);
+    case "stateCheckpoint":
+      return said(`checkpoint after ${whole(payload.value.sessionsSettled)} sessions`);
+    case "runStarted": {
+      const run = payload.value;
+      return said(`run of ${whole(run.sessions)} sessions, ${run.firstSession} to ${run.lastSession}, with ${dollars(run.initialCashMicros)}`, () => [
+        `trades ${run.tickers.join(", ")}`,
+        `agents ${run.agentIds.join(", ")}`,
+        `configuration sha256 ${run.configSha256}`,
+        `data ${run.dataSha256}`,
+      ]);
+    }
+    case "sessionOpened":
+      return said(`session ${whole(payload.value.sessionNumber)} opened`);
+    case "signals":
+      return signals(payload.value, said);
+    case "predictions":
+      return said(
+        payload.value.predictions.length ? `predicts ${whole(payload.value.predictions.length)} tickers` : "predicts nothing",
+        () => payload.value.predictions.map((one) => `${one.ticker} ${words(Direction, one.direction)}, confidence ${percent(one.confidence)}`),
+      );
+    case "riskNotes": {
+      const notes = payload.value;
+      return said(`gross ${percent(notes.gross)}, net ${percent(notes.net)}, drawdown ${percent(notes.drawdown)}`, () =>
+        notes.notes.map(
+          (note) =>
+            `${note.ticker} ${words(Severity, note.severity)}: may buy ${whole(note.maxBuyShares)}, sell ${whole(note.maxSellShares)}` +
+            (note.volatility === undefined ? "" : `, volatility ${percent(note.volatility)}`) +
+            (note.limit ? `, bound by ${words(LimitCode, note.limit)}` : ""),
+        ),
+      );
+    }
+    case "decisions": {
+      const acts = payload.value.decisions.filter((one) => one.quantity !== 0n);
+      return said(acts.length ? acts.map((one) => `${words(Action, one.action)} ${whole(one.quantity)} ${one.ticker}`).join(", ") : "holds everything", () =>
+        payload.value.decisions.map(
+          (one) =>
+            `${one.ticker} ${words(Action, one.action)}${one.quantity ? ` ${whole(one.quantity)}` : ""}: score ${one.score.toFixed(2)}, ` +
+            `confidence ${percent(one.confidence)}, aims at ${percent(one.targetWeight)} of net asset value`,
+        ),
+      );
+    }
+    case "ordersGated": {
+      const results = payload.value.results;
+      const cut = results.filter((one) => one.limit !== LimitCode.UNSPECIFIED);
+      return said(`${whole(results.length - cut.length)} of ${whole(results.length)} orders pass whole`, () =>
+        results.map(
+          (one) =>
+            `${one.order?.ticker}: ${whole(one.requestedQuantity)} asked, ${whole(one.order?.quantity ?? 0n)} go on` +
+            (one.limit ? `, ${words(LimitCode, one.limit)}` : "") +
+            (one.figure === undefined || one.limitValue === undefined ? "" : ` (would be ${percent(one.figure)}, limit ${percent(one.limitValue)})`),
+        ),
+      );
+    }
+    case "approvalRequested":
+      return said(`asks a person about ${whole(payload.value.order?.quantity ?? 0n)} ${payload.value.order?.ticker ?? ""}`);
+    case "approvalResolved":
+      return said(`${payload.value.orderId} was ${payload.value.approved ? "approved" : "refused"}${payload.value.decidedBy ? ` by ${payload.value.decidedBy}` : ""}`, () =>
+        payload.value.reason ? [payload.value.reason] : [],
+      );
+    case "orderFilled": {
+      const fill = payload.value;
+      const verb = fill.side === Side.LONG ? "bought" : "sold";
+      return said(`${verb} ${whole(fill.quantity)} ${fill.ticker} at ${dollars(fill.priceMicros)}`, () => [
+        `order ${fill.orderId}`,
+        `fee ${dollars(fill.feeMicros)}, realised ${dollars(fill.realisedMicros)}`,
+        `position ${whole(fill.positionQuantity)}, cash ${dollars(fill.cashMicros)}`,
+      ]);
+    }
+    case "orderRejected":
+      return said(`${whole(payload.value.quantity)} ${payload.value.ticker} not filled: ${words(LimitCode, payload.value.reason)}`);
+    case "settled": {
+      const settled = payload.value;
+      return said(`net asset value ${dollars(settled.navMicros)}`, () => [
+        `cash ${dollars(settled.portfolio?.cashMicros ?? 0n)}`,
+        ...settled.baselines.map((one) => `${one.name} ${dollars(one.navMicros)}, desk ${signedPercent(ratio(settled.navMicros - one.navMicros, one.navMicros))}`),
+      ]);
+    }
+    case "runFinished":
+      return said(`finished after ${whole(payload.value.sessions)} sessions with ${dollars(payload.value.navMicros)}`);
+    default:
+      return said("an event that this page does not know");
+  }
+}
+
+function signals(value: Signals, said: (title: string, details?: () => string[]) => Description): Description {
+  if (!value.signals.length) return said(`abstains: ${value.abstainedBecause}`);
+  const stances = [Stance.BULLISH, Stance.BEARISH, Stance.NEUTRAL, Stance.ABSTAIN]
+    .map((stance) => [stance, count(value.signals, (one) => one.stance === stance)] as const)
+    .filter(([, number]) => number > 0)
+    .map(([stance, number]) => `${number} ${words(Stance, stance)}`);
+  return said(stances.join(", "), () =>
+    value.signals.map((one, place) => {
+      const figures = value.figures
+        .filter((column) => Number.isFinite(column.values[place]))
+        .map((column) => `${column.name.replaceAll("_", " ")} ${(column.values[place] ?? 0).toPrecision(3)}`);
+      const reasons = [one.note, ...figures].filter(Boolean).join(", ");
+      return `${one.ticker} ${words(Stance, one.stance)}, score ${one.score.toFixed(2)}, confidence ${percent(one.confidence)}${reasons ? `: ${reasons}` : ""}`;
+    }),
+  );
+}
