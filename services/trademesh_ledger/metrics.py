@@ -11,6 +11,17 @@ from dataclasses import dataclass, field
 SESSIONS_PER_YEAR = 252
 SMALLEST_DEVIATION = 1e-12
 
+_OVER_VALUES = (
+    "total_return",
+    "cagr",
+    "annualised_volatility",
+    "sharpe",
+    "sortino",
+    "max_drawdown",
+    "max_drawdown_sessions",
+    "calmar",
+)
+
 
 @dataclass
 class Performance:
@@ -35,14 +46,17 @@ def performance(values_micros: Sequence[int]) -> Performance:
     1994); deepest drawdown and the longest run of sessions below an earlier peak (Bacon 2008); Calmar ratio (Young 1991).
     """
     found = Performance(sessions=max(0, len(values_micros) - 1))
-    if found.sessions == 0:
-        for name in ("total_return", "cagr", "annualised_volatility", "sharpe", "sortino", "max_drawdown", "calmar"):
-            found.undefined[name] = "no session was settled"
+    if found.sessions == 0 or values_micros[0] <= 0:
+        reason = "no session was settled" if found.sessions == 0 else "the initial cash is not above zero"
+        found.undefined = dict.fromkeys(_OVER_VALUES, reason)
         return found
     values = [float(value) for value in values_micros]
     found.total_return = values[-1] / values[0] - 1
     if values[-1] > 0:
-        found.cagr = (values[-1] / values[0]) ** (SESSIONS_PER_YEAR / found.sessions) - 1
+        try:
+            found.cagr = (values[-1] / values[0]) ** (SESSIONS_PER_YEAR / found.sessions) - 1
+        except OverflowError:
+            found.undefined["cagr"] = "a year at the rate of so few sessions is beyond all numbers"
     else:
         found.undefined["cagr"] = "the last value is not above zero"
     _drawdown(found, values)

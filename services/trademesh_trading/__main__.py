@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from trademesh.gateway.v1 import feed_service_pb2, feed_service_pb2_grpc
 from trademesh.trading.v1 import (
@@ -17,17 +16,17 @@ from trademesh_kernel.server import Assembly, MeshServer, registration, run_serv
 from trademesh_kernel.settings import ListenValidator, ServerSettings, load_settings
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_trading.market_data_service import MarketDataServicer
-from trademesh_trading.portfolio_service import PortfolioServicer, RunReaders
+from trademesh_trading.portfolio_service import PortfolioServicer
 from trademesh_trading.run_feeds import RunFeeds
+from trademesh_trading.run_readers import RunReaders
+from trademesh_trading.settings import DataSettings
 from trademesh_trading.store import MarketStore
 
 
-class TradingSettings(ListenValidator, ServerSettings):
+class TradingSettings(ListenValidator, DataSettings, ServerSettings):
     """Settings of trading_service."""
 
     trading_listen: str = "127.0.0.1:8001"
-    data_dir: Path = Path("data")
-    """Where `trademesh data import` puts sets: `<data_dir>/sets/`."""
 
     def listen_address(self) -> str:
         """TRADEMESH_TRADING_LISTEN."""
@@ -36,7 +35,7 @@ class TradingSettings(ListenValidator, ServerSettings):
 
 async def assemble(settings: TradingSettings) -> Assembly:
     """The service's parts, inside the running loop."""
-    store = MarketStore(settings.data_dir / "sets")
+    store = MarketStore(settings.imported_sets())
     feeds = RunFeeds(settings.runs_dir, settings.runtime_target)
     readers = RunReaders(feeds)
     readiness = Readiness("market data")
@@ -56,7 +55,7 @@ async def assemble(settings: TradingSettings) -> Assembly:
             ),
             registration(
                 portfolio_service_pb2_grpc.add_PortfolioServiceServicer_to_server,
-                PortfolioServicer(readers.find),
+                PortfolioServicer(readers),
                 portfolio_service_pb2.DESCRIPTOR,
                 "PortfolioService",
             ),

@@ -7,60 +7,20 @@ whose own files say that it has ended may still be read.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import json_format
 
-from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
-from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, JournalUnreadable, NotFound
-from trademesh_runs.feed_service import Answer, JournalFeed
-from trademesh_runs.journal_sqlite import NewerJournalError, SqliteReader
+from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, NotFound
 from trademesh_runs.layout import RUN_ID, RunLayout
+from trademesh_trading.run_journals import KEPT_JOURNALS, FinishedFeed, FinishedJournals
 
-KEPT_JOURNALS = 16
 BELIEVED_S = 1.0
+MOST_KNOWN_RUNS = 1_000
 ENDED = (runtime_pb2.RUN_STATE_STOPPED, runtime_pb2.RUN_STATE_SUCCEEDED, runtime_pb2.RUN_STATE_FAILED)
-
-
-class FinishedFeed(JournalFeed):
-    """The feed of a journal that nobody writes any more; its last state is folded once."""
-
-    def __init__(self, run_id: str, reader: SqliteReader) -> None:
-        super().__init__(run_id, reader, finished=True)
-        self._last_state: asyncio.Task[ServerState] | None = None
-        self._closed = False
-
-    async def snapshot(self, at: int | None) -> ServerState:
-        """The state at a sequence, or the last."""
-        if at is not None and at != self.head.sequence:
-            return await super().snapshot(at)
-        if self._last_state is None or (self._last_state.done() and self._last_state.exception() is not None):
-            self._last_state = asyncio.create_task(super().snapshot(None))
-        # Whoever asks first may leave; the others still want the answer.
-        return await asyncio.shield(self._last_state)
-
-    async def _in_thread(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
-        if self._closed:
-            raise DependencyUnavailable("trading_service", "the journal was put away: ask again", retry_after_s=0.1)
-        return await super()._in_thread(work, *arguments)
-
-    def close(self) -> None:
-        """Closes the journal; who still reads it is told to ask again."""
-        self._closed = True
-        super().close()
-
-
-@dataclass
-class _Open:
-    feed: FinishedFeed
-    generation: int
 
 
 class RunFeeds:
@@ -70,9 +30,10 @@ class RunFeeds:
         self._runs_dir = runs_dir
         self._runtime = ServiceClient(runtime_target, "runtime_service", default_timeout_s=5.0)
         self._stub = self._runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+        self._journals = FinishedJournals(runs_dir)
         self._known: dict[str, tuple[float, runtime_pb2.Run]] = {}
-        self._open: OrderedDict[str, _Open] = OrderedDict()
-        self._opening = asyncio.Lock()
+        self._feeds: OrderedDict[str, FinishedFeed] = OrderedDict()
+        self._opening: dict[str, asyncio.Task[FinishedFeed]] = {}
 
     async def run(self, run_id: str) -> runtime_pb2.Run:
         """A run, as it was at most a moment ago.
@@ -90,18 +51,22 @@ class RunFeeds:
         except (DependencyUnavailable, DeadlinePassed):
             return await asyncio.to_thread(self._run_from_files, run_id)
         run: runtime_pb2.Run = answer.run
-        if len(self._known) > 1_000:
+        if len(self._known) >= MOST_KNOWN_RUNS:
             self._known.clear()
-        self._known[run_id] = (now + BELIEVED_S, run)
+        self._known[run_id] = (asyncio.get_running_loop().time() + BELIEVED_S, run)
         return run
+
+    def forget(self, run_id: str) -> None:
+        """Asks runtime_service anew next time: what is believed of the run turned out to be over."""
+        self._known.pop(run_id, None)
 
     def _run_from_files(self, run_id: str) -> runtime_pb2.Run:
         if not RUN_ID.match(run_id):
             raise NotFound("run", run_id)
         try:
             text = RunLayout(self._runs_dir, run_id).runtime_state.read_text(encoding="utf-8")
-            run = json_format.Parse(text, runtime_pb2.Run())
-        except (OSError, json_format.ParseError):
+            run = json_format.Parse(text, runtime_pb2.Run(), ignore_unknown_fields=True)
+        except (OSError, UnicodeDecodeError, json_format.ParseError):
             raise DependencyUnavailable("runtime_service") from None
         if run.state not in ENDED:
             raise DependencyUnavailable("runtime_service")
@@ -112,7 +77,8 @@ class RunFeeds:
 
         Raises:
             NotFound: there is no such run, or it ended before it had a journal.
-            DependencyUnavailable: it lives: its gateway serves the feed, or soon will again.
+            DependencyUnavailable: it lives: its gateway serves the feed, or soon will again. The code is one that clients retry, because
+                a client that asked GetRun a moment too early is told this, and is right the next time.
             JournalUnreadable: the file is damaged, or from a later version.
         """
         run = await self.run(run_id)
@@ -120,33 +86,27 @@ class RunFeeds:
             where = f"at {run.target}" if run.target else "soon again"
             text = f"run {run_id} is live: its gateway serves its feed, {where} (GetRun tells)"
             raise DependencyUnavailable(f"gateway of {run_id}", text, retry_after_s=0.5)
-        async with self._opening:
-            known = self._open.pop(run_id, None)
-            if known is not None and known.generation != run.generation:
-                # It was restarted and has ended again since.
-                known.feed.close()
-                known = None
-            if known is None:
-                known = _Open(await asyncio.to_thread(self._open_journal, run_id), run.generation)
-            self._open[run_id] = known
-            while len(self._open) > KEPT_JOURNALS:
-                self._open.popitem(last=False)[1].feed.close()
-        return known.feed
+        feed = self._feeds.get(run_id)
+        if feed is None or not await feed.unchanged():
+            feed = await self._open_once(run_id)
+        self._feeds[run_id] = feed
+        self._feeds.move_to_end(run_id)
+        while len(self._feeds) > KEPT_JOURNALS:
+            # Whoever still reads an old feed goes on: files are opened again as they are needed.
+            self._feeds.popitem(last=False)
+        return feed
 
-    def _open_journal(self, run_id: str) -> FinishedFeed:
-        path = RunLayout(self._runs_dir, run_id).journal
-        if not path.is_file():
-            raise NotFound("journal of run", run_id)
-        # A gateway that was killed leaves its write-ahead log: then the file alone is not the whole journal.
-        whole = not path.with_name(path.name + "-wal").exists()
-        try:
-            return FinishedFeed(run_id, SqliteReader(path, immutable=whole))
-        except (sqlite3.Error, NewerJournalError) as error:
-            raise JournalUnreadable(f"the journal of run {run_id} cannot be read: {error}", run_id=run_id) from None
+    async def _open_once(self, run_id: str) -> FinishedFeed:
+        """Opens a feed; who asks for the same one meanwhile gets the same."""
+        opening = self._opening.get(run_id)
+        if opening is None:
+            opening = asyncio.create_task(self._journals.feed(run_id))
+            self._opening[run_id] = opening
+            opening.add_done_callback(lambda _done: self._opening.pop(run_id, None))
+        return await asyncio.shield(opening)
 
     async def close(self) -> None:
         """Closes every journal and the channel."""
-        for known in self._open.values():
-            known.feed.close()
-        self._open.clear()
+        self._feeds.clear()
+        await self._journals.close()
         await self._runtime.close()

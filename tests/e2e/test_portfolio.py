@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from mesh_processes import Mesh, wait_until
 
+from trademesh.gateway.v1 import feed_service_pb2 as feed
+from trademesh.gateway.v1 import feed_service_pb2_grpc
+from trademesh_kernel.client import ServiceClient
+
 pytestmark = pytest.mark.timeout(180)
 PORTFOLIO = "trademesh.trading.v1.PortfolioService"
 FEED = "trademesh.gateway.v1.FeedService"
@@ -80,6 +84,56 @@ def test_a_live_run_is_asked_and_tells_the_same(mesh: Mesh, finished: dict[str, 
     refused = mesh.refused("trading", f"{FEED}/GetSnapshot", {"run_id": "live"})
     assert "its gateway serves its feed" in refused
     assert mesh.cli("run", "stop", "live").returncode == 0
+
+
+def test_a_run_that_pauses_has_the_same_figures_as_when_it_is_over(mesh: Mesh) -> None:
+    path = mesh.folder / "paused.md"
+    path.write_text("---\nsessions: {start: 2008-01-02, end: 2012-12-31}\npipeline: {pace_sessions_per_s: 60}\n---\n")
+    assert mesh.cli("run", "start", str(path), "--run-id", "paused").returncode == 0
+    run = wait_until(lambda: run_after(mesh, "paused", 30), 30, "thirty sessions")
+
+    # Pages of fills while events arrive.
+    request: dict[str, Any] = {"run_id": "paused", "page_size": 3}
+    page = mesh.grpcurl("trading", f"{PORTFOLIO}/ListFills", request)
+    early = page["fills"]
+    mesh.grpcurl(run["target"], "trademesh.gateway.v1.PipelineService/PausePipeline", {"run_id": "paused"})
+    early += mesh.grpcurl("trading", f"{PORTFOLIO}/ListFills", {**request, "page_token": page["nextPageToken"]})["fills"]
+
+    newest = mesh.grpcurl("trading", f"{PORTFOLIO}/GetPortfolio", {"run_id": "paused"})
+    at = int(newest["asOfSequence"])
+    shown = wait_until(lambda: run_at(mesh, "paused", at), 20, "progress at the head")
+    assert shown["progress"]["nav_micros"] == newest["navMicros"]
+    points = [{}, {"at_sequence": at}, {"at_sequence": at // 2}]
+    calls = [(call, point) for call in ("GetPortfolio", "GetPerformance") for point in points]
+    live = [mesh.grpcurl("trading", f"{PORTFOLIO}/{call}", {"run_id": "paused", **point}) for call, point in calls]
+    assert mesh.cli("run", "stop", "paused").returncode == 0
+    fixed = [(call, point or {"at_sequence": at}) for call, point in calls]
+    assert [mesh.grpcurl("trading", f"{PORTFOLIO}/{call}", {"run_id": "paused", **point}) for call, point in fixed] == live
+    assert mesh.grpcurl("trading", f"{PORTFOLIO}/ListFills", {"run_id": "paused", "page_size": 6})["fills"] == early
+
+
+def run_after(mesh: Mesh, run_id: str, sessions: int) -> Any:
+    """A run, once it has settled so many sessions."""
+    run = mesh.json("run", "show", run_id)["run"]
+    return run if run.get("progress", {}).get("sessions_settled", 0) >= sessions else None
+
+
+def run_at(mesh: Mesh, run_id: str, sequence: int) -> Any:
+    """A run, once its progress is that of a sequence."""
+    run = mesh.json("run", "show", run_id)["run"]
+    return run if int(run.get("progress", {}).get("head_sequence", 0)) == sequence else None
+
+
+async def test_the_feed_of_a_finished_run_has_every_event_once_and_ends(mesh: Mesh, finished: dict[str, Any]) -> None:
+    async with ServiceClient(finished["run"]["feed_target"], "trading_service") as client:
+        request = feed.SubscribeRequest(run_id="finished", after_sequence=0)
+        answers = [answer async for answer in client.stream(client.stub(feed_service_pb2_grpc.FeedServiceStub).Subscribe, request)]
+    sequences = [event.sequence for answer in answers for event in answer.events.events]
+    head = int(finished["summary"]["events"])
+    assert sequences == list(range(1, head + 1))
+    assert [answer.WhichOneof("kind") for answer in answers[-2:]] == ["events", "end"]
+    assert answers[-1].end.reason == feed.STREAM_END_REASON_RUN_ENDED
+    assert answers[-1].end.resume_after_sequence == head
 
 
 def test_what_is_not_there_is_said(mesh: Mesh, finished: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ export interface Description {
   details: () => string[];
 }
 
+const SHOWN_DECISIONS = 4;
 const none = () => [];
 
 function count<T>(items: T[], test: (item: T) => boolean): number {
@@ -64,7 +65,9 @@ export function describe(event: Event): Description {
     }
     case "decisions": {
       const acts = payload.value.decisions.filter((one) => one.quantity !== 0n);
-      return said(acts.length ? acts.map((one) => `${words(Action, one.action)} ${whole(one.quantity)} ${one.ticker}`).join(", ") : "holds everything", () =>
+      const first = acts.slice(0, SHOWN_DECISIONS).map((one) => `${words(Action, one.action)} ${whole(one.quantity)} ${one.ticker}`);
+      if (acts.length > SHOWN_DECISIONS) first.push(`${acts.length - SHOWN_DECISIONS} more`);
+      return said(first.join(", ") || "holds everything", () =>
         payload.value.decisions.map(
           (one) =>
             `${one.ticker} ${words(Action, one.action)}${one.quantity ? ` ${whole(one.quantity)}` : ""}: score ${one.score.toFixed(2)}, ` +

@@ -28,6 +28,8 @@ export class CurveView {
   update(state: RunState): void {
     if (state.times.length === this.shown) return;
     this.shown = state.times.length;
+    // The index has no name before its first value.
+    if (!this.plot && !this.shown) return;
     const data: uPlot.AlignedData = [state.times, state.desk, state.market];
     if (!this.plot) this.plot = new uPlot(this.options(state.marketName), data, this.holder);
     else this.plot.setData(data);

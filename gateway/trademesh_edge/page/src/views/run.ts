@@ -57,7 +57,7 @@ export class RunView {
       if (this.leaving.signal.aborted) return;
       const run = this.run;
       const restarts = run?.restartCount ? `, restarted ${run.restartCount} ${run.restartCount === 1 ? "time" : "times"}` : "";
-      setText(this.supervision, run ? `${words(State, run.state)}${run.reason ? `: ${run.reason}` : ""}${restarts}` : "");
+      setText(this.supervision, run ? `gateway ${words(State, run.state)}${run.reason ? `: ${run.reason}` : ""}${restarts}` : "");
       this.controls.update(this.state, run !== undefined && !ENDED.has(run.state) && run.target !== "");
       this.figures.update(this.state);
       this.curve.update(this.state);
