@@ -7,9 +7,10 @@ import json
 import sys
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
+from trademesh_cli.data_commands import data_app
 from trademesh_cli.run_commands import run_app
 from trademesh_cli.up import run_mesh
 from trademesh_kernel.probe import ProbeExit, probe
@@ -18,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 
 
 app.add_typer(run_app, name="run")
+app.add_typer(data_app, name="data")
 
 
 @app.callback()
@@ -58,10 +60,12 @@ def main() -> None:
     """Entry point. A usage error ends `probe` with 1, as grpc-health-probe does, and everything else with 2."""
     try:
         status = app(standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
+    except TyperException as error:
+        # A group without a command has printed its help and says nothing more.
+        if error.format_message():
+            print(f"error: {error.format_message()} (`trademesh --help` and `trademesh COMMAND --help` tell more)", file=sys.stderr)
         raise SystemExit(ProbeExit.BAD_ARGUMENTS if "probe" in sys.argv[1:2] else 2) from None
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None
     raise SystemExit(status or 0)
 

@@ -6,19 +6,21 @@ they are first asked for, and the few that were used last are kept.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from trademesh_kernel.errors import DataAbsent
+from trademesh_trading.setwriter import content_hash
 
 EMBEDDED_SETS = Path(__file__).parent / "data"
 KEPT_SETS = 4
@@ -26,6 +28,10 @@ KEPT_SETS = 4
 Matrix: TypeAlias = npt.NDArray[np.int64]
 
 PRICE_FIELDS = ("open_micros", "high_micros", "low_micros", "close_micros")
+
+
+class SetDamaged(Exception):
+    """The files of a set are not what was written."""
 
 
 @dataclass(frozen=True)
@@ -95,41 +101,99 @@ class MarketStore:
 
     def __init__(self, imported_sets: Path | None = None) -> None:
         """`imported_sets` is the folder that the importer writes to; it may be absent, and may fill while we run."""
-        self._roots = [EMBEDDED_SETS, *([imported_sets] if imported_sets is not None else [])]
+        self._imported = imported_sets
+        self._sound = set[Path]()
         self._loaded: OrderedDict[Path, MarketSet] = OrderedDict()
         self._loading = threading.Lock()
+        self._folders = self._scan()
 
     def names(self) -> list[str]:
-        """Names of all sets, those that come with the program first."""
-        return [folder.name for folder in self._folders()]
+        """Names of all sets whose files are whole, those that come with the program first."""
+        self._folders = self._scan()
+        return [name for name, folder in self._folders.items() if self._is_sound(folder)]
 
     def get(self, name: str) -> MarketSet:
-        """A set by its name; raises DataAbsent."""
-        folder = next((folder for folder in self._folders() if folder.name == name), None)
-        if folder is None:
-            text = f"there is no set {name}: there are {', '.join(self.names())}"
-            raise DataAbsent(text, set=name, what="set")
+        """A set by its name; the part before the `@` is enough where only one set has it. Raises DataAbsent."""
+        folder = self._folders.get(name) or self._find(name)
         with self._loading:
-            found = self._loaded.pop(folder, None) or load_set(folder)
+            try:
+                found = self._loaded.pop(folder, None) or load_set(folder)
+            except (OSError, SetDamaged) as error:
+                raise DataAbsent(f"set {name} cannot be read: {error}; import it again", set=name, what="set") from error
             self._loaded[folder] = found
             while len(self._loaded) > KEPT_SETS:
                 self._loaded.popitem(last=False)
             return found
 
-    def _folders(self) -> Iterator[Path]:
-        for root in self._roots:
-            if root.is_dir():
-                yield from sorted(folder for folder in root.iterdir() if (folder / "SOURCE.json").is_file())
+    def _find(self, name: str) -> Path:
+        """A set that was not known when we last looked, or one by the first part of its name."""
+        self._folders = self._scan()
+        fitting = {full: folder for full, folder in self._folders.items() if name in (full, full.partition("@")[0])}
+        if len(fitting) == 1:
+            return next(iter(fitting.values()))
+        text = f"several sets are called {name}: say which of {', '.join(fitting)}"
+        if not fitting:
+            text = f"there is no set {name}: there are {', '.join(self.names())}"
+        raise DataAbsent(text, set=name, what="set")
+
+    def _scan(self) -> dict[str, Path]:
+        """Folders of sets by their names. What the importer has not finished begins with a dot."""
+        folders = {folder.name: folder for folder in sorted(EMBEDDED_SETS.iterdir()) if (folder / "SOURCE.json").is_file()}
+        if self._imported is not None and self._imported.is_dir():
+            found = (folder for folder in sorted(self._imported.iterdir()) if not folder.name.startswith("."))
+            folders |= {name_of_imported(folder): folder for folder in found if (folder / "SOURCE.json").is_file()}
+        return folders
+
+    def _is_sound(self, folder: Path) -> bool:
+        """Looked at until it is: sets are not changed after they were made, but a damaged one may be made again."""
+        if folder not in self._sound:
+            try:
+                check_files(folder)
+            except (OSError, SetDamaged):
+                return False
+            self._sound.add(folder)
+        return True
+
+
+def name_of_imported(folder: Path) -> str:
+    """Name of an imported set, `name@digits`; its folder is `name-digits`."""
+    name, _, digits = folder.name.rpartition("-")
+    return f"{name}@{digits}"
+
+
+def check_files(folder: Path) -> dict[str, Any]:
+    """What SOURCE.json says, once the files are proved to be those that it was written with.
+
+    Raises:
+        SetDamaged: a file is another.
+        OSError: a file cannot be read.
+    """
+    try:
+        source: dict[str, Any] = json.loads((folder / "SOURCE.json").read_text(encoding="utf-8"))
+        for name, expected in source["files_sha256"].items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+                raise SetDamaged(f"{folder / name} is not the file that was written")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise SetDamaged(f"{folder / 'SOURCE.json'} is not what was written") from error
+    return source
 
 
 def load_set(folder: Path) -> MarketSet:
-    """Reads a set's files into memory."""
-    source = json.loads((folder / "SOURCE.json").read_text())
+    """Reads a set's files into memory.
+
+    Raises:
+        SetDamaged: the files are not those that were written, or do not say what the set's hash says.
+        OSError: a file cannot be read.
+    """
+    source = check_files(folder)
     record = SetRecord(*(source[field] for field in ("name", "snapshot", "source", "licence", "adjustment", "calendar")))
     instruments = pl.read_parquet(folder / "instruments.parquet")
+    content = pl.read_parquet(folder / "bars.parquet")
+    if content_hash(content, instruments, pl.read_parquet(folder / "actions.parquet")) != record.snapshot:
+        raise SetDamaged(f"{folder} does not hold {record.snapshot}")
     sessions = pl.read_parquet(folder / "sessions.parquet").with_row_index("row")
     columns = instruments.with_row_index("column")
-    bars = pl.read_parquet(folder / "bars.parquet").join(sessions.select("session", "row"), on="session").join(columns, on="ticker")
+    bars = content.join(sessions.select("session", "row"), on="session").join(columns, on="ticker")
     place = (bars["row"].to_numpy(), bars["column"].to_numpy())
     shape = (sessions.height, instruments.height)
 
