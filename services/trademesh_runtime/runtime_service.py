@@ -126,7 +126,8 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         found = listing.set
         if config.data.snapshot and config.data.snapshot != found.snapshot:
             faults.append(FieldViolation("data.snapshot", f"set {found.name} is {found.snapshot} now"))
-        config.data.snapshot = found.snapshot
+        # The full name: a short one may mean another set when the run is resumed.
+        config.data.set, config.data.snapshot = found.name, found.snapshot
         kinds = {instrument.ticker: instrument.kind for instrument in listing.instruments}
         if not config.tickers:
             config.tickers.extend(ticker for ticker, kind in kinds.items() if kind == market.INSTRUMENT_KIND_STOCK)

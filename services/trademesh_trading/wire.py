@@ -73,7 +73,8 @@ def block_message(data: MarketSet, rows: range, columns: list[int]) -> market.Ba
         session_dates=data.sessions[rows.start : rows.stop],
         known_at_unix_s=data.close_unix_s[rows.start : rows.stop].tolist(),
         tickers=[data.instruments[column].ticker for column in columns],
-        close_micros=field(data.close_micros),
+        # Closes are always there, 0 where a ticker has none: they say how many sessions and tickers the block has.
+        close_micros=data.close_micros[rows.start : rows.stop][:, columns].ravel().tolist(),
         open_micros=field(data.open_micros),
         high_micros=field(data.high_micros),
         low_micros=field(data.low_micros),

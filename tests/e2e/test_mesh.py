@@ -148,7 +148,7 @@ def test_nothing_but_runtime_service_starts_a_gateway(tmp_path: Path) -> None:
     assert "trademesh run start" in outcome.stderr
 
 
-@pytest.mark.parametrize("order", [("runtime", "news", "trading", "agent"), ("news", "agent", "runtime", "trading")])
+@pytest.mark.parametrize("order", [("edge", "runtime", "news", "trading", "agent"), ("news", "agent", "edge", "runtime", "trading")])
 def test_services_may_start_in_any_order(tmp_path: Path, two_years: Path, order: tuple[str, ...]) -> None:
     mesh = Mesh(tmp_path)
     try:
