@@ -172,15 +172,16 @@ class FeedServicer(feed_service_pb2_grpc.FeedServiceServicer):
             if cursor > source.head.sequence:
                 raise SequenceAhead(cursor, source.head.sequence)
         while True:
+            if source.draining and not source.finished:
+                # Before the backlog: who is far behind would be cut off without a cursor.
+                yield _end(feed.STREAM_END_REASON_DRAINING, cursor)
+                return
             part = await source.read(cursor, BATCH_EVENTS)
             if part:
                 yield _batch(source.head.epoch, part, wanted)
                 cursor = part[-1].sequence
             elif source.finished:
                 yield _end(feed.STREAM_END_REASON_RUN_ENDED, cursor)
-                return
-            elif source.draining:
-                yield _end(feed.STREAM_END_REASON_DRAINING, cursor)
                 return
             else:
                 await source.changed(cursor, CHECKPOINT_S)
