@@ -186,12 +186,14 @@ def test_runtime_service_killed_and_started_again_adopts_its_gateway(tmp_path: P
 
 
 def test_legacy_folders_are_not_read(mesh: Mesh, undisturbed: dict[str, Any]) -> None:
-    assert undisturbed
     for name in ("live", "production", "backtest"):
-        (mesh.folder / name).mkdir()
-        (mesh.folder / name / "BOOTSTRAP.md").write_text("---\nbroken: [\n")
-    assert mesh.cli("run", "verify", "undisturbed").returncode == 0
-    assert {run["run_id"] for run in mesh.json("run", "list")}.isdisjoint({"live", "production", "backtest"})
+        # Each holds what the reference system had there: a whole run, in the folder itself and one level down.
+        for folder in (mesh.folder / name, mesh.folder / name / f"legacy-{name}"):
+            shutil.copytree(mesh.runs / "undisturbed", folder)
+    assert not [run["run_id"] for run in mesh.json("run", "list") if run["run_id"].startswith("legacy-")]
+    for name in ("live", "production", "backtest"):
+        assert mesh.cli("run", "show", f"legacy-{name}").returncode == 4
+    assert mesh.json("run", "verify", "undisturbed")["journal_sha256"] == undisturbed["journal_sha256"]
 
 
 def up_environment(ports: list[int]) -> dict[str, str]:
