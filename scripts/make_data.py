@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ class PinnedWheel:
     requirement: str
     file: str
     sha256: str
+    licence_text: str = ""
+    """File of the wheel that must go with its data."""
 
     def fetch(self) -> zipfile.ZipFile:
         """Downloads the wheel (pip's cache serves repeats) and checks it."""
@@ -44,7 +47,10 @@ class PinnedWheel:
 
 
 SKFOLIO = PinnedWheel(
-    "skfolio==1.12.2", "skfolio-1.12.2-py3-none-any.whl", "2d324c62a4188dc0b62a713f8d5cea177e208a5b45987e3d3f204dd56d3a669b"
+    "skfolio==1.12.2",
+    "skfolio-1.12.2-py3-none-any.whl",
+    "2d324c62a4188dc0b62a713f8d5cea177e208a5b45987e3d3f204dd56d3a669b",
+    "skfolio-1.12.2.dist-info/licenses/LICENSE",
 )
 BOKEH = PinnedWheel(
     "bokeh-sampledata==2026.1",
@@ -141,6 +147,21 @@ def table_of_instruments(instruments: list[tuple[str, str]]) -> pl.DataFrame:
     return pl.DataFrame(instruments, schema={"ticker": pl.String, "kind": pl.String}, orient="row")
 
 
+def write_news(folder: Path, description: SetDescription, snapshot: str, news: pl.DataFrame) -> None:
+    """Writes the derived news of a set, and what they are made from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "news.parquet"
+    news.write_parquet(path, compression="zstd", compression_level=19, statistics=False)
+    record = {
+        "name": description.name,
+        "source": f"derived from the closes of set {description.name} by trademesh_trading.derivation",
+        "licence": description.licence,
+        "made_from": snapshot,
+        "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    (folder / "SOURCE.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
 def main(root: Path) -> None:
     """Writes all sets below a folder that holds the packages."""
     sets = {
@@ -156,11 +177,10 @@ def main(root: Path) -> None:
     for name, ((bars, instruments, actions), wheel, licence, adjustment, source) in sets.items():
         description = SetDescription(name, source, licence, adjustment, "XNYS", f"PyPI {wheel.requirement}, sha256 {wheel.sha256}")
         sessions = sessions_of_calendar("XNYS", bars["session"].min(), bars["session"].max())
-        write_set(root / "trademesh_trading" / "data" / name, description, bars, instruments, actions, sessions)
-        news = derive_news(bars, instruments, sessions)
-        folder = root / "trademesh_news" / "data" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        news.write_parquet(folder / "news.parquet", compression="zstd", compression_level=19, statistics=False)
+        snapshot = write_set(root / "trademesh_trading" / "data" / name, description, bars, instruments, actions, sessions)
+        write_news(root / "trademesh_news" / "data" / name, description, snapshot, derive_news(bars, instruments, actions, sessions))
+        if wheel.licence_text:
+            (root / "trademesh_trading" / "data" / name / "LICENCE.txt").write_bytes(wheel.fetch().read(wheel.licence_text))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,17 @@ def read_page_token(request: Message, token: str) -> list[str | int] | None:
     return position
 
 
+def read_page_place(request: Message, token: str) -> int | None:
+    """The position in a token of one whole number, not below zero; None for the first page. Raises as `read_page_token`."""
+    position = read_page_token(request, token)
+    if position is None:
+        return None
+    match position:
+        case [int() as place] if place >= 0 and not isinstance(place, bool):
+            return place
+    raise PageTokenInvalid(request.DESCRIPTOR.name.removesuffix("Request"))
+
+
 def _filter_hash(request: Message) -> bytes:
     """Hash of everything in a request but its page."""
     same = type(request)()

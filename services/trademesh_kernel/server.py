@@ -21,10 +21,10 @@ from google.protobuf.descriptor import FileDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from trademesh_kernel.health import Health, Readiness
-from trademesh_kernel.interceptor import MeshInterceptor, StageOptions
 from trademesh_kernel.logs import configure_logs, get_logger
 from trademesh_kernel.reflection import enable_reflection
 from trademesh_kernel.settings import EXIT_CONFIG, ServerSettings, is_loopback
+from trademesh_kernel.stages import StagedServer, StageOptions
 from trademesh_kernel.telemetry import CallMetrics
 
 
@@ -89,7 +89,6 @@ class MeshServer:
             metrics.serve(self._settings.metrics_port)
         options = StageOptions(self._settings.default_deadline_s, self._settings.slow_call_s, metrics)
         server = grpc.aio.server(
-            interceptors=[MeshInterceptor(options)],
             maximum_concurrent_rpcs=self._settings.max_concurrent_rpcs,
             options=[
                 # Without this a second process binds the same port silently and takes half of the calls.
@@ -99,8 +98,9 @@ class MeshServer:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
+        staged = StagedServer(server, options)
         for registered in self._registrations:
-            registered.add(registered.servicer, server)
+            registered.add(registered.servicer, staged)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         names = [registered.service_name for registered in self._registrations]
         enable_reflection(server, [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name])

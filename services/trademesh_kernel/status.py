@@ -5,6 +5,8 @@ Every status has exactly one ErrorInfo; BadRequest and RetryInfo where they appl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
@@ -14,22 +16,43 @@ from trademesh_kernel.errors import FieldViolation, RemoteError, TrademeshError
 
 DOMAIN = "trademesh"
 
+MESSAGE_BYTES = 500
+VALUE_BYTES = 200
+VIOLATIONS_BYTES = 3000
+"""A status travels in trailing metadata, of which gRPC takes 8 KiB by default, after base64 and percent encoding: a larger one would end
+the call with another status and no details at all."""
+
 
 def status_of(error: TrademeshError) -> status_pb2.Status:
     """The status that a client gets for an error."""
     code, reason = (error.remote_code, error.remote_reason) if isinstance(error, RemoteError) else (error.code, error.reason)
-    status = status_pb2.Status(code=code.value[0], message=error.message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=error.metadata))
+    status = status_pb2.Status(code=code.value[0], message=_clipped(error.message, MESSAGE_BYTES))
+    metadata = {key: _clipped(value, VALUE_BYTES) for key, value in error.metadata.items()}
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
     if error.violations:
-        bad_request = error_details_pb2.BadRequest()
-        for violation in error.violations:
-            bad_request.field_violations.add(field=violation.field, description=violation.description)
-        status.details.add().Pack(bad_request)
+        status.details.add().Pack(_bad_request(error.violations))
     if error.retry_after_s is not None:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    """As many violations as may travel; the last says how many are left out."""
+    found = error_details_pb2.BadRequest()
+    for number, violation in enumerate(violations):
+        if found.ByteSize() > VIOLATIONS_BYTES:
+            found.field_violations.add(field="", description=f"and {len(violations) - number} more")
+            break
+        found.field_violations.add(field=_clipped(violation.field, VALUE_BYTES), description=_clipped(violation.description, VALUE_BYTES))
+    return found
+
+
+def _clipped(text: str, most_bytes: int) -> str:
+    """A text as it is, or its beginning."""
+    encoded = text.encode()
+    return text if len(encoded) <= most_bytes else encoded[: most_bytes - 3].decode(errors="ignore") + "…"
 
 
 def internal_status(request_id: str) -> status_pb2.Status:
@@ -62,7 +85,11 @@ class _AsCall:
 
 def error_of(rpc_error: grpc.aio.AioRpcError) -> RemoteError:
     """What a failed call says, as an exception of ours."""
-    status = rpc_status.from_call(_AsCall(rpc_error))  # type: ignore[arg-type]  # it reads no more than _AsCall has
+    try:
+        status = rpc_status.from_call(_AsCall(rpc_error))  # type: ignore[arg-type]  # it reads no more than _AsCall has
+    except ValueError:
+        # The library ended the call with another status than its details tell, for example since they were too large to travel.
+        status = None
     message = rpc_error.details() or rpc_error.code().name
     if status is None:
         return RemoteError(message, remote_code=rpc_error.code(), remote_reason=rpc_error.code().name)

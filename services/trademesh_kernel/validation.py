@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import protovalidate
@@ -20,11 +21,25 @@ _constrained: dict[str, bool] = {}
 
 def check_request(request: Message) -> None:
     """Raises InvalidRequest with every field at fault."""
-    if not has_constraints(request.DESCRIPTOR):
-        return
     violations = violations_of(request)
     if violations:
         raise InvalidRequest(violations)
+
+
+def check_dates(request: Any, *fields: str) -> None:
+    """Raises InvalidRequest for fields with a text that looks like a date and is none, such as 2020-02-30. Empty ones are left out."""
+    wrong = [field for field in fields if getattr(request, field) and not is_date(getattr(request, field))]
+    if wrong:
+        raise InvalidRequest([FieldViolation(field, f"{getattr(request, field)} is not a date") for field in wrong])
+
+
+def is_date(text: str) -> bool:
+    """True for a day of the calendar, as an ISO date."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def violations_of(message: Message) -> list[FieldViolation]:

@@ -14,6 +14,7 @@ from trademesh.trading.v1 import market_data_service_pb2, market_data_service_pb
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import DataAbsent, FieldViolation, InvalidRequest
+from trademesh_kernel.validation import check_dates
 from trademesh_news import wire
 from trademesh_news.market_model import TooFewObservationsError, split_move
 from trademesh_news.store import NewsStore
@@ -30,10 +31,13 @@ class ExplainServicer(explain_service_pb2_grpc.ExplainServiceServicer):
         self._market_data = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
 
     async def ExplainMove(self, request: messages.ExplainMoveRequest, context: Context) -> messages.ExplainMoveResponse:
+        check_dates(request, "start", "end")
         end = request.end or request.start
         if end < request.start:
             raise InvalidRequest([FieldViolation("end", "is before start")])
         index = await self._index_of(request.set)
+        if request.ticker == index:
+            raise InvalidRequest([FieldViolation("ticker", f"{index} is what moves are explained by")])
         sessions, closes = await self._closes(request.set, [request.ticker, index], end, request.as_of)
         try:
             first, last = sessions.index(request.start), sessions.index(end)

@@ -7,7 +7,7 @@ import asyncio
 from trademesh.news.v1 import news_service_pb2 as messages
 from trademesh.news.v1 import news_service_pb2_grpc
 from trademesh_kernel.context import Context
-from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_kernel.paging import page_token, read_page_place
 from trademesh_news import wire
 from trademesh_news.store import NewsStore
 
@@ -26,8 +26,7 @@ class NewsServicer(news_service_pb2_grpc.NewsServiceServicer):
         span = news.span(after, wire.unix_s(request.as_of))
         tickers = frozenset(request.tickers)
         size = request.page_size or DEFAULT_PAGE_SIZE
-        position = read_page_token(request, request.page_token)
-        place = int(position[0]) if position else span.start
+        place = max(span.start, read_page_place(request, request.page_token) or 0)
         items = list[messages.NewsItem]()
         while place < span.stop and len(items) < size:
             item = news.items[place]

@@ -23,6 +23,6 @@ def news_message(item: NewsRecord) -> messages.NewsItem:
     )
 
 
-def unix_s(instant: Timestamp) -> float:
-    """Seconds since 1970."""
-    return instant.seconds + instant.nanos / 1e9
+def unix_s(instant: Timestamp) -> int:
+    """Whole seconds since 1970, rounded down: what is known is known from a whole second on, and no fraction may round up to it."""
+    return instant.seconds

@@ -19,7 +19,7 @@ from trademesh.gateway.v1 import feed_service_pb2_grpc
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import EpochChanged, FieldViolation, InvalidRequest, NotFound, SequenceAhead
-from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_kernel.paging import page_token, read_page_place
 from trademesh_runs.fold import fold_journal
 from trademesh_runs.journal import KIND_NUMBERS, Head, JournalReader, StoredEvent
 
@@ -192,8 +192,9 @@ class FeedServicer(feed_service_pb2_grpc.FeedServiceServicer):
         source: FeedSource = await self._find(request.run_id)
         wanted = _Filter(request.filter)
         size = request.page_size or DEFAULT_PAGE_SIZE
-        position = read_page_token(request, request.page_token)
-        cursor = int(position[0]) if position else request.after_sequence
+        place = read_page_place(request, request.page_token)
+        # Beyond the head there is nothing yet; a number that no journal can have must not reach one.
+        cursor = min(request.after_sequence if place is None else place, source.head.sequence + 1)
         if request.newest_first and cursor == 0:
             cursor = source.head.sequence + 1
         found = list[StoredEvent]()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import date
 from typing import Any
 
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.errors import FieldViolation
-from trademesh_kernel.validation import violations_of
+from trademesh_kernel.validation import is_date, violations_of
 
 DEFAULT_INITIAL_CASH_MICROS = 1_000_000_000_000
 
@@ -33,7 +32,6 @@ def normalised(config: RunConfig) -> RunConfig:
     full.CopyFrom(config)
     full.schema_version = full.schema_version or 1
     full.mode = full.mode or contract.RUN_MODE_BACKTEST
-    full.sessions.calendar = full.sessions.calendar or "XNYS"
     full.capital.initial_cash_micros = full.capital.initial_cash_micros or DEFAULT_INITIAL_CASH_MICROS
     full.capital.currency = full.capital.currency or "USD"
     full.data.set = full.data.set or "us20"
@@ -42,7 +40,7 @@ def normalised(config: RunConfig) -> RunConfig:
     full.risk.on_gap = full.risk.on_gap or contract.GAP_POLICY_RESIZE
     full.supervision.restart = full.supervision.restart or contract.RESTART_POLICY_ON_FAILURE
     optional_fields: tuple[tuple[Any, dict[str, Any]], ...] = (
-        (full.margin, {"enabled": True, "initial_bp": 5000, "maintenance_long_bp": 2500, "maintenance_short_bp": 3000}),
+        (full.margin, {"enabled": True, "initial_bp": 5000}),
         (full.costs, {"fee_bp": 1}),
         (full.risk, {"position": 0.2, "gross": 1.5, "net": 1.0, "drawdown_stop": 0.5}),
         (full.pipeline, {"autostart": True}),
@@ -68,12 +66,10 @@ def faults_of(config: RunConfig) -> list[FieldViolation]:
     faults = violations_of(config)
     for name in ("start", "end"):
         text = getattr(config.sessions, name)
-        if text and not _is_date(text):
+        if text and not is_date(text):
             faults.append(FieldViolation(f"sessions.{name}", f"{text} is not a date"))
     if config.sessions.start and config.sessions.end and config.sessions.start > config.sessions.end:
         faults.append(FieldViolation("sessions.end", "is before sessions.start"))
-    if config.sessions.calendar not in ("", "XNYS"):
-        faults.append(FieldViolation("sessions.calendar", "XNYS is the only calendar of the data sets"))
     return faults + _faults_of_agents(config)
 
 
@@ -104,11 +100,3 @@ def config_sha256(config: RunConfig) -> str:
     for name in ("run_id", "pipeline", "supervision"):
         same.ClearField(name)
     return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _is_date(text: str) -> bool:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True

@@ -13,7 +13,7 @@ from trademesh.trading.v1 import market_data_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import FieldViolation, NotFound, RemoteError, RunConfigInvalid
-from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_kernel.paging import page_token, read_page_place
 from trademesh_runs.run_config import faults_of, normalised
 from trademesh_runtime import policy
 from trademesh_runtime.gateway_logs import follow_lines
@@ -23,6 +23,11 @@ from trademesh_runtime.workspace import AgentFiles, built_in_desk, desk_of_works
 
 DEFAULT_PAGE_SIZE = 50
 DEFAULT_LOG_LINES = 100
+
+RAW_PRICES = (
+    "set {set} has prices as they were traded, and runs do not book splits and dividends: a split would count as a loss. "
+    "Choose a set whose prices are adjusted, for example us20"
+)
 
 
 class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
@@ -59,8 +64,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         return messages.GetRunResponse(run=copy_of(run), summary=await self._runs.summary(request.run_id))
 
     async def ListRuns(self, request: messages.ListRunsRequest, context: Context) -> messages.ListRunsResponse:
-        position = read_page_token(request, request.page_token)
-        before = int(position[0]) if position else None
+        before = read_page_place(request, request.page_token)
         runs, following = self._runs.page(before, request.page_size or DEFAULT_PAGE_SIZE, frozenset(request.states))
         token = page_token(request, [following]) if following is not None else ""
         return messages.ListRunsResponse(runs=runs, next_page_token=token)
@@ -124,6 +128,11 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
             return [FieldViolation("data.set", error.message)]
         faults = list[FieldViolation]()
         found = listing.set
+        if found.adjustment == market.ADJUSTMENT_NONE:
+            faults.append(FieldViolation("data.set", RAW_PRICES.format(set=found.name)))
+        config.sessions.calendar = config.sessions.calendar or found.calendar
+        if config.sessions.calendar != found.calendar:
+            faults.append(FieldViolation("sessions.calendar", f"set {found.name} has the sessions of {found.calendar}"))
         if config.data.snapshot and config.data.snapshot != found.snapshot:
             faults.append(FieldViolation("data.snapshot", f"set {found.name} is {found.snapshot} now"))
         # The full name: a short one may mean another set when the run is resumed.

@@ -16,6 +16,7 @@ import sys
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -25,7 +26,7 @@ from trademesh_trading.importer_files import Fault, files_of, read_files
 from trademesh_trading.importer_rows import NO_ACTIONS, judge
 from trademesh_trading.settings import DataSettings
 from trademesh_trading.setwriter import SetDescription, content_hash, write_set
-from trademesh_trading.store import EMBEDDED_SETS, SetDamaged, SetRecord, load_set, name_of_imported
+from trademesh_trading.store import EMBEDDED_SETS, SetDamaged, load_set, name_of_imported
 
 ADJUSTMENTS = {"none": "NONE", "splits-and-dividends": "SPLITS_AND_DIVIDENDS", "as-imported": "AS_IMPORTED"}
 SHOWN_FAULTS = 100
@@ -54,6 +55,8 @@ class ImportOrder:
 
     path: Path
     name: str
+    today: date
+    """Later dates are faults."""
     calendar: str = "XNYS"
     adjustment: str = "AS_IMPORTED"
     source: str = ""
@@ -100,7 +103,7 @@ def import_set(order: ImportOrder, sets: Path) -> ImportedSet:
         raise ImportRefused(f"{order.path}: there is no .csv and no .parquet file")
     text = read_files(files)
     try:
-        judged = judge(text.rows, order.calendar)
+        judged = judge(text.rows, order.calendar, order.today)
     except ValueError as error:
         raise ImportRefused(f"calendar {order.calendar}: {error}") from error
     faults = [*text.faults, *judged.faults]
@@ -111,7 +114,7 @@ def import_set(order: ImportOrder, sets: Path) -> ImportedSet:
     instruments = _instruments(judged.bars, order)
     bars = judged.bars.sort("ticker", "session")
     actions = pl.DataFrame(schema=NO_ACTIONS)
-    snapshot = content_hash(bars, instruments, actions)
+    snapshot = content_hash(order.adjustment, order.calendar, bars, instruments, actions, judged.sessions)
     folder = sets / f"{order.name}-{snapshot.removeprefix('sha256:')[:HASH_DIGITS]}"
     description = SetDescription(
         name_of_imported(folder),
@@ -123,7 +126,7 @@ def import_set(order: ImportOrder, sets: Path) -> ImportedSet:
     )
     already = folder.exists() or not _write(folder, description, bars, instruments, actions, judged.sessions)
     if already:
-        _check_same(folder, description)
+        _check_whole(folder)
     return ImportedSet(
         description.name,
         str(folder),
@@ -193,16 +196,12 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _check_same(folder: Path, wanted: SetDescription) -> None:
-    """Prices are the same, or the folder would have another name; what is said about them must be as well."""
+def _check_whole(folder: Path) -> None:
+    """What it holds is the same, or the folder would have another name."""
     try:
-        found: SetRecord = load_set(folder).record
+        load_set(folder)
     except (OSError, SetDamaged) as error:
         raise ImportRefused(f"this set was imported before, and is damaged: {error}; remove {folder}, and import again") from error
-    for field in ("adjustment", "calendar"):
-        if getattr(found, field) != getattr(wanted, field):
-            text = f"{found.name} has these prices already, with {field} {getattr(found, field)} and not {getattr(wanted, field)}"
-            raise ImportRefused(f"{text}: choose another --name, or remove {folder}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -226,6 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     order = ImportOrder(
         given.path,
         given.name or default_name(given.path),
+        # East of Greenwich today may be tomorrow already.
+        datetime.now(UTC).date() + timedelta(days=1),
         given.calendar,
         ADJUSTMENTS[given.adjustment],
         given.source,
@@ -252,12 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell_faults(faults: Sequence[Fault], *, as_json: bool) -> None:
-    shown = faults[:SHOWN_FAULTS]
     if as_json:
-        print(json.dumps({"imported": False, "faults": [asdict(fault) for fault in shown], "faults_total": len(faults)}, indent=2))
-    for fault in () if as_json else shown:
+        print(json.dumps({"imported": False, "faults": [asdict(fault) for fault in faults], "faults_total": len(faults)}, indent=2))
+    shown = () if as_json else faults[:SHOWN_FAULTS]
+    for fault in shown:
         print(f"error: {fault}", file=sys.stderr)
-    more = f", {len(faults) - len(shown)} more than are shown" if len(faults) > len(shown) else ""
+    more = f", {len(faults) - len(shown)} more than are shown: --json tells all" if shown and len(faults) > len(shown) else ""
     print(
         f"error: nothing was imported: {len(faults)} bad row{'s' if len(faults) != 1 else ''} or file{'s' if len(faults) != 1 else ''}{more}",
         file=sys.stderr,

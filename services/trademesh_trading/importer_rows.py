@@ -17,7 +17,7 @@ from trademesh_trading.setwriter import sessions_of_calendar
 PRICES = ("open", "high", "low", "close")
 HIGHEST_PRICE_DOLLARS = 1_000_000_000
 HIGHEST_VOLUME = 10**15
-EARLIEST, LATEST = date(1900, 1, 1), date(2200, 1, 1)
+EARLIEST = date(1900, 1, 1)
 LONGEST_TICKER = 32
 
 SUSPECT_RATIO = 2.5
@@ -40,14 +40,14 @@ class JudgedRows:
     faults: tuple[Fault, ...]
 
 
-def judge(rows: pl.DataFrame, calendar: str) -> JudgedRows:
-    """Reads every row of a table of `importer_files`.
+def judge(rows: pl.DataFrame, calendar: str, today: date) -> JudgedRows:
+    """Reads every row of a table of `importer_files`; a date after today is a fault.
 
     Raises:
         ValueError: the calendar does not reach as far as the dates do.
     """
     table = rows.with_columns(_dates(rows["date"]))
-    words = [_words_of_tickers(rows), _words_of_dates(table)]
+    words = [_words_of_tickers(rows), _words_of_dates(table, today)]
     for field in PRICES:
         values, said = _numbers(rows[field], field, 6, HIGHEST_PRICE_DOLLARS * 10**6, at_least=1)
         table = table.with_columns(values.alias(f"{field}_micros"))
@@ -57,10 +57,10 @@ def judge(rows: pl.DataFrame, calendar: str) -> JudgedRows:
     words.append(said)
     words.append(rows.select(pl.when(pl.col("close").is_null()).then(pl.lit("close is missing")))["literal"])
     words += [table.select(words_of.alias("words"))["words"] for words_of in _order_rules()]
-    sessions = _sessions(table, calendar)
+    sessions = _sessions(table, calendar, today)
     known = pl.col("session").is_in(sessions["session"].implode())
     no_session = pl.col("session").cast(pl.String) + f" is not a session of {calendar}"
-    words.append(table.select(pl.when(pl.col("session").is_between(EARLIEST, LATEST) & ~known).then(no_session).alias("words"))["words"])
+    words.append(table.select(pl.when(pl.col("session").is_between(EARLIEST, today) & ~known).then(no_session).alias("words"))["words"])
     words.append(_words_of_repeats(table))
     faults = _faults(rows, words)
     return JudgedRows(_with_quality(table), sessions, faults)
@@ -79,15 +79,15 @@ def _dates(texts: pl.Series) -> pl.Series:
     return plain.str.to_date("%Y-%m-%d", strict=False).alias("session")
 
 
-def _words_of_dates(table: pl.DataFrame) -> pl.Series:
-    far = ~pl.col("session").is_between(EARLIEST, LATEST)
+def _words_of_dates(table: pl.DataFrame, today: date) -> pl.Series:
+    far = ~pl.col("session").is_between(EARLIEST, today)
     words = (
         pl.when(pl.col("date").is_null())
         .then(pl.lit("date is missing"))
         .when(pl.col("session").is_null())
         .then("date is " + pl.col("date") + ", and not a date like 2024-01-31")
         .when(far)
-        .then("date is " + pl.col("date") + f", and not between {EARLIEST} and {LATEST}")
+        .then("date is " + pl.col("date") + f", and not between {EARLIEST} and today")
     )
     return table.select(words.alias("words"))["words"]
 
@@ -128,8 +128,8 @@ def _words_of_repeats(table: pl.DataFrame) -> pl.Series:
     return table.select(pl.when(again).then(words).alias("words"))["words"]
 
 
-def _sessions(table: pl.DataFrame, calendar: str) -> pl.DataFrame:
-    dates = table.filter(pl.col("session").is_between(EARLIEST, LATEST))["session"]
+def _sessions(table: pl.DataFrame, calendar: str, today: date) -> pl.DataFrame:
+    dates = table.filter(pl.col("session").is_between(EARLIEST, today))["session"]
     first, last = dates.min(), dates.max()
     if not isinstance(first, date) or not isinstance(last, date):
         return sessions_of_calendar(calendar, date(2020, 1, 2), date(2020, 1, 3)).clear()
@@ -179,14 +179,15 @@ def _with_quality(table: pl.DataFrame) -> pl.DataFrame:
     """Flags as those of the sets that come with the program.
 
     Bit 0 SUSPECT: a step to 2.5 times or less than 0.4 of the close before. Bit 1 COARSE_TICK: half a step of the grid on which all
-    closes of the ticker lie is over 5 basis points.
+    closes of the ticker up to then lie is over 5 basis points. A flag depends on nothing later.
     """
     close = pl.col("close_micros")
     step = close / close.shift(1).over("ticker", order_by="session")
     suspect = ((step >= SUSPECT_RATIO) | (step <= 1 / SUSPECT_RATIO)).fill_null(False)
     tick = pl.lit(1)
     for size in reversed(TICKS_MICROS):
-        tick = pl.when((close % size == 0).all().over("ticker")).then(size).otherwise(tick)
+        on_grid = (close % size == 0).cast(pl.Int8).cum_min().over("ticker", order_by="session") == 1
+        tick = pl.when(on_grid).then(size).otherwise(tick)
     coarse = (close * COARSE_SHARE < tick / 2).fill_null(False)
     quality = (suspect.cast(pl.UInt8) + 2 * coarse.cast(pl.UInt8)).cast(pl.UInt8).alias("quality")
     columns = ["session", "ticker", *(f"{field}_micros" for field in PRICES), "volume_shares"]

@@ -11,7 +11,10 @@ from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import market_data_service_pb2 as messages
 from trademesh.trading.v1 import market_data_service_pb2_grpc
 from trademesh_kernel.context import Context
-from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_kernel.errors import DataAbsent
+from trademesh_kernel.logs import get_logger
+from trademesh_kernel.paging import page_token, read_page_place
+from trademesh_kernel.validation import check_dates
 from trademesh_trading import wire
 from trademesh_trading.store import MarketStore
 
@@ -24,18 +27,27 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
 
     def __init__(self, store: MarketStore) -> None:
         self._store = store
+        self._log = get_logger("market data")
 
     async def ListInstruments(self, request: messages.ListInstrumentsRequest, context: Context) -> messages.ListInstrumentsResponse:
-        names = [request.set] if request.set else self._store.names()
+        names = [request.set] if request.set else await asyncio.to_thread(self._store.names)
         response = messages.ListInstrumentsResponse()
         for name in names:
-            data = await asyncio.to_thread(self._store.get, name)
+            try:
+                data = await asyncio.to_thread(self._store.get, name)
+            except DataAbsent as error:
+                if request.set:
+                    raise
+                # One damaged set must not hide the others.
+                self._log.warning("a set is left out", set=name, reason=error.message)
+                continue
             response.sets.add(set=wire.set_message(data), instruments=[wire.instrument_message(value) for value in data.instruments])
         return response
 
     async def ListSessions(self, request: messages.ListSessionsRequest, context: Context) -> messages.ListSessionsResponse:
+        check_dates(request, "start", "end")
         data = await asyncio.to_thread(self._store.get, request.set)
-        rows = data.rows(request.start, request.end, float("inf"))
+        rows = data.rows(request.start, request.end, 2**62)
         return messages.ListSessionsResponse(
             sessions=[
                 messages.Session(
@@ -48,13 +60,13 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         )
 
     async def ListBars(self, request: messages.ListBarsRequest, context: Context) -> messages.ListBarsResponse:
+        check_dates(request, "start", "end")
         data = await asyncio.to_thread(self._store.get, request.set)
         columns = data.columns(request.tickers)
         rows = data.rows(request.start, request.end, unix_s(request.as_of))
         size = request.page_size or DEFAULT_PAGE_SIZE
-        position = read_page_token(request, request.page_token)
         # A cell is one ticker's place in one session; the token names the first that was not looked at.
-        cell = int(position[0]) if position else 0
+        cell = read_page_place(request, request.page_token) or 0
         bars = list[market.Bar]()
         while cell < len(rows) * len(columns) and len(bars) < size:
             bar = wire.bar_message(data, rows[cell // len(columns)], columns[cell % len(columns)])
@@ -65,6 +77,7 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         return messages.ListBarsResponse(bars=bars, next_page_token=page_token(request, [cell]) if more else "")
 
     async def StreamBars(self, request: messages.StreamBarsRequest, context: Context) -> AsyncIterator[messages.StreamBarsResponse]:
+        check_dates(request, "start", "end")
         data = await asyncio.to_thread(self._store.get, request.set)
         columns = data.columns(request.tickers)
         rows = data.rows(request.start, request.end, unix_s(request.as_of))
@@ -74,6 +87,6 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
             yield messages.StreamBarsResponse(block=wire.block_message(data, part, columns))
 
 
-def unix_s(instant: Timestamp) -> float:
-    """Seconds since 1970."""
-    return instant.seconds + instant.nanos / 1e9
+def unix_s(instant: Timestamp) -> int:
+    """Whole seconds since 1970, rounded down: what is known is known from a whole second on, and no fraction may round up to it."""
+    return instant.seconds

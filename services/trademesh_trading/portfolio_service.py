@@ -7,7 +7,7 @@ from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh.trading.v1 import portfolio_service_pb2 as messages
 from trademesh.trading.v1 import portfolio_service_pb2_grpc
 from trademesh_kernel.context import Context
-from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_kernel.paging import page_token, read_page_place
 from trademesh_runs.fold import equity_point
 from trademesh_trading.run_readers import RunReader, RunReaders
 
@@ -37,8 +37,7 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
 
     async def ListFills(self, request: messages.ListFillsRequest, context: Context) -> messages.ListFillsResponse:
         size = request.page_size or DEFAULT_FILLS
-        position = read_page_token(request, request.page_token)
-        cursor = int(position[0]) if position else 0
+        cursor = read_page_place(request, request.page_token) or 0
 
         async def ask(reader: RunReader) -> list[Event]:
             # One more than asked for tells whether there is a next page.
@@ -54,8 +53,7 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
 
     async def ListEquity(self, request: messages.ListEquityRequest, context: Context) -> messages.ListEquityResponse:
         size = request.page_size or DEFAULT_POINTS
-        position = read_page_token(request, request.page_token)
-        cursor = int(position[0]) if position else 0
+        cursor = read_page_place(request, request.page_token) or 0
 
         async def ask(reader: RunReader) -> list[Event]:
             return await reader.events("settled", cursor, size + 1, lambda _event: True)

@@ -46,10 +46,13 @@ def sessions_of_calendar(calendar: str, first: date, last: date) -> pl.DataFrame
     )
 
 
-def content_hash(bars: pl.DataFrame, instruments: pl.DataFrame, actions: pl.DataFrame) -> str:
-    """Hash of what a set says, whatever the file format: `sha256:` and 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for table in (bars, instruments, actions):
+def content_hash(adjustment: str, calendar: str, *tables: pl.DataFrame) -> str:
+    """Hash of what a set says, whatever the file format: `sha256:` and 64 hexadecimal digits.
+
+    The tables are bars, instruments, actions and sessions: prices, what they mean, and when they were known.
+    """
+    digest = hashlib.sha256(f"{adjustment}\n{calendar}\n".encode())
+    for table in tables:
         digest.update(table.write_csv().encode())
     return "sha256:" + digest.hexdigest()
 
@@ -78,7 +81,7 @@ def write_set(
     actions = actions.sort("session", "ticker")
     for name, table in (("bars", bars), ("instruments", instruments), ("actions", actions), ("sessions", sessions)):
         table.write_parquet(folder / f"{name}.parquet", compression="zstd", compression_level=19, statistics=False)
-    snapshot = content_hash(bars, instruments, actions)
+    snapshot = content_hash(description.adjustment, description.calendar, bars, instruments, actions, sessions)
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.parquet"))}
     record = asdict(description) | {"snapshot": snapshot, "files_sha256": files}
     (folder / "SOURCE.json").write_text(json.dumps(record, indent=2) + "\n")

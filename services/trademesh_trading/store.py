@@ -27,7 +27,8 @@ KEPT_SETS = 4
 
 Matrix: TypeAlias = npt.NDArray[np.int64]
 
-PRICE_FIELDS = ("open_micros", "high_micros", "low_micros", "close_micros")
+RECORD_FIELDS = ("name", "snapshot", "source", "licence", "adjustment", "calendar")
+OPTIONAL_FIELDS = {"open": "open_micros", "high": "high_micros", "low": "low_micros", "volume": "volume_shares"}
 
 
 class SetDamaged(Exception):
@@ -54,7 +55,8 @@ class InstrumentRecord:
     kind: str
     first_session: str
     last_session: str
-    has_range: bool
+    fields: frozenset[str]
+    """Which of open, high, low and volume its bars have, all or some of them."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class MarketSet:
             raise DataAbsent(text, set=self.record.name, ticker=missing[0], what="bars")
         return [known[ticker] for ticker in tickers]
 
-    def rows(self, start: str, end: str, as_of_unix_s: float) -> range:
+    def rows(self, start: str, end: str, as_of_unix_s: int) -> range:
         """Rows of the sessions from start to end that had closed by then; empty dates are open ends."""
         known = int(np.searchsorted(self.close_unix_s, as_of_unix_s, side="right"))
         first = next((row for row, session in enumerate(self.sessions) if session >= start), len(self.sessions)) if start else 0
@@ -170,6 +172,8 @@ def check_files(folder: Path) -> dict[str, Any]:
     """
     try:
         source: dict[str, Any] = json.loads((folder / "SOURCE.json").read_text(encoding="utf-8"))
+        if not all(isinstance(source[field], str) for field in RECORD_FIELDS):
+            raise TypeError("a text is expected")
         for name, expected in source["files_sha256"].items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
                 raise SetDamaged(f"{folder / name} is not the file that was written")
@@ -186,12 +190,12 @@ def load_set(folder: Path) -> MarketSet:
         OSError: a file cannot be read.
     """
     source = check_files(folder)
-    record = SetRecord(*(source[field] for field in ("name", "snapshot", "source", "licence", "adjustment", "calendar")))
-    instruments = pl.read_parquet(folder / "instruments.parquet")
-    content = pl.read_parquet(folder / "bars.parquet")
-    if content_hash(content, instruments, pl.read_parquet(folder / "actions.parquet")) != record.snapshot:
+    record = SetRecord(*(source[field] for field in RECORD_FIELDS))
+    tables = [pl.read_parquet(folder / f"{table}.parquet") for table in ("bars", "instruments", "actions", "sessions")]
+    if content_hash(record.adjustment, record.calendar, *tables) != record.snapshot:
         raise SetDamaged(f"{folder} does not hold {record.snapshot}")
-    sessions = pl.read_parquet(folder / "sessions.parquet").with_row_index("row")
+    content, instruments, _, sessions = tables
+    sessions = sessions.with_row_index("row")
     columns = instruments.with_row_index("column")
     bars = content.join(sessions.select("session", "row"), on="session").join(columns, on="ticker")
     place = (bars["row"].to_numpy(), bars["column"].to_numpy())
@@ -226,7 +230,7 @@ def _instruments(instruments: pl.DataFrame, bars: pl.DataFrame) -> tuple[Instrum
     spans = bars.group_by("ticker").agg(
         pl.col("session").min().alias("first"),
         pl.col("session").max().alias("last"),
-        pl.col("high_micros").is_not_null().any().alias("range"),
+        *(pl.col(column).is_not_null().any().alias(field) for field, column in OPTIONAL_FIELDS.items()),
     )
     table = instruments.join(spans, on="ticker", how="left", maintain_order="left")
     return tuple(
@@ -235,7 +239,7 @@ def _instruments(instruments: pl.DataFrame, bars: pl.DataFrame) -> tuple[Instrum
             row["kind"],
             row["first"].isoformat() if row["first"] else "",
             row["last"].isoformat() if row["last"] else "",
-            bool(row["range"]),
+            frozenset(field for field in OPTIONAL_FIELDS if row[field]),
         )
         for row in table.iter_rows(named=True)
     )

@@ -6,7 +6,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trademesh.trading.v1 import market_data_pb2 as market
-from trademesh_trading.store import InstrumentRecord, MarketSet, Matrix
+from trademesh_trading.store import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, Matrix
 
 QUALITY_BITS = {1: market.BAR_QUALITY_SUSPECT, 2: market.BAR_QUALITY_COARSE_TICK}
 
@@ -33,8 +33,14 @@ def instrument_message(value: InstrumentRecord) -> market.Instrument:
         kind=market.InstrumentKind.Value(f"INSTRUMENT_KIND_{value.kind}"),
         first_session=value.first_session,
         last_session=value.last_session,
-        bar_kind=market.BAR_KIND_OHLCV if value.has_range else market.BAR_KIND_CLOSE_ONLY,
+        bar_kind=_bar_kind(value.fields),
     )
+
+
+def _bar_kind(fields: frozenset[str]) -> market.BarKind.ValueType:
+    if not fields:
+        return market.BAR_KIND_CLOSE_ONLY
+    return market.BAR_KIND_OHLCV if fields.issuperset(OPTIONAL_FIELDS) else market.BAR_KIND_PARTIAL
 
 
 def bar_message(data: MarketSet, row: int, column: int) -> market.Bar | None:
@@ -69,6 +75,7 @@ def block_message(data: MarketSet, rows: range, columns: list[int]) -> market.Ba
         part = matrix[rows.start : rows.stop][:, columns]
         return np.ascontiguousarray(part).ravel().tolist() if part.any() else []
 
+    flags = data.quality[rows.start : rows.stop][:, columns].ravel()
     return market.BarBlock(
         session_dates=data.sessions[rows.start : rows.stop],
         known_at_unix_s=data.close_unix_s[rows.start : rows.stop].tolist(),
@@ -79,4 +86,5 @@ def block_message(data: MarketSet, rows: range, columns: list[int]) -> market.Ba
         high_micros=field(data.high_micros),
         low_micros=field(data.low_micros),
         volume_shares_plus_one=field(data.volume_plus_one),
+        quality_bits=flags.tolist() if flags.any() else [],
     )

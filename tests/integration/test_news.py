@@ -109,6 +109,14 @@ async def test_a_move_that_was_not_known_cannot_be_explained(news: ServiceClient
     assert caught.value.violations[0].field == "start"
 
 
+async def test_the_index_is_not_explained_by_itself(news: ServiceClient) -> None:
+    stub = news.stub(explain_service_pb2_grpc.ExplainServiceStub)
+    request = explain_service_pb2.ExplainMoveRequest(set="us20", ticker="SP500", start="2008-10-13", as_of=at("2008-10-14T00:00:00Z"))
+    with pytest.raises(RemoteError) as caught:
+        await news.call(stub.ExplainMove, request)
+    assert caught.value.violations[0].field == "ticker"
+
+
 async def test_a_trading_service_that_is_down_is_named(start_server: StartServer) -> None:
     async with ServiceClient("127.0.0.1:1", "trading_service") as nowhere:
         server = await start_server(news_registrations(nowhere))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,7 @@ from trademesh.trading.v1 import market_data_service_pb2 as messages
 from trademesh.trading.v1 import market_data_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import RemoteError
+from trademesh_kernel.paging import page_token
 from trademesh_kernel.server import registration
 from trademesh_trading.market_data_service import MarketDataServicer
 from trademesh_trading.store import MarketStore
@@ -43,7 +45,7 @@ async def trading(start_server: StartServer) -> AsyncIterator[ServiceClient]:
 
 async def test_nothing_is_answered_that_was_known_later(trading: ServiceClient) -> None:
     stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
-    request = messages.ListBarsRequest(set="wiki5", tickers=["MSFT"], start="2003-02-14", as_of=at("2003-02-14T20:59:59Z"))
+    request = messages.ListBarsRequest(set="wiki5", tickers=["MSFT"], start="2003-02-14", as_of=at("2003-02-14T20:59:59.999999999Z"))
     assert not (await trading.call(stub.ListBars, request)).bars
     request.as_of.CopyFrom(at("2003-02-14T21:00:00Z"))
     (bar,) = (await trading.call(stub.ListBars, request)).bars
@@ -74,6 +76,34 @@ async def test_a_page_token_of_another_filter_is_refused(trading: ServiceClient)
     with pytest.raises(RemoteError) as caught:
         await trading.call(stub.ListBars, request)
     assert caught.value.remote_reason == "PAGE_TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("position", [["x"], [-5], [1.5], [True], []])
+async def test_a_page_token_that_was_not_given_out_is_refused(trading: ServiceClient, position: list[Any]) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListBarsRequest(set="wiki5", as_of=at("2013-01-01T00:00:00Z"))
+    request.page_token = page_token(request, position)
+    with pytest.raises(RemoteError) as caught:
+        await trading.call(stub.ListBars, request)
+    assert caught.value.remote_reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_a_date_that_is_none_is_named(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListBarsRequest(set="us20", start="2020-02-30", end="2020-99-99", as_of=at("2022-01-01T00:00:00Z"))
+    with pytest.raises(RemoteError) as caught:
+        await trading.call(stub.ListBars, request)
+    assert [violation.field for violation in caught.value.violations] == ["start", "end"]
+
+
+async def test_programs_see_which_bars_are_doubtful(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.StreamBarsRequest(
+        set="us20", tickers=["RRC"], start="1990-04-09", end="1990-04-10", as_of=at("1991-01-01T00:00:00Z")
+    )
+    (response,) = [response async for response in trading.stream(stub.StreamBars, request)]
+    suspect = 1 << (market.BAR_QUALITY_SUSPECT - 1)
+    assert [bool(bits & suspect) for bits in response.block.quality_bits] == [False, True]
 
 
 async def test_a_stream_of_blocks_holds_what_rows_hold(trading: ServiceClient) -> None:

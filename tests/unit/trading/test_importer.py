@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning:Deprecat
 
 GOOD = "date,open,high,low,close,volume\n2024-01-02,10,11,9,10.5,100\n"
 HEADER = "date,open,high,low,close,volume\n"
+TODAY = date(2024, 12, 31)
 SESSIONS = (date(2024, 1, 2), date(2024, 1, 3), date(2024, 1, 4), date(2024, 1, 5), date(2024, 1, 8))
 
 
@@ -36,7 +37,7 @@ def written(folder: Path, **files: str) -> Path:
 
 
 def order(path: Path, name: str = "mine", **more: str) -> ImportOrder:
-    return ImportOrder(path, name, **more)
+    return ImportOrder(path, name, TODAY, **more)
 
 
 def refused(folder: Path, **files: str) -> list[str]:
@@ -72,7 +73,8 @@ def refused(folder: Path, **files: str) -> list[str]:
         ("2024-02-30,,,,10,", "date is 2024-02-30, and not a date like 2024-01-31"),
         ("03/01/2024,,,,10,", "date is 03/01/2024, and not a date like 2024-01-31"),
         (",,,,10,", "date is missing"),
-        ("1066-10-14,,,,10,", "date is 1066-10-14, and not between 1900-01-01 and 2200-01-01"),
+        ("1066-10-14,,,,10,", "date is 1066-10-14, and not between 1900-01-01 and today"),
+        ("2124-01-04,,,,10,", "date is 2124-01-04, and not between 1900-01-01 and today"),
         ("2024-01-02,,,,10,", "A has 2024-01-02 already, in A.csv row 2"),
     ],
 )
@@ -128,7 +130,7 @@ def test_what_is_absent_stays_absent(tmp_path: Path) -> None:
     assert data.close_micros[:, 0].tolist() == [10_000_000, 0, 0, 11_000_000]
     assert data.open_micros is not None
     assert data.open_micros[:, 0].tolist() == [0, 0, 0, 0]
-    assert [instrument.has_range for instrument in data.instruments] == [False, True]
+    assert [instrument.fields for instrument in data.instruments] == [set(), {"open", "high", "low", "volume"}]
     assert [instrument.last_session for instrument in data.instruments] == ["2024-01-05", "2024-01-02"]
     closes_only = import_set(order(tmp_path / "given" / "AAA.csv"), tmp_path / "sets")
     data = load_set(Path(closes_only.folder))
@@ -169,8 +171,17 @@ def test_importing_again_changes_nothing_and_says_so(tmp_path: Path) -> None:
     assert (first.already, again.already) == (False, True)
     assert {path: path.stat().st_mtime_ns for path in Path(again.folder).iterdir()} == before
     assert [path.name for path in (tmp_path / "sets").iterdir()] == [f"mine-{first.snapshot[7:19]}"]
-    with pytest.raises(ImportRefused, match="with adjustment AS_IMPORTED and not NONE"):
-        import_set(order(given, adjustment="NONE"), tmp_path / "sets")
+    # What the prices mean and when they were known belong to what a set says: it is another set.
+    assert import_set(order(given, adjustment="NONE"), tmp_path / "sets").snapshot != first.snapshot
+
+
+def test_quality_flags_depend_on_nothing_later(tmp_path: Path) -> None:
+    lines = ["date,close", *(f"{day},5" for day in SESSIONS[:2]), f"{SESSIONS[2]},5.0001"]
+    flags = list[list[int]]()
+    for count in (3, 4):
+        path = written(tmp_path / str(count), A="\n".join(lines[:count]) + "\n")
+        flags.append(load_set(Path(import_set(order(path), tmp_path / "sets").folder)).quality[:, 0].tolist())
+    assert flags == [[2, 2], [2, 2, 0]]
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,13 +230,13 @@ def test_a_damaged_set_is_refused_and_not_listed(tmp_path: Path) -> None:
 def test_kinds_and_words_of_a_set_are_kept(tmp_path: Path) -> None:
     given = written(tmp_path / "given", A=GOOD, SPX=GOOD, SPY=GOOD)
     imported = import_set(
-        ImportOrder(given, "mine", "XNYS", "NONE", "a friend", "CC0-1.0", indexes={"SPX"}, funds={"SPY"}), tmp_path / "sets"
+        ImportOrder(given, "mine", TODAY, "XNYS", "NONE", "a friend", "CC0-1.0", indexes={"SPX"}, funds={"SPY"}), tmp_path / "sets"
     )
     data = load_set(Path(imported.folder))
     assert [instrument.kind for instrument in data.instruments] == ["STOCK", "INDEX", "ETF"]
     assert (data.record.source, data.record.licence, data.record.adjustment) == ("a friend", "CC0-1.0", "NONE")
     with pytest.raises(ImportRefused, match="no DAX among the tickers"):
-        import_set(ImportOrder(given, "mine", indexes={"DAX"}), tmp_path / "sets")
+        import_set(ImportOrder(given, "mine", TODAY, indexes={"DAX"}), tmp_path / "sets")
 
 
 @pytest.mark.parametrize(
@@ -249,10 +260,10 @@ def test_messages_end_after_a_hundred_and_then_are_counted(
     assert importer.main([str(given)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 101
-    assert lines[-1] == "error: nothing was imported: 250 bad rows or files, 150 more than are shown"
+    assert lines[-1] == "error: nothing was imported: 250 bad rows or files, 150 more than are shown: --json tells all"
     assert importer.main([str(given), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert (told["imported"], told["faults_total"], len(told["faults"])) == (False, 250, 100)
+    assert (told["imported"], told["faults_total"], len(told["faults"])) == (False, 250, 250)
     assert not (tmp_path / "data").exists()
 
 
@@ -269,6 +280,6 @@ def test_prices_of_up_to_six_decimals_arrive_exactly(tmp_path: Path, drawn: list
     (tmp_path / "A.csv").write_text("\n".join(["date,close", *lines]))
     pl.DataFrame({"date": SESSIONS[: len(prices)], "close": [float(price) for price in prices]}).write_parquet(tmp_path / "A.parquet")
     for file in ("A.csv", "A.parquet"):
-        judged = judge(read_files([tmp_path / file]).rows, "XNYS")
+        judged = judge(read_files([tmp_path / file]).rows, "XNYS", TODAY)
         assert judged.faults == ()
         assert judged.bars["close_micros"].to_list() == [int(price * 10**6) for price in prices]

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from trademesh.common.v1 import vocabulary_pb2 as trademesh_dot_common_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%trademesh/runtime/v1/run_config.proto\x12\x14trademesh.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a$trademesh/common/v1/vocabulary.proto\"\xcc\x08\n\tRunConfig\x12.\n\x0eschema_version\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x18\x01R\rschemaVersion\x12:\n\x06run_id\x18\x02 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\x12;\n\x04mode\x18\x03 \x01(\x0e\x32\x1d.trademesh.runtime.v1.RunModeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12-\n\x07tickers\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12>\n\x08sessions\x18\x05 \x01(\x0b\x32\".trademesh.runtime.v1.SessionRangeR\x08sessions\x12\x37\n\x07\x63\x61pital\x18\x06 \x01(\x0b\x32\x1d.trademesh.runtime.v1.CapitalR\x07\x63\x61pital\x12\x39\n\x06margin\x18\x07 \x01(\x0b\x32!.trademesh.runtime.v1.MarginRulesR\x06margin\x12\x37\n\x04\x64\x61ta\x18\x08 \x01(\x0b\x32#.trademesh.runtime.v1.DataSelectionR\x04\x64\x61ta\x12\x42\n\texecution\x18\t \x01(\x0b\x32$.trademesh.runtime.v1.ExecutionRulesR\texecution\x12\x35\n\x05\x63osts\x18\n \x01(\x0b\x32\x1f.trademesh.runtime.v1.CostRulesR\x05\x63osts\x12\x34\n\x04risk\x18\x0b \x01(\x0b\x32 .trademesh.runtime.v1.RiskLimitsR\x04risk\x12\x41\n\x08pipeline\x18\x0c \x01(\x0b\x32%.trademesh.runtime.v1.PipelineOptionsR\x08pipeline\x12J\n\x0bsupervision\x18\r \x01(\x0b\x32(.trademesh.runtime.v1.SupervisionOptionsR\x0bsupervision\x12%\n\tworkspace\x18\x0e \x01(\tB\x07\xbaH\x04r\x02\x18?R\tworkspace\x12M\n\x06\x61gents\x18\x0f \x03(\x0b\x32+.trademesh.runtime.v1.RunConfig.AgentsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@R\x06\x61gents\x12\x42\n\tapprovals\x18\x10 \x01(\x0b\x32$.trademesh.runtime.v1.ApprovalPolicyR\tapprovals\x12!\n\x06prompt\x18\x11 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x06prompt\x1a]\n\x0b\x41gentsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x38\n\x05value\x18\x02 \x01(\x0b\x32\".trademesh.runtime.v1.AgentOptionsR\x05value:\x02\x38\x01\"\xab\x01\n\x0cSessionRange\x12<\n\x05start\x18\x01 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x02 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12#\n\x08\x63\x61lendar\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x10R\x08\x63\x61lendar\"w\n\x07\x43\x61pital\x12\x41\n\x13initial_cash_micros\x18\x01 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r(\x00R\x11initialCashMicros\x12)\n\x08\x63urrency\x18\x02 \x01(\tB\r\xbaH\nr\x05\n\x03USD\xd8\x01\x01R\x08\x63urrency\"\xca\x02\n\x0bMarginRules\x12\x1d\n\x07\x65nabled\x18\x01 \x01(\x08H\x00R\x07\x65nabled\x88\x01\x01\x12-\n\ninitial_bp\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x01R\tinitialBp\x88\x01\x01\x12>\n\x13maintenance_long_bp\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x02R\x11maintenanceLongBp\x88\x01\x01\x12@\n\x14maintenance_short_bp\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x03R\x12maintenanceShortBp\x88\x01\x01\x12\x1f\n\x0b\x61llow_debit\x18\x05 \x01(\x08R\nallowDebitB\n\n\x08_enabledB\r\n\x0b_initial_bpB\x16\n\x14_maintenance_long_bpB\x17\n\x15_maintenance_short_bp\"P\n\rDataSelection\x12\x1a\n\x03set\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x03set\x12#\n\x08snapshot\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18PR\x08snapshot\"P\n\x0e\x45xecutionRules\x12>\n\x04\x66ill\x18\x01 \x01(\x0e\x32 .trademesh.runtime.v1.FillPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04\x66ill\"\xfc\x01\n\tCostRules\x12$\n\x06\x66\x65\x65_bp\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\x90NH\x00R\x05\x66\x65\x65\x42p\x88\x01\x01\x12-\n\x0emin_fee_micros\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0cminFeeMicros\x12)\n\x0bslippage_bp\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x10\x90NR\nslippageBp\x12&\n\tborrow_bp\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x08\x62orrowBp\x12<\n\x04tick\x18\x05 \x01(\x0e\x32\x1e.trademesh.runtime.v1.TickRuleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04tickB\t\n\x07_fee_bp\"\xe0\x02\n\nRiskLimits\x12\x38\n\x08position\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x08position\x88\x01\x01\x12\x32\n\x05gross\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x05gross\x88\x01\x01\x12.\n\x03net\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x03net\x88\x01\x01\x12\x41\n\rdrawdown_stop\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x03R\x0c\x64rawdownStop\x88\x01\x01\x12@\n\x06on_gap\x18\x05 \x01(\x0e\x32\x1f.trademesh.runtime.v1.GapPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05onGapB\x0b\n\t_positionB\x08\n\x06_grossB\x06\n\x04_netB\x10\n\x0e_drawdown_stop\"\x8a\x01\n\x0fPipelineOptions\x12!\n\tautostart\x18\x01 \x01(\x08H\x00R\tautostart\x88\x01\x01\x12\x46\n\x13pace_sessions_per_s\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00\x00\x00R\x10paceSessionsPerSB\x0c\n\n_autostart\"\x96\x01\n\x12SupervisionOptions\x12G\n\x07restart\x18\x01 \x01(\x0e\x32#.trademesh.runtime.v1.RestartPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x07restart\x12*\n\x08linger_s\x18\x02 \x01(\rB\n\xbaH\x07*\x05\x18\x80\xe7\x84\x0fH\x00R\x07lingerS\x88\x01\x01\x42\x0b\n\t_linger_s\"\xb9\x01\n\x0c\x41gentOptions\x12\x1d\n\x07\x65nabled\x18\x01 \x01(\x08H\x00R\x07\x65nabled\x88\x01\x01\x12<\n\x04role\x18\x02 \x01(\x0e\x32\x1e.trademesh.common.v1.AgentRoleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12@\n\x06skills\x18\x03 \x03(\tB(\xbaH%\x92\x01\"\x10@\x18\x01\"\x1cr\x1a\x32\x18^[a-z0-9]+(-[a-z0-9]+)*$R\x06skillsB\n\n\x08_enabled\"\x9b\x01\n\x0e\x41pprovalPolicy\x12\x44\n\x0forders_over_nav\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\rordersOverNav\x88\x01\x01\x12%\n\x05ttl_s\x18\x02 \x01(\rB\x0b\xbaH\x08*\x06\x18\x80\xf5$(\x01H\x01R\x04ttlS\x88\x01\x01\x42\x12\n\x10_orders_over_navB\x08\n\x06_ttl_s*:\n\x07RunMode\x12\x18\n\x14RUN_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_MODE_BACKTEST\x10\x01*E\n\nFillPolicy\x12\x1b\n\x17\x46ILL_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46ILL_POLICY_NEXT_CLOSE\x10\x01*R\n\x08TickRule\x12\x19\n\x15TICK_RULE_UNSPECIFIED\x10\x00\x12\x12\n\x0eTICK_RULE_NONE\x10\x01\x12\x17\n\x13TICK_RULE_US_EQUITY\x10\x02*U\n\tGapPolicy\x12\x1a\n\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11GAP_POLICY_RESIZE\x10\x01\x12\x15\n\x11GAP_POLICY_REJECT\x10\x02*h\n\rRestartPolicy\x12\x1e\n\x1aRESTART_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14RESTART_POLICY_NEVER\x10\x01\x12\x1d\n\x19RESTART_POLICY_ON_FAILURE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%trademesh/runtime/v1/run_config.proto\x12\x14trademesh.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a$trademesh/common/v1/vocabulary.proto\"\xcc\x08\n\tRunConfig\x12.\n\x0eschema_version\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x18\x01R\rschemaVersion\x12:\n\x06run_id\x18\x02 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\x12;\n\x04mode\x18\x03 \x01(\x0e\x32\x1d.trademesh.runtime.v1.RunModeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12-\n\x07tickers\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12>\n\x08sessions\x18\x05 \x01(\x0b\x32\".trademesh.runtime.v1.SessionRangeR\x08sessions\x12\x37\n\x07\x63\x61pital\x18\x06 \x01(\x0b\x32\x1d.trademesh.runtime.v1.CapitalR\x07\x63\x61pital\x12\x39\n\x06margin\x18\x07 \x01(\x0b\x32!.trademesh.runtime.v1.MarginRulesR\x06margin\x12\x37\n\x04\x64\x61ta\x18\x08 \x01(\x0b\x32#.trademesh.runtime.v1.DataSelectionR\x04\x64\x61ta\x12\x42\n\texecution\x18\t \x01(\x0b\x32$.trademesh.runtime.v1.ExecutionRulesR\texecution\x12\x35\n\x05\x63osts\x18\n \x01(\x0b\x32\x1f.trademesh.runtime.v1.CostRulesR\x05\x63osts\x12\x34\n\x04risk\x18\x0b \x01(\x0b\x32 .trademesh.runtime.v1.RiskLimitsR\x04risk\x12\x41\n\x08pipeline\x18\x0c \x01(\x0b\x32%.trademesh.runtime.v1.PipelineOptionsR\x08pipeline\x12J\n\x0bsupervision\x18\r \x01(\x0b\x32(.trademesh.runtime.v1.SupervisionOptionsR\x0bsupervision\x12%\n\tworkspace\x18\x0e \x01(\tB\x07\xbaH\x04r\x02\x18?R\tworkspace\x12M\n\x06\x61gents\x18\x0f \x03(\x0b\x32+.trademesh.runtime.v1.RunConfig.AgentsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@R\x06\x61gents\x12\x42\n\tapprovals\x18\x10 \x01(\x0b\x32$.trademesh.runtime.v1.ApprovalPolicyR\tapprovals\x12!\n\x06prompt\x18\x11 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x06prompt\x1a]\n\x0b\x41gentsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x38\n\x05value\x18\x02 \x01(\x0b\x32\".trademesh.runtime.v1.AgentOptionsR\x05value:\x02\x38\x01\"\xab\x01\n\x0cSessionRange\x12<\n\x05start\x18\x01 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x02 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12#\n\x08\x63\x61lendar\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x10R\x08\x63\x61lendar\"w\n\x07\x43\x61pital\x12\x41\n\x13initial_cash_micros\x18\x01 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r(\x00R\x11initialCashMicros\x12)\n\x08\x63urrency\x18\x02 \x01(\tB\r\xbaH\nr\x05\n\x03USD\xd8\x01\x01R\x08\x63urrency\"\x97\x01\n\x0bMarginRules\x12\x1d\n\x07\x65nabled\x18\x01 \x01(\x08H\x00R\x07\x65nabled\x88\x01\x01\x12-\n\ninitial_bp\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x01R\tinitialBp\x88\x01\x01\x12\x1f\n\x0b\x61llow_debit\x18\x03 \x01(\x08R\nallowDebitB\n\n\x08_enabledB\r\n\x0b_initial_bp\"P\n\rDataSelection\x12\x1a\n\x03set\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x03set\x12#\n\x08snapshot\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18PR\x08snapshot\"P\n\x0e\x45xecutionRules\x12>\n\x04\x66ill\x18\x01 \x01(\x0e\x32 .trademesh.runtime.v1.FillPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04\x66ill\"\xd4\x01\n\tCostRules\x12$\n\x06\x66\x65\x65_bp\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\x90NH\x00R\x05\x66\x65\x65\x42p\x88\x01\x01\x12-\n\x0emin_fee_micros\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0cminFeeMicros\x12)\n\x0bslippage_bp\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x10\x90NR\nslippageBp\x12<\n\x04tick\x18\x04 \x01(\x0e\x32\x1e.trademesh.runtime.v1.TickRuleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04tickB\t\n\x07_fee_bp\"\xe0\x02\n\nRiskLimits\x12\x38\n\x08position\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x08position\x88\x01\x01\x12\x32\n\x05gross\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x05gross\x88\x01\x01\x12.\n\x03net\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x03net\x88\x01\x01\x12\x41\n\rdrawdown_stop\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x03R\x0c\x64rawdownStop\x88\x01\x01\x12@\n\x06on_gap\x18\x05 \x01(\x0e\x32\x1f.trademesh.runtime.v1.GapPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05onGapB\x0b\n\t_positionB\x08\n\x06_grossB\x06\n\x04_netB\x10\n\x0e_drawdown_stop\"\x8a\x01\n\x0fPipelineOptions\x12!\n\tautostart\x18\x01 \x01(\x08H\x00R\tautostart\x88\x01\x01\x12\x46\n\x13pace_sessions_per_s\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00\x00\x00R\x10paceSessionsPerSB\x0c\n\n_autostart\"\x96\x01\n\x12SupervisionOptions\x12G\n\x07restart\x18\x01 \x01(\x0e\x32#.trademesh.runtime.v1.RestartPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x07restart\x12*\n\x08linger_s\x18\x02 \x01(\rB\n\xbaH\x07*\x05\x18\x80\xe7\x84\x0fH\x00R\x07lingerS\x88\x01\x01\x42\x0b\n\t_linger_s\"\xb9\x01\n\x0c\x41gentOptions\x12\x1d\n\x07\x65nabled\x18\x01 \x01(\x08H\x00R\x07\x65nabled\x88\x01\x01\x12<\n\x04role\x18\x02 \x01(\x0e\x32\x1e.trademesh.common.v1.AgentRoleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12@\n\x06skills\x18\x03 \x03(\tB(\xbaH%\x92\x01\"\x10@\x18\x01\"\x1cr\x1a\x32\x18^[a-z0-9]+(-[a-z0-9]+)*$R\x06skillsB\n\n\x08_enabled\"\x9b\x01\n\x0e\x41pprovalPolicy\x12\x44\n\x0forders_over_nav\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\rordersOverNav\x88\x01\x01\x12%\n\x05ttl_s\x18\x02 \x01(\rB\x0b\xbaH\x08*\x06\x18\x80\xf5$(\x01H\x01R\x04ttlS\x88\x01\x01\x42\x12\n\x10_orders_over_navB\x08\n\x06_ttl_s*:\n\x07RunMode\x12\x18\n\x14RUN_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_MODE_BACKTEST\x10\x01*E\n\nFillPolicy\x12\x1b\n\x17\x46ILL_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46ILL_POLICY_NEXT_CLOSE\x10\x01*R\n\x08TickRule\x12\x19\n\x15TICK_RULE_UNSPECIFIED\x10\x00\x12\x12\n\x0eTICK_RULE_NONE\x10\x01\x12\x17\n\x13TICK_RULE_US_EQUITY\x10\x02*U\n\tGapPolicy\x12\x1a\n\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11GAP_POLICY_RESIZE\x10\x01\x12\x15\n\x11GAP_POLICY_REJECT\x10\x02*h\n\rRestartPolicy\x12\x1e\n\x1aRESTART_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14RESTART_POLICY_NEVER\x10\x01\x12\x1d\n\x19RESTART_POLICY_ON_FAILURE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,10 +61,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CAPITAL'].fields_by_name['currency']._serialized_options = b'\272H\nr\005\n\003USD\330\001\001'
   _globals['_MARGINRULES'].fields_by_name['initial_bp']._loaded_options = None
   _globals['_MARGINRULES'].fields_by_name['initial_bp']._serialized_options = b'\272H\006*\004\030\300\204='
-  _globals['_MARGINRULES'].fields_by_name['maintenance_long_bp']._loaded_options = None
-  _globals['_MARGINRULES'].fields_by_name['maintenance_long_bp']._serialized_options = b'\272H\006*\004\030\300\204='
-  _globals['_MARGINRULES'].fields_by_name['maintenance_short_bp']._loaded_options = None
-  _globals['_MARGINRULES'].fields_by_name['maintenance_short_bp']._serialized_options = b'\272H\006*\004\030\300\204='
   _globals['_DATASELECTION'].fields_by_name['set']._loaded_options = None
   _globals['_DATASELECTION'].fields_by_name['set']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_DATASELECTION'].fields_by_name['snapshot']._loaded_options = None
@@ -77,8 +73,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COSTRULES'].fields_by_name['min_fee_micros']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_COSTRULES'].fields_by_name['slippage_bp']._loaded_options = None
   _globals['_COSTRULES'].fields_by_name['slippage_bp']._serialized_options = b'\272H\005*\003\020\220N'
-  _globals['_COSTRULES'].fields_by_name['borrow_bp']._loaded_options = None
-  _globals['_COSTRULES'].fields_by_name['borrow_bp']._serialized_options = b'\272H\006*\004\030\240\215\006'
   _globals['_COSTRULES'].fields_by_name['tick']._loaded_options = None
   _globals['_COSTRULES'].fields_by_name['tick']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_RISKLIMITS'].fields_by_name['position']._loaded_options = None
@@ -105,16 +99,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPROVALPOLICY'].fields_by_name['orders_over_nav']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000Y@)\000\000\000\000\000\000\000\000'
   _globals['_APPROVALPOLICY'].fields_by_name['ttl_s']._loaded_options = None
   _globals['_APPROVALPOLICY'].fields_by_name['ttl_s']._serialized_options = b'\272H\010*\006\030\200\365$(\001'
-  _globals['_RUNMODE']._serialized_start=3275
-  _globals['_RUNMODE']._serialized_end=3333
-  _globals['_FILLPOLICY']._serialized_start=3335
-  _globals['_FILLPOLICY']._serialized_end=3404
-  _globals['_TICKRULE']._serialized_start=3406
-  _globals['_TICKRULE']._serialized_end=3488
-  _globals['_GAPPOLICY']._serialized_start=3490
-  _globals['_GAPPOLICY']._serialized_end=3575
-  _globals['_RESTARTPOLICY']._serialized_start=3577
-  _globals['_RESTARTPOLICY']._serialized_end=3681
+  _globals['_RUNMODE']._serialized_start=3056
+  _globals['_RUNMODE']._serialized_end=3114
+  _globals['_FILLPOLICY']._serialized_start=3116
+  _globals['_FILLPOLICY']._serialized_end=3185
+  _globals['_TICKRULE']._serialized_start=3187
+  _globals['_TICKRULE']._serialized_end=3269
+  _globals['_GAPPOLICY']._serialized_start=3271
+  _globals['_GAPPOLICY']._serialized_end=3356
+  _globals['_RESTARTPOLICY']._serialized_start=3358
+  _globals['_RESTARTPOLICY']._serialized_end=3462
   _globals['_RUNCONFIG']._serialized_start=131
   _globals['_RUNCONFIG']._serialized_end=1231
   _globals['_RUNCONFIG_AGENTSENTRY']._serialized_start=1138
@@ -124,21 +118,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CAPITAL']._serialized_start=1407
   _globals['_CAPITAL']._serialized_end=1526
   _globals['_MARGINRULES']._serialized_start=1529
-  _globals['_MARGINRULES']._serialized_end=1859
-  _globals['_DATASELECTION']._serialized_start=1861
-  _globals['_DATASELECTION']._serialized_end=1941
-  _globals['_EXECUTIONRULES']._serialized_start=1943
-  _globals['_EXECUTIONRULES']._serialized_end=2023
-  _globals['_COSTRULES']._serialized_start=2026
-  _globals['_COSTRULES']._serialized_end=2278
-  _globals['_RISKLIMITS']._serialized_start=2281
-  _globals['_RISKLIMITS']._serialized_end=2633
-  _globals['_PIPELINEOPTIONS']._serialized_start=2636
-  _globals['_PIPELINEOPTIONS']._serialized_end=2774
-  _globals['_SUPERVISIONOPTIONS']._serialized_start=2777
-  _globals['_SUPERVISIONOPTIONS']._serialized_end=2927
-  _globals['_AGENTOPTIONS']._serialized_start=2930
-  _globals['_AGENTOPTIONS']._serialized_end=3115
-  _globals['_APPROVALPOLICY']._serialized_start=3118
-  _globals['_APPROVALPOLICY']._serialized_end=3273
+  _globals['_MARGINRULES']._serialized_end=1680
+  _globals['_DATASELECTION']._serialized_start=1682
+  _globals['_DATASELECTION']._serialized_end=1762
+  _globals['_EXECUTIONRULES']._serialized_start=1764
+  _globals['_EXECUTIONRULES']._serialized_end=1844
+  _globals['_COSTRULES']._serialized_start=1847
+  _globals['_COSTRULES']._serialized_end=2059
+  _globals['_RISKLIMITS']._serialized_start=2062
+  _globals['_RISKLIMITS']._serialized_end=2414
+  _globals['_PIPELINEOPTIONS']._serialized_start=2417
+  _globals['_PIPELINEOPTIONS']._serialized_end=2555
+  _globals['_SUPERVISIONOPTIONS']._serialized_start=2558
+  _globals['_SUPERVISIONOPTIONS']._serialized_end=2708
+  _globals['_AGENTOPTIONS']._serialized_start=2711
+  _globals['_AGENTOPTIONS']._serialized_end=2896
+  _globals['_APPROVALPOLICY']._serialized_start=2899
+  _globals['_APPROVALPOLICY']._serialized_end=3054
 # @@protoc_insertion_point(module_scope)

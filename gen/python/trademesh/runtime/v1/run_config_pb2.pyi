@@ -273,7 +273,7 @@ class SessionRange(message.Message):
     end: builtins.str
     """Last session, ISO date; empty: the last that the data set has."""
     calendar: builtins.str
-    """Exchange calendar, ISO 10383 market identifier; default XNYS."""
+    """Exchange calendar, ISO 10383 market identifier; empty: the data set's, which is the only one that fits."""
     def __init__(
         self,
         *,
@@ -313,23 +313,17 @@ class Capital(message.Message):
 
 @typing.final
 class MarginRules(message.Message):
-    """Borrowing rules, checked at the fill (Regulation T, 12 CFR 220, and FINRA rule 4210 are the models). One basis point is 0.01 %."""
+    """Borrowing rules, checked at the fill (Regulation T, 12 CFR 220, is the model). One basis point is 0.01 %."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     ENABLED_FIELD_NUMBER: builtins.int
     INITIAL_BP_FIELD_NUMBER: builtins.int
-    MAINTENANCE_LONG_BP_FIELD_NUMBER: builtins.int
-    MAINTENANCE_SHORT_BP_FIELD_NUMBER: builtins.int
     ALLOW_DEBIT_FIELD_NUMBER: builtins.int
     enabled: builtins.bool
     """False: no short position and no debit; default true."""
     initial_bp: builtins.int
     """Share of gross exposure that equity must cover when a position is opened or enlarged; default 5000."""
-    maintenance_long_bp: builtins.int
-    """Maintenance share for long positions; default 2500."""
-    maintenance_short_bp: builtins.int
-    """Maintenance share for short positions; default 3000."""
     allow_debit: builtins.bool
     """True: cash after short proceeds may go below zero; default false."""
     def __init__(
@@ -337,30 +331,20 @@ class MarginRules(message.Message):
         *,
         enabled: builtins.bool | None = ...,
         initial_bp: builtins.int | None = ...,
-        maintenance_long_bp: builtins.int | None = ...,
-        maintenance_short_bp: builtins.int | None = ...,
         allow_debit: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "_initial_bp", b"_initial_bp", "_maintenance_long_bp", b"_maintenance_long_bp", "_maintenance_short_bp", b"_maintenance_short_bp", "enabled", b"enabled", "initial_bp", b"initial_bp", "maintenance_long_bp", b"maintenance_long_bp", "maintenance_short_bp", b"maintenance_short_bp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "_initial_bp", b"_initial_bp", "enabled", b"enabled", "initial_bp", b"initial_bp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "_initial_bp", b"_initial_bp", "_maintenance_long_bp", b"_maintenance_long_bp", "_maintenance_short_bp", b"_maintenance_short_bp", "allow_debit", b"allow_debit", "enabled", b"enabled", "initial_bp", b"initial_bp", "maintenance_long_bp", b"maintenance_long_bp", "maintenance_short_bp", b"maintenance_short_bp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "_initial_bp", b"_initial_bp", "allow_debit", b"allow_debit", "enabled", b"enabled", "initial_bp", b"initial_bp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
     _WhichOneofReturnType__initial_bp: _TypeAlias = typing.Literal["initial_bp"]  # noqa: Y015
     _WhichOneofArgType__initial_bp: _TypeAlias = typing.Literal["_initial_bp", b"_initial_bp"]  # noqa: Y015
-    _WhichOneofReturnType__maintenance_long_bp: _TypeAlias = typing.Literal["maintenance_long_bp"]  # noqa: Y015
-    _WhichOneofArgType__maintenance_long_bp: _TypeAlias = typing.Literal["_maintenance_long_bp", b"_maintenance_long_bp"]  # noqa: Y015
-    _WhichOneofReturnType__maintenance_short_bp: _TypeAlias = typing.Literal["maintenance_short_bp"]  # noqa: Y015
-    _WhichOneofArgType__maintenance_short_bp: _TypeAlias = typing.Literal["_maintenance_short_bp", b"_maintenance_short_bp"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_bp) -> _WhichOneofReturnType__initial_bp | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__maintenance_long_bp) -> _WhichOneofReturnType__maintenance_long_bp | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__maintenance_short_bp) -> _WhichOneofReturnType__maintenance_short_bp | None: ...
 
 @typing.final
 class DataSelection(message.Message):
@@ -371,7 +355,9 @@ class DataSelection(message.Message):
     SET_FIELD_NUMBER: builtins.int
     SNAPSHOT_FIELD_NUMBER: builtins.int
     set: builtins.str
-    """Name of a set of trading_service, for example `us20`; default `us20`."""
+    """Name of a set of trading_service, for example `us20`; default `us20`. Its prices must have splits counted in: as long as the ledger is
+    not told of them, a set of ADJUSTMENT_NONE would show each split as a loss, and is refused.
+    """
     snapshot: builtins.str
     """Content hash that the set must have (`sha256:…`); StartRun fills it in, so that a repeat cannot read other data."""
     def __init__(
@@ -415,7 +401,6 @@ class CostRules(message.Message):
     FEE_BP_FIELD_NUMBER: builtins.int
     MIN_FEE_MICROS_FIELD_NUMBER: builtins.int
     SLIPPAGE_BP_FIELD_NUMBER: builtins.int
-    BORROW_BP_FIELD_NUMBER: builtins.int
     TICK_FIELD_NUMBER: builtins.int
     fee_bp: builtins.int
     """Fee as basis points of the traded value; default 1."""
@@ -423,8 +408,6 @@ class CostRules(message.Message):
     """Least fee of an order, in micro-dollars; default 0."""
     slippage_bp: builtins.int
     """How far the price moves against the order, in basis points; default 0."""
-    borrow_bp: builtins.int
-    """Yearly cost of borrowed shares in basis points, actual/360; default 0 for adjusted data."""
     tick: TickRule.ValueType
     """Price grid after slippage; default NONE."""
     def __init__(
@@ -433,12 +416,11 @@ class CostRules(message.Message):
         fee_bp: builtins.int | None = ...,
         min_fee_micros: builtins.int = ...,
         slippage_bp: builtins.int = ...,
-        borrow_bp: builtins.int = ...,
         tick: TickRule.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_fee_bp", b"_fee_bp", "fee_bp", b"fee_bp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_fee_bp", b"_fee_bp", "borrow_bp", b"borrow_bp", "fee_bp", b"fee_bp", "min_fee_micros", b"min_fee_micros", "slippage_bp", b"slippage_bp", "tick", b"tick"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_fee_bp", b"_fee_bp", "fee_bp", b"fee_bp", "min_fee_micros", b"min_fee_micros", "slippage_bp", b"slippage_bp", "tick", b"tick"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fee_bp: _TypeAlias = typing.Literal["fee_bp"]  # noqa: Y015
     _WhichOneofArgType__fee_bp: _TypeAlias = typing.Literal["_fee_bp", b"_fee_bp"]  # noqa: Y015

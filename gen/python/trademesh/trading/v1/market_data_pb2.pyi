@@ -86,6 +86,8 @@ class _BarKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_BarKind.ValueT
     """Close only; open, high, low and volume are absent."""
     BAR_KIND_OHLCV: _BarKind.ValueType  # 2
     """Open, high, low, close, volume."""
+    BAR_KIND_PARTIAL: _BarKind.ValueType  # 3
+    """Close, and some of open, high, low and volume; the others are absent."""
 
 class BarKind(_BarKind, metaclass=_BarKindEnumTypeWrapper):
     """What a bar holds."""
@@ -96,6 +98,8 @@ BAR_KIND_CLOSE_ONLY: BarKind.ValueType  # 1
 """Close only; open, high, low and volume are absent."""
 BAR_KIND_OHLCV: BarKind.ValueType  # 2
 """Open, high, low, close, volume."""
+BAR_KIND_PARTIAL: BarKind.ValueType  # 3
+"""Close, and some of open, high, low and volume; the others are absent."""
 
 class _BarQuality:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -293,6 +297,7 @@ class BarBlock(message.Message):
     HIGH_MICROS_FIELD_NUMBER: builtins.int
     LOW_MICROS_FIELD_NUMBER: builtins.int
     VOLUME_SHARES_PLUS_ONE_FIELD_NUMBER: builtins.int
+    QUALITY_BITS_FIELD_NUMBER: builtins.int
     @builtins.property
     def session_dates(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Sessions, ISO dates, oldest first."""
@@ -325,6 +330,10 @@ class BarBlock(message.Message):
     def volume_shares_plus_one(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """Shares traded, plus one; empty if the block has none, else 0 where absent."""
 
+    @builtins.property
+    def quality_bits(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """What is doubtful: bit q - 1 is set for a BarQuality q; empty if nothing in the block is."""
+
     def __init__(
         self,
         *,
@@ -336,9 +345,10 @@ class BarBlock(message.Message):
         high_micros: abc.Iterable[builtins.int] | None = ...,
         low_micros: abc.Iterable[builtins.int] | None = ...,
         volume_shares_plus_one: abc.Iterable[builtins.int] | None = ...,
+        quality_bits: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["close_micros", b"close_micros", "high_micros", b"high_micros", "known_at_unix_s", b"known_at_unix_s", "low_micros", b"low_micros", "open_micros", b"open_micros", "session_dates", b"session_dates", "tickers", b"tickers", "volume_shares_plus_one", b"volume_shares_plus_one"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["close_micros", b"close_micros", "high_micros", b"high_micros", "known_at_unix_s", b"known_at_unix_s", "low_micros", b"low_micros", "open_micros", b"open_micros", "quality_bits", b"quality_bits", "session_dates", b"session_dates", "tickers", b"tickers", "volume_shares_plus_one", b"volume_shares_plus_one"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
