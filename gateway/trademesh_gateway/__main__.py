@@ -38,6 +38,9 @@ def main() -> int:
         code, reason = launch.EXIT_DATA, f"BOOTSTRAP.md: {error}"
     except FencedError as error:
         code, reason = launch.EXIT_FENCED, str(error)
+    except sqlite3.OperationalError as error:
+        # Full, locked, not to be written: another try may find it mended.
+        code, reason = launch.EXIT_DISK, f"journal: {error}"
     except (NewerJournalError, sqlite3.DatabaseError) as error:
         code, reason = launch.EXIT_DATA, f"journal: {error}"
     except BindError as error:

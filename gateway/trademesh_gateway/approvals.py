@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable
@@ -16,25 +15,47 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Emit
 from trademesh_kernel.client import ServiceClient
-from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable
+from trademesh_kernel.errors import TrademeshError
+from trademesh_kernel.logs import get_logger
 from trademesh_runs.journal import Draft
 
 POLL_S = 0.5
+RETRY_S = 2.0
 
 
 class ApprovalDesk:
     """Puts questions of one run before people."""
 
-    def __init__(self, run_id: str, agent: ServiceClient, flush: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        run_nonce: str,
+        agent: ServiceClient,
+        flush: Callable[[], Awaitable[None]],
+        give_way: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """
+        Args:
+            run_nonce: tells this run from an earlier one of the same name, whose answers are not for it.
+            give_way: waits so many seconds, and raises when the pipeline is to stand.
+        """
         self._run_id = run_id
+        self._run_nonce = run_nonce
+        self._give_way = give_way
+        self._asked = set[str]()
+        self._log = get_logger("approvals")
         self._agent = agent
         self._stub = agent.stub(approval_service_pb2_grpc.ApprovalServiceStub)
         self._flush = flush
 
     async def ask(self, question: ApprovalQuestion, emit: Emit) -> ApprovalAnswer:
-        """Asks, and waits until somebody decides or the time is over. agent_service may come and go meanwhile."""
+        """Asks, and waits until somebody decides or the time is over. agent_service may come and go meanwhile.
+
+        Raises:
+            Interrupted: the pipeline is to stand; asking again goes on with the same question.
+        """
         order = wire.order_id(question.session, question.ticker)
-        approval_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"trademesh:{self._run_id}:approval:{order}"))
+        approval_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"trademesh:{self._run_id}:{self._run_nonce}:approval:{order}"))
         side = words.Side.Name(words.Side.ValueType(question.side)).removeprefix("SIDE_")
         subject = {"order_id": order, "ticker": question.ticker, "side": side, "quantity": question.quantity}
         request = approvals.RequestApprovalRequest(
@@ -47,13 +68,17 @@ class ApprovalDesk:
         message = events.Order(order_id=order, ticker=question.ticker, side=words.Side.ValueType(question.side), quantity=question.quantity)
         # No expiry in the event: it is wall time, and two runs of one configuration are to agree.
         payload = events.ApprovalRequested(approval_id="", order=message)
-        emit(Draft("approval_requested", payload, question.session, events.PHASE_APPROVAL, item=order))
+        if order not in self._asked:
+            self._asked.add(order)
+            emit(Draft("approval_requested", payload, question.session, events.PHASE_APPROVAL, item=order))
         await self._flush()
         while True:
             try:
                 found = (await self._agent.call(self._stub.RequestApproval, request)).approval
-            except (DependencyUnavailable, DeadlinePassed):
-                await asyncio.sleep(POLL_S)
+            except TrademeshError as error:
+                # Whatever is wrong there: an order that nobody could look at is neither filled nor given up.
+                self._log.warning("nobody can be asked", order=order, reason=error.message)
+                await self._give_way(RETRY_S)
                 continue
             if found.state != approvals.APPROVAL_STATE_PENDING:
                 return ApprovalAnswer(
@@ -63,4 +88,4 @@ class ApprovalDesk:
                     found.reason,
                     found.state == approvals.APPROVAL_STATE_EXPIRED,
                 )
-            await asyncio.sleep(POLL_S)
+            await self._give_way(POLL_S)

@@ -7,7 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from pathlib import Path
+
+from pydantic_settings import BaseSettings
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import (
@@ -35,13 +36,14 @@ from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable
 from trademesh_kernel.health import Readiness
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
-from trademesh_kernel.settings import ServerSettings
+from trademesh_kernel.settings import ServerSettings, load_settings
 from trademesh_runs.bootstrap import read_bootstrap
 from trademesh_runs.exports import export_files
 from trademesh_runs.feed_service import FeedServicer, JournalFeed, only_source
 from trademesh_runs.fold import Fold
 from trademesh_runs.journal import Draft, StoredEvent, all_events
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
+from trademesh_runs.layout import RunLayout
 from trademesh_runs.run_config import config_sha256
 
 VERSION = "0.1.0"
@@ -49,6 +51,14 @@ LEASE_S = 60.0
 ORPHAN_S = 900.0
 EXPORT_INTERVAL_S = 1.0
 RETRY_S = 0.5
+PIPELINE_END_S = 3.0
+
+
+class ExportSettings(BaseSettings):
+    """What the environment says about derived files."""
+
+    enable_dashboard_compat_exports: bool = True
+    """ENABLE_DASHBOARD_COMPAT_EXPORTS: whether `team_dashboard/*.json` are written."""
 
 
 class Gateway:
@@ -63,7 +73,8 @@ class Gateway:
         self._stop = asyncio.Event()
         self._orphaned = False
         self._exported_at = 0.0
-        self._dashboard = os.environ.get("ENABLE_DASHBOARD_COMPAT_EXPORTS", "true").lower() != "false"
+        self._dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
+        self._pipeline: asyncio.Task[None] | None = None
 
     def progress(self) -> RunProgress:
         """How far the run is, as far as the journal holds it; empty before the journal is open."""
@@ -85,23 +96,27 @@ class Gateway:
             loop.add_signal_handler(number, self._stop.set)
         config = read_bootstrap(self._layout.bootstrap.read_text(encoding="utf-8"))
         self._open_journal()
-        server = self._make_server()
+        server = self._server = self._make_server()
         await server.start()
         target = server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{server.port}"
         write_identity(self._ticket, target)
         self._launcher.tell("bound", target=target, generation=self._ticket.generation, nonce=self._ticket.nonce, pid=os.getpid())
         await self._readiness.hold("journal")
-        pipeline = asyncio.create_task(self._run_pipeline(config), name="pipeline")
+        self._pipeline = asyncio.create_task(self._run_pipeline(config), name="pipeline")
         lease = asyncio.create_task(self._watch_lease(), name="lease")
         stop = asyncio.create_task(self._stop.wait(), name="stop")
+        # A journal that cannot be written ends the gateway also while it is paused or lingers, when nobody would notice otherwise.
+        broken = asyncio.create_task(self._writer.broken(), name="journal broken")
         try:
-            await asyncio.wait({pipeline, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if pipeline.done():
-                pipeline.result()
-                await self._linger(config, stop)
+            await asyncio.wait({self._pipeline, stop, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                broken.result()
+            if self._pipeline.done():
+                self._pipeline.result()
+                await self._linger(config, stop, broken)
         finally:
-            await self._end(server, pipeline)
-            for task in (lease, stop):
+            await self._end(server, self._pipeline)
+            for task in (lease, stop, broken):
                 task.cancel()
         if self._orphaned:
             return EXIT_TEMPORARY, "no runtime_service renewed the lease"
@@ -154,6 +169,7 @@ class Gateway:
                     self._supervision,
                     supervision_service_pb2.DESCRIPTOR,
                     "SupervisionService",
+                    bounded=False,
                 ),
             ],
             listen=self._ticket.bind,
@@ -202,7 +218,7 @@ class Gateway:
                 await controller.set_pace(pace)
             await self._writer.flush()
             await self._readiness.hold("market data")
-            approvals = ApprovalDesk(self._ticket.run_id, agent, self._writer.flush)
+            approvals = ApprovalDesk(self._ticket.run_id, self._ticket.run_nonce, agent, self._writer.flush, controller.give_way)
             await self._trade(desk, source, sessions, controller, approvals)
             await source.close()
 
@@ -258,14 +274,16 @@ class Gateway:
         now = time.monotonic()
         if force or now - self._exported_at >= EXPORT_INTERVAL_S:
             state = self._fold.state()
-            await asyncio.to_thread(write_exports, self._layout.root, export_files(self._layout, state, dashboard=self._dashboard), force)
+            await asyncio.to_thread(write_exports, self._layout, state, dashboard=self._dashboard, durable=force)
             self._exported_at = time.monotonic()
 
-    async def _linger(self, config: RunConfig, stop: asyncio.Task[bool]) -> None:
+    async def _linger(self, config: RunConfig, stop: asyncio.Task[bool], broken: asyncio.Task[None]) -> None:
         """A finished gateway goes on serving for a while, or until it is stopped."""
         finished = self._fold.pipeline_state == events.PIPELINE_STATE_FINISHED
         linger_s = config.supervision.linger_s if finished and config.supervision.HasField("linger_s") else None
-        await asyncio.wait({stop}, timeout=linger_s)
+        await asyncio.wait({stop, broken}, timeout=linger_s, return_when=asyncio.FIRST_COMPLETED)
+        if broken.done():
+            broken.result()
 
     async def _watch_lease(self) -> None:
         """Without a supervisor nobody could stop us: no new cycle begins, and after a while we end."""
@@ -278,30 +296,41 @@ class Gateway:
                 self._orphaned = True
                 self._stop.set()
 
-    async def _drain(self) -> int:
-        """Finishes the phase in hand and commits the journal."""
+    async def _drain(self, within_s: float) -> int:
+        """Takes no new work, finishes the phase in hand, commits the journal, and ends streams with their cursor."""
+        await self._server.health.drain()
         if self._control.controller is not None:
             await self._control.controller.stop()
+        if self._pipeline is not None:
+            await asyncio.wait({self._pipeline}, timeout=within_s)
         await self._writer.flush()
+        self._end_streams()
         return self._writer.committed
+
+    def _end_streams(self) -> None:
+        if self._fold.pipeline_state == events.PIPELINE_STATE_FINISHED:
+            self._feed.end()
+        else:
+            self._feed.drain()
 
     async def _end(self, server: MeshServer, pipeline: asyncio.Task[None]) -> None:
         if self._control.controller is not None:
             await self._control.controller.stop()
         else:
             pipeline.cancel()
-        done, waiting = await asyncio.wait({pipeline}, timeout=5.0)
+        # Shorter than a supervisor's patience after SIGTERM: the journal is to be closed before it kills us.
+        done, waiting = await asyncio.wait({pipeline}, timeout=PIPELINE_END_S)
         for task in waiting:
             task.cancel()
         for task in done:
             if not task.cancelled() and task.exception() is not None:
                 self._log.error("the pipeline failed", reason=repr(task.exception()), exc_info=task.exception())
-        await self._export(force=True)
-        finished = self._fold.pipeline_state == events.PIPELINE_STATE_FINISHED
-        if finished:
-            self._feed.end()
-        else:
-            self._feed.drain()
+        try:
+            await self._export(force=True)
+        except OSError as error:
+            # They are derived and can be made again; the journal must still be closed in order.
+            self._log.error("exports could not be written", reason=str(error))
+        self._end_streams()
         await server.stop()
         self._feed.close()
         await self._writer.close()
@@ -321,7 +350,11 @@ class LiveFeed(JournalFeed):
         return await super().snapshot(at)
 
 
-def write_exports(root: Path, files: dict[str, bytes], durable: bool) -> None:
-    """Replaces each file atomically."""
-    for name, content in files.items():
-        replace_file(root / name, content, durable=durable)
+def write_exports(layout: RunLayout, state: ServerState, *, dashboard: bool, durable: bool) -> None:
+    """Makes and replaces the derived files. It takes a tenth of a second for a run of decades, and is called in a thread."""
+    for name, content in export_files(layout, state, dashboard=dashboard).items():
+        replace_file(layout.root / name, content, durable=durable)
+    if not dashboard:
+        # Those of an earlier generation would tell an old state for ever.
+        for stale in layout.dashboard.glob("*.json"):
+            stale.unlink()

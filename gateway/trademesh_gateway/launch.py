@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class LaunchTicket:
     runs_dir: str
     generation: int
     nonce: str
+    run_nonce: str
+    """Tells this run from another of the same name, earlier or later."""
     bind: str
     advertise: str
     trading_target: str
@@ -128,8 +130,3 @@ def write_last_words(ticket: LaunchTicket, code: int, reason: str, progress: Run
         "at_unix_s": round(time.time(), 3),
     }
     replace_file(ticket.layout.gateway_exit, (json.dumps(words, indent=2) + "\n").encode())
-
-
-def ticket_line(ticket: LaunchTicket) -> bytes:
-    """A ticket as it goes through the socket."""
-    return json.dumps(asdict(ticket)).encode() + b"\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,7 @@ from trademesh.gateway.v1 import supervision_service_pb2 as supervision
 from trademesh.gateway.v1.state_pb2 import Pipeline
 from trademesh_gateway.pipeline.controller import Controller, Step
 from trademesh_kernel.context import Context
-from trademesh_kernel.errors import Draining, NotAllowed, NotFound
+from trademesh_kernel.errors import DependencyUnavailable, NotAllowed, NotFound
 from trademesh_runs.fold import Fold
 
 
@@ -32,11 +31,12 @@ class Control:
         return self.fold.pipeline()
 
     def checked(self, run_id: str) -> Controller:
-        """The controller, if the call is for this run; raises NotFound, Draining."""
+        """The controller, if the call is for this run; raises NotFound, DependencyUnavailable while there is none yet."""
         if run_id != self.run_id:
             raise NotFound("run", run_id)
         if self.controller is None:
-            raise Draining("trademesh.gateway.v1.PipelineService")
+            text = f"the gateway of {run_id} is starting: its pipeline can be steered in a moment"
+            raise DependencyUnavailable(f"gateway of {run_id}", text, retry_after_s=0.5, moved=True)
         return self.controller
 
 
@@ -76,8 +76,8 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):
     """The supervisor's calls."""
 
-    def __init__(self, control: Control, generation: int, nonce: str, drain: Callable[[], Awaitable[int]]) -> None:
-        """`drain` finishes the phase in hand, commits, and returns the journal's head."""
+    def __init__(self, control: Control, generation: int, nonce: str, drain: Callable[[float], Awaitable[int]]) -> None:
+        """`drain` finishes the phase in hand, if that can be in so many seconds, commits, ends streams, and returns the journal's head."""
         self._control = control
         self._generation = generation
         self._nonce = nonce
@@ -97,9 +97,7 @@ class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceService
 
     async def Drain(self, request: supervision.DrainRequest, context: Context) -> supervision.DrainResponse:
         self._check(request.generation, request.nonce, "Drain")
-        within_s = request.within.ToMilliseconds() / 1000 or None
-        async with asyncio.timeout(within_s):
-            return supervision.DrainResponse(head_sequence=await self._drain())
+        return supervision.DrainResponse(head_sequence=await self._drain(request.within.ToMilliseconds() / 1000))
 
     def _check(self, generation: int, nonce: str, name: str) -> None:
         if (generation, nonce) != (self._generation, self._nonce):

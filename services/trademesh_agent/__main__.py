@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import ClassVar
+
+from pydantic import Field
 
 from trademesh.agent.v1 import (
     agent_service_pb2,
@@ -22,18 +25,18 @@ from trademesh_agent.documents import WorkspaceFolders
 from trademesh_agent.registry import Registry
 from trademesh_agent.registry_services import AgentServicer, SkillServicer, WorkspaceServicer
 from trademesh_agent.requests import RequestMemory
-from trademesh_kernel.server import Assembly, MeshServer, registration, run_service
+from trademesh_kernel.server import Assembly, registration, run_service
 from trademesh_kernel.settings import ListenValidator, ServerSettings, load_settings
 
 
 class AgentSettings(ListenValidator, ServerSettings):
     """Settings of agent_service."""
 
-    agent_listen: str = "127.0.0.1:8000"
+    service: ClassVar[str] = "agent"
 
-    def listen_address(self) -> str:
-        """TRADEMESH_AGENT_LISTEN."""
-        return self.agent_listen
+    agent_listen: str = "127.0.0.1:8000"
+    agent_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the Prometheus counters on 127.0.0.1; 0 = off."""
 
 
 def utc_now() -> datetime:
@@ -48,16 +51,9 @@ async def assemble(settings: AgentSettings) -> Assembly:
     memory = RequestMemory(database, utc_now)
     hub = ApprovalHub(asyncio.get_running_loop())
     book = ApprovalBook(database, utc_now, hub.publish)
-    server_in_hand = list[MeshServer]()
-
-    async def started(server: MeshServer) -> None:
-        server_in_hand.append(server)
 
     async def close_database() -> None:
         database.close()
-
-    def draining() -> bool:
-        return bool(server_in_hand) and server_in_hand[0].draining.is_set()
 
     return Assembly(
         [
@@ -81,12 +77,12 @@ async def assemble(settings: AgentSettings) -> Assembly:
             ),
             registration(
                 approval_service_pb2_grpc.add_ApprovalServiceServicer_to_server,
-                ApprovalServicer(book, hub, draining),
+                ApprovalServicer(book, hub),
                 approval_service_pb2.DESCRIPTOR,
                 "ApprovalService",
             ),
         ],
-        started=started,
+        drain_hooks=[hub.drain],
         closers=[close_database],
     )
 

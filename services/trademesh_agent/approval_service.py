@@ -7,8 +7,10 @@ memory is bounded by the number of approvals.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
 
 from trademesh.agent.v1 import approval_service_pb2 as approvals
 from trademesh.agent.v1 import approval_service_pb2_grpc
@@ -16,7 +18,7 @@ from trademesh_agent import wire
 from trademesh_agent.approvals import ApprovalBook
 from trademesh_agent.model import Approval, ApprovalState
 from trademesh_kernel.context import Context
-from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_kernel.paging import page_token, read_page_place
 
 DEFAULT_PAGE_SIZE = 50
 CHECKPOINT_S = 5.0
@@ -28,6 +30,13 @@ class ApprovalHub:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watchers: set[Watcher] = set()
+        self.draining = False
+
+    def drain(self) -> None:
+        """Ends every watch."""
+        self.draining = True
+        for watcher in self._watchers:
+            watcher.wake()
 
     def publish(self, approval: Approval) -> None:
         """Takes in one change."""
@@ -60,6 +69,10 @@ class Watcher:
             self._changed[approval.approval_id] = approval
             self._wake.set()
 
+    def wake(self) -> None:
+        """Ends the wait of `take`."""
+        self._wake.set()
+
     async def take(self, within_s: float) -> list[Approval]:
         """What has changed; empty if nothing did in time."""
         try:
@@ -75,10 +88,9 @@ class Watcher:
 class ApprovalServicer(approval_service_pb2_grpc.ApprovalServiceServicer):
     """Approvals by RPC."""
 
-    def __init__(self, book: ApprovalBook, hub: ApprovalHub, draining: Callable[[], bool]) -> None:
+    def __init__(self, book: ApprovalBook, hub: ApprovalHub) -> None:
         self._book = book
         self._hub = hub
-        self._draining = draining
 
     async def RequestApproval(self, request: approvals.RequestApprovalRequest, context: Context) -> approvals.RequestApprovalResponse:
         ttl = timedelta(seconds=request.ttl.seconds, microseconds=request.ttl.nanos // 1000)
@@ -90,8 +102,7 @@ class ApprovalServicer(approval_service_pb2_grpc.ApprovalServiceServicer):
         return approvals.GetApprovalResponse(approval=wire.approval_message(value))
 
     async def ListApprovals(self, request: approvals.ListApprovalsRequest, context: Context) -> approvals.ListApprovalsResponse:
-        position = read_page_token(request, request.page_token)
-        before = int(position[0]) if position else None
+        before = read_page_place(request, request.page_token)
         size = request.page_size or DEFAULT_PAGE_SIZE
         values, following = await asyncio.to_thread(self._book.page, request.run_id, wire.approval_state(request.state), before, size)
         token = page_token(request, [following]) if following is not None else ""
@@ -111,14 +122,15 @@ class ApprovalServicer(approval_service_pb2_grpc.ApprovalServiceServicer):
                     yield approvals.WatchApprovalsResponse(approval=wire.approval_message(value))
                 if before is None:
                     break
-            while not self._draining():
+            while not self._hub.draining:
                 changed = await watcher.take(await self._patience_s())
                 await asyncio.to_thread(self._book.expire_overdue)
                 for value in changed:
                     yield approvals.WatchApprovalsResponse(approval=wire.approval_message(value))
-                if not changed:
+                if not changed and not self._hub.draining:
                     checkpoint = approvals.ApprovalCheckpoint(at=wire.timestamp(datetime.now(UTC)))
                     yield approvals.WatchApprovalsResponse(checkpoint=checkpoint)
+            yield approvals.WatchApprovalsResponse(end=approvals.ApprovalWatchEnd(retry_after=Duration(seconds=1)))
         finally:
             self._hub.leave(watcher)
 

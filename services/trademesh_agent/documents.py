@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,16 @@ from typing import Any
 import yaml
 
 from trademesh_agent.model import Agent, Role, Skill, Workspace
+from trademesh_kernel.errors import StateConflict
+from trademesh_kernel.front_matter import NoFrontMatterError, join_front_matter, split_front_matter
 
 
-class DocumentDamagedError(Exception):
+class DocumentDamagedError(StateConflict):
     """A file of the registry cannot be read; names it and says why."""
+
+    def __init__(self, message: str) -> None:
+        text = f"{message}: mend the file, or remove its folder"
+        super().__init__(text, resource_type="file", name=message.partition(":")[0], state="DAMAGED")
 
 
 class WorkspaceFolders:
@@ -52,7 +59,8 @@ class WorkspaceFolders:
         if record is None:
             return None
         prompt = _read_text(self.workspace_path(workspace) / "PROMPT.md")
-        return Workspace(workspace, record["description"], prompt, *_times(record))
+        with _damage_named(self.workspace_path(workspace) / "workspace.json"):
+            return Workspace(workspace, str(record["description"]), prompt, *_times(record))
 
     def write_workspace(self, value: Workspace) -> None:
         """Adds or replaces a workspace; its agents and skills stay."""
@@ -65,7 +73,10 @@ class WorkspaceFolders:
         record = _read_record(path / "agent.json")
         if record is None:
             return None
-        return Agent(workspace, agent_id, Role[record["role"]], tuple(record["skills"]), _read_text(path / "PROFILE.md"), *_times(record))
+        profile = _read_text(path / "PROFILE.md")
+        with _damage_named(path / "agent.json"):
+            skills = tuple(str(skill) for skill in record["skills"])
+            return Agent(workspace, agent_id, Role[record["role"]], skills, profile, *_times(record))
 
     def write_agent(self, value: Agent) -> None:
         """Adds or replaces an agent."""
@@ -79,12 +90,13 @@ class WorkspaceFolders:
         if record is None:
             return None
         description, instructions = _parse_skill(path / "SKILL.md")
-        return Skill(workspace, skill_id, description, instructions, *_times(record))
+        with _damage_named(path / "skill.json"):
+            return Skill(workspace, skill_id, description, instructions, *_times(record))
 
     def write_skill(self, value: Skill) -> None:
         """Adds or replaces a skill."""
         front = yaml.safe_dump({"name": value.skill_id, "description": value.description}, sort_keys=False, allow_unicode=True)
-        text = f"---\n{front}---\n{value.instructions}"
+        text = join_front_matter(front, value.instructions)
         _write_files(self.skill_path(value.workspace, value.skill_id), {"SKILL.md": text, "skill.json": _dump(_time_record(value))})
 
     def workspaces(self) -> Iterator[str]:
@@ -106,6 +118,17 @@ class WorkspaceFolders:
         shutil.rmtree(grave, ignore_errors=True)
 
 
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """People edit these files: what is missing or of a wrong kind in one is told with its name."""
+    try:
+        yield
+    except KeyError as error:
+        raise DocumentDamagedError(f"{path}: {error} is missing, or no value of that name is known") from error
+    except (TypeError, ValueError) as error:
+        raise DocumentDamagedError(f"{path}: {error}") from error
+
+
 def _folders(parent: Path, marker: str) -> Iterator[str]:
     if not parent.is_dir():
         return iter(())
@@ -117,7 +140,8 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         descriptor, temporary = tempfile.mkstemp(prefix=".", dir=folder)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        # Line ends stay as they were given: the etag is made of them.
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -141,19 +165,25 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+    except ValueError as error:
+        raise DocumentDamagedError(f"{path}: {error}") from error
 
 
 def _parse_skill(path: Path) -> tuple[str, str]:
     """Description and instructions of a SKILL.md."""
     text = _read_text(path)
-    parts = text.split("---\n", 2)
-    if len(parts) != 3 or parts[0]:
-        raise DocumentDamagedError(f"{path}: front matter between two lines of --- is expected")
-    front = yaml.safe_load(parts[1])
+    try:
+        yaml_text, body = split_front_matter(text)
+        front = yaml.safe_load(yaml_text)
+    except (NoFrontMatterError, yaml.YAMLError) as error:
+        raise DocumentDamagedError(f"{path}: {error}") from error
     if not isinstance(front, dict) or not isinstance(front.get("description"), str):
         raise DocumentDamagedError(f"{path}: front matter needs a description")
-    return front["description"], parts[2]
+    return front["description"], body
 
 
 def _times(record: dict[str, Any]) -> tuple[datetime, datetime]:

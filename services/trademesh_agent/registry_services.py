@@ -19,34 +19,40 @@ from trademesh_agent import wire
 from trademesh_agent.registry import Registry
 from trademesh_agent.requests import RequestMemory
 from trademesh_kernel.context import Context
-from trademesh_kernel.paging import page_token, read_page_token
+from trademesh_kernel.paging import fitting, page_token, read_page_token
 
 DEFAULT_PAGE_SIZE = 50
 
 Item = TypeVar("Item")
+Listed = TypeVar("Listed", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
 
 def page_of(
-    request: Message, page_size: int, token: str, items: Sequence[Item], name_of: Callable[[Item], str]
-) -> tuple[Sequence[Item], str]:
-    """One page of a list that is sorted by name, and the token of the next: what is added before it moves nothing."""
+    request: Message,
+    page_size: int,
+    token: str,
+    items: Sequence[Item],
+    name_of: Callable[[Item], str],
+    message_of: Callable[[Item], Listed],
+) -> tuple[Sequence[Listed], str]:
+    """One page of a list that is sorted by name, as messages, and the token of the next: what is added before it moves nothing."""
     position = read_page_token(request, token)
     after = str(position[0]) if position else ""
     rest = [item for item in items if name_of(item) > after]
-    size = page_size or DEFAULT_PAGE_SIZE
-    page = rest[:size]
-    return page, (page_token(request, [name_of(page[-1])]) if len(rest) > size else "")
+    page = fitting([message_of(item) for item in rest[: page_size or DEFAULT_PAGE_SIZE]])
+    return page, (page_token(request, [name_of(rest[len(page) - 1])]) if len(rest) > len(page) else "")
 
 
 def once(memory: RequestMemory, request_id: str, request: Message, answer_type: type[Response], create: Callable[[], Response]) -> Response:
     """The answer given before for this request id, or a new one that is kept."""
-    known = memory.recall(request_id, request)
-    if known is not None:
-        return answer_type.FromString(known)
-    answer = create()
-    memory.remember(request_id, request, answer)
-    return answer
+    with memory.one_at_a_time:
+        known = memory.recall(request_id, request)
+        if known is not None:
+            return answer_type.FromString(known)
+        answer = create()
+        memory.remember(request_id, request, answer)
+        return answer
 
 
 class WorkspaceServicer(workspace_service_pb2_grpc.WorkspaceServiceServicer):
@@ -69,8 +75,10 @@ class WorkspaceServicer(workspace_service_pb2_grpc.WorkspaceServiceServicer):
 
     async def ListWorkspaces(self, request: workspaces.ListWorkspacesRequest, context: Context) -> workspaces.ListWorkspacesResponse:
         values = await asyncio.to_thread(self._registry.list_workspaces)
-        page, token = page_of(request, request.page_size, request.page_token, values, lambda value: value.workspace_id)
-        return workspaces.ListWorkspacesResponse(workspaces=[wire.workspace_message(value) for value in page], next_page_token=token)
+        page, token = page_of(
+            request, request.page_size, request.page_token, values, lambda value: value.workspace_id, wire.workspace_message
+        )
+        return workspaces.ListWorkspacesResponse(workspaces=page, next_page_token=token)
 
     async def UpdateWorkspace(self, request: workspaces.UpdateWorkspaceRequest, context: Context) -> workspaces.UpdateWorkspaceResponse:
         changes = wire.workspace_changes(request.workspace, list(request.update_mask.paths))
@@ -105,8 +113,8 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def ListAgents(self, request: agents.ListAgentsRequest, context: Context) -> agents.ListAgentsResponse:
         values = await asyncio.to_thread(self._registry.list_agents, request.workspace)
-        page, token = page_of(request, request.page_size, request.page_token, values, lambda value: value.agent_id)
-        return agents.ListAgentsResponse(agents=[wire.agent_message(value) for value in page], next_page_token=token)
+        page, token = page_of(request, request.page_size, request.page_token, values, lambda value: value.agent_id, wire.agent_message)
+        return agents.ListAgentsResponse(agents=page, next_page_token=token)
 
     async def UpdateAgent(self, request: agents.UpdateAgentRequest, context: Context) -> agents.UpdateAgentResponse:
         changes = wire.agent_changes(request.agent, list(request.update_mask.paths))
@@ -138,8 +146,8 @@ class SkillServicer(skill_service_pb2_grpc.SkillServiceServicer):
 
     async def ListSkills(self, request: skills.ListSkillsRequest, context: Context) -> skills.ListSkillsResponse:
         values = await asyncio.to_thread(self._registry.list_skills, request.workspace)
-        page, token = page_of(request, request.page_size, request.page_token, values, lambda value: value.skill_id)
-        return skills.ListSkillsResponse(skills=[wire.skill_message(value) for value in page], next_page_token=token)
+        page, token = page_of(request, request.page_size, request.page_token, values, lambda value: value.skill_id, wire.skill_message)
+        return skills.ListSkillsResponse(skills=page, next_page_token=token)
 
     async def UpdateSkill(self, request: skills.UpdateSkillRequest, context: Context) -> skills.UpdateSkillResponse:
         changes = wire.skill_changes(request.skill, list(request.update_mask.paths))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -20,6 +21,8 @@ class RequestMemory:
     def __init__(self, database: ControlDatabase, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
+        self.one_at_a_time = threading.Lock()
+        """Held from `recall` to `remember`: of two calls with one request id the second waits for the first one's answer."""
 
     def recall(self, request_id: str, request: Message) -> bytes | None:
         """The encoded answer given before, or None.

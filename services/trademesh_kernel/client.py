@@ -4,12 +4,14 @@
     stub = trading.stub(MarketDataServiceStub)
     response = await trading.call(stub.ListSessions, request, timeout_s=5)
 
-Retries are gRPC's own: UNAVAILABLE only, with throttling. A call that changes something is safe to retry only with a request id
-in its message; gRPC retries nothing that a server has begun to answer.
+Retries are gRPC's own: UNAVAILABLE only, with throttling, and only where the server could not be reached or went away. A status that a
+server of ours made is an answer, and ends the call. Calls that change something carry a request id, or come to the same when they are
+repeated.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -85,12 +87,25 @@ class ServiceClient:
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from None
 
-    async def stream(self, method: Any, request: Any, *, timeout_s: float | None = None) -> AsyncIterator[Any]:
-        """Messages of a server stream; leaving the loop cancels the call. Raises as `call`."""
-        call = method(request, timeout=timeout_s, metadata=_metadata())
+    async def stream(
+        self, method: Any, request: Any, *, timeout_s: float | None = None, idle_timeout_s: float | None = None
+    ) -> AsyncIterator[Any]:
+        """Messages of a server stream; leaving the loop cancels the call. Raises as `call`.
+
+        Args:
+            timeout_s: for the whole stream; None: that of the inbound call, or none.
+            idle_timeout_s: the longest wait for the next message; DeadlinePassed after it. None: no bound.
+        """
+        call = method(request, timeout=self._stream_timeout(timeout_s), metadata=_metadata())
         try:
-            async for response in call:
+            while True:
+                async with asyncio.timeout(idle_timeout_s):
+                    response = await call.read()
+                if response is grpc.aio.EOF:
+                    return
                 yield response
+        except TimeoutError:
+            raise DeadlinePassed(self._method_in_hand()) from None
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from None
         finally:
@@ -113,12 +128,25 @@ class ServiceClient:
         remaining_s = scope.remaining_s() if scope is not None else None
         return timeout_s if remaining_s is None else max(0.001, min(timeout_s, remaining_s - DEADLINE_MARGIN_S))
 
+    def _stream_timeout(self, wanted_s: float | None) -> float | None:
+        scope = current_call.get()
+        remaining_s = scope.remaining_s() if scope is not None else None
+        if remaining_s is None:
+            return wanted_s
+        allowed_s = max(0.001, remaining_s - DEADLINE_MARGIN_S)
+        return allowed_s if wanted_s is None else min(wanted_s, allowed_s)
+
+    def _method_in_hand(self) -> str:
+        """What was not done in time: the call that we answer, or, on our own account, one to the service."""
+        scope = current_call.get()
+        return scope.method if scope is not None else f"a call to {self._service}"
+
     def _translated(self, error: grpc.aio.AioRpcError) -> Exception:
         remote = error_of(error)
         if error.code() is grpc.StatusCode.UNAVAILABLE and remote.remote_reason == "UNAVAILABLE":
             return DependencyUnavailable(self._service)
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlinePassed(self._service)
+            return DeadlinePassed(self._method_in_hand())
         return remote
 
 

@@ -12,7 +12,7 @@ TrademeshError
 ├── NotAllowed
 ├── LimitReached
 ├── DependencyUnavailable, Draining
-└── RemoteError             what another service answered, passed on
+└── RemoteError             what another service answered, passed on; DEPENDENCY_FAILED if it names no reason of ours
 """
 
 from __future__ import annotations
@@ -45,9 +45,12 @@ class TrademeshError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: Iterable[FieldViolation] = (),
         retry_after_s: float | None = None,
+        moved: bool = False,
     ) -> None:
+        """`moved`: the same call is soon right here or elsewhere, and was not begun; gRPC's own retry may repeat it after `retry_after_s`."""
         super().__init__(message)
         self.message = message
+        self.moved = moved
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_after_s = retry_after_s
@@ -238,9 +241,9 @@ class DependencyUnavailable(TrademeshError):
     reason = "DEPENDENCY_UNAVAILABLE"
     code = grpc.StatusCode.UNAVAILABLE
 
-    def __init__(self, dependency: str, message: str = "", retry_after_s: float = 1.0) -> None:
+    def __init__(self, dependency: str, message: str = "", retry_after_s: float = 1.0, *, moved: bool = False) -> None:
         text = message or f"{dependency} does not answer: try again when it is up"
-        super().__init__(text, metadata={"dependency": dependency}, retry_after_s=retry_after_s)
+        super().__init__(text, metadata={"dependency": dependency}, retry_after_s=retry_after_s, moved=moved)
 
 
 class Draining(TrademeshError):
@@ -250,7 +253,7 @@ class Draining(TrademeshError):
     code = grpc.StatusCode.UNAVAILABLE
 
     def __init__(self, service: str, retry_after_s: float = 1.0) -> None:
-        super().__init__(f"{service} is draining: try again soon", metadata={"service": service}, retry_after_s=retry_after_s)
+        super().__init__(f"{service} is draining: try again soon", metadata={"service": service}, retry_after_s=retry_after_s, moved=True)
 
 
 class RemoteError(TrademeshError):

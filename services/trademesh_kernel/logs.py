@@ -44,4 +44,6 @@ def _add_call(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mu
     if scope is not None:
         event.setdefault("request_id", scope.request_id)
         event.setdefault("method", scope.method)
+        if scope.run_id:
+            event.setdefault("run_id", scope.run_id)
     return event

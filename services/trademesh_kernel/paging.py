@@ -6,12 +6,19 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from trademesh_kernel.errors import PageTokenInvalid
 
+PAGE_BYTES = 1024 * 1024
+"""A page ends here, also where more was asked for: gRPC clients take in 4 MiB by default."""
+
 _FILTER_BYTES = 8
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 def page_token(request: Message, position: list[str | int]) -> str:
@@ -48,6 +55,16 @@ def read_page_place(request: Message, token: str) -> int | None:
         case [int() as place] if place >= 0 and not isinstance(place, bool):
             return place
     raise PageTokenInvalid(request.DESCRIPTOR.name.removesuffix("Request"))
+
+
+def fitting(messages: Sequence[AnyMessage], most_bytes: int = PAGE_BYTES) -> Sequence[AnyMessage]:
+    """The longest beginning of a page that a client with gRPC's default limits can receive; at least one message."""
+    size = 0
+    for place, message in enumerate(messages):
+        size += message.ByteSize()
+        if size > most_bytes and place:
+            return messages[:place]
+    return messages
 
 
 def _filter_hash(request: Message) -> bytes:

@@ -39,6 +39,9 @@ def _check(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryMultiCallable[health
 
 async def probe(target: str, service: str = "", *, connect_timeout_s: float = 1.0, rpc_timeout_s: float = 1.0) -> ProbeResult:
     """Connects and asks once. Never raises for what the other side does."""
+    if not target.strip():
+        # gRPC would wait for ever, deaf to any time-out.
+        return ProbeResult(ProbeExit.BAD_ARGUMENTS, "the target is empty: name one, for example 127.0.0.1:8000")
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         try:

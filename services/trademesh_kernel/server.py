@@ -3,7 +3,7 @@
     class Settings(ServerSettings): ...
     run_service("news_service", settings, [Registration(add_NewsServiceServicer_to_server, servicer, DESCRIPTOR)])
 
-Draining: NOT_SERVING, wait, streams end themselves with a cursor (they watch `Drain.event`), `stop(grace)`, then the closers.
+Draining: NOT_SERVING, streams end themselves with a cursor (`drain_hooks` tell them), wait, `stop(grace)`, then the closers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import signal
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from trademesh_kernel.health import Health, Readiness
 from trademesh_kernel.logs import configure_logs, get_logger
 from trademesh_kernel.reflection import enable_reflection
-from trademesh_kernel.settings import EXIT_CONFIG, ServerSettings, is_loopback
-from trademesh_kernel.stages import StagedServer, StageOptions
+from trademesh_kernel.settings import EXIT_CONFIG, EXIT_IO, ServerSettings, is_loopback
+from trademesh_kernel.stages import Load, StagedServer, StageOptions
 from trademesh_kernel.telemetry import CallMetrics
+
+UNBOUNDED_HEADROOM = 1_000
+"""Calls beyond the bound that still get an answer: health checks, reflection, the supervisor's, and refusals."""
 
 
 class BindError(Exception):
     """The address cannot be bound; the message is one line that names it."""
+
+
+class StartError(Exception):
+    """Files that a service needs cannot be read or written; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,15 @@ class Registration:
     add: Callable[[Any, Any], None]
     servicer: Any
     service_name: str
+    bounded: bool = True
+    """False: its calls do not count for the bound on concurrent calls, and are answered when that is reached."""
 
 
-def registration(add: Callable[[Any, Any], None], servicer: Any, file: FileDescriptor, service: str) -> Registration:
+def registration(
+    add: Callable[[Any, Any], None], servicer: Any, file: FileDescriptor, service: str, *, bounded: bool = True
+) -> Registration:
     """A registration whose name is looked up in the generated file, so that a misspelt one fails at start."""
-    return Registration(add, servicer, file.services_by_name[service].full_name)
+    return Registration(add, servicer, file.services_by_name[service].full_name, bounded)
 
 
 class MeshServer:
@@ -63,8 +75,8 @@ class MeshServer:
         self._listen = listen if listen is not None else settings.listen_address()
         self.readiness = readiness or Readiness()
         self.health = Health([registration.service_name for registration in registrations])
-        self.draining = asyncio.Event()
-        """Set when the server begins to drain: streams end themselves with a cursor."""
+        self.drain_hooks: list[Callable[[], None]] = []
+        """Called when the server begins to drain: streams then end themselves, with a cursor."""
         self.port = 0
         self._server: grpc.aio.Server | None = None
 
@@ -84,12 +96,13 @@ class MeshServer:
                 f"{self._listen} can be reached from other machines and there are no credentials: "
                 "bind 127.0.0.1, or set TRADEMESH_ALLOW_INSECURE=true if the network is trusted"
             )
-        metrics = CallMetrics() if self._settings.metrics_port else None
-        if metrics is not None:
-            metrics.serve(self._settings.metrics_port)
-        options = StageOptions(self._settings.default_deadline_s, self._settings.slow_call_s, metrics)
+        metrics = self._metrics()
+        load = Load(self._settings.max_concurrent_rpcs)
+        options = StageOptions(self._settings.default_deadline_s, self._settings.slow_call_s, metrics, load)
+        unbounded = StageOptions(self._settings.default_deadline_s, self._settings.slow_call_s, metrics)
         server = grpc.aio.server(
-            maximum_concurrent_rpcs=self._settings.max_concurrent_rpcs,
+            # The bound is a stage; this one refuses without details, health checks too, and is only the last resort.
+            maximum_concurrent_rpcs=self._settings.max_concurrent_rpcs + UNBOUNDED_HEADROOM,
             options=[
                 # Without this a second process binds the same port silently and takes half of the calls.
                 ("grpc.so_reuseport", 0),
@@ -98,9 +111,8 @@ class MeshServer:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        staged = StagedServer(server, options)
         for registered in self._registrations:
-            registered.add(registered.servicer, staged)
+            registered.add(registered.servicer, StagedServer(server, options if registered.bounded else unbounded))
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         names = [registered.service_name for registered in self._registrations]
         enable_reflection(server, [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name])
@@ -114,12 +126,24 @@ class MeshServer:
         self._server = server
         await self.health.set_ready(self.readiness.ready, self.readiness.reason)
 
+    def _metrics(self) -> CallMetrics | None:
+        port = self._settings.metrics_port()
+        if not port:
+            return None
+        metrics = CallMetrics()
+        try:
+            metrics.serve(port)
+        except OSError as error:
+            raise BindError(f"cannot bind 127.0.0.1:{port} for metrics: {error.strerror}") from None
+        return metrics
+
     async def stop(self, *, drain_delay_s: float | None = None, grace_s: float | None = None) -> None:
         """Drains and stops; a second call waits for the first."""
         if self._server is None:
             return
         await self.health.drain()
-        self.draining.set()
+        for end_streams in self.drain_hooks:
+            end_streams()
         await asyncio.sleep(self._settings.drain_delay_s if drain_delay_s is None else drain_delay_s)
         await self._server.stop(self._settings.drain_grace_s if grace_s is None else grace_s)
 
@@ -138,6 +162,7 @@ class Assembly:
     registrations: Sequence[Registration]
     readiness: Readiness | None = None
     started: Start | None = None
+    drain_hooks: Sequence[Callable[[], None]] = ()
     closers: Sequence[Close] = ()
 
 
@@ -150,6 +175,9 @@ def run_service(name: str, settings: ServerSettings, assemble: Callable[[], Awai
     except BindError as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_CONFIG) from None
+    except StartError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_IO) from None
 
 
 async def _serve(settings: ServerSettings, assemble: Callable[[], Awaitable[Assembly]]) -> None:
@@ -157,8 +185,12 @@ async def _serve(settings: ServerSettings, assemble: Callable[[], Awaitable[Asse
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    assembly = await assemble()
+    try:
+        assembly = await assemble()
+    except (OSError, sqlite3.Error) as error:
+        raise StartError(f"cannot start: {error}") from error
     server = MeshServer(settings, assembly.registrations, readiness=assembly.readiness)
+    server.drain_hooks += assembly.drain_hooks
     try:
         await server.start()
         get_logger("server").info("listening", target=server.target)

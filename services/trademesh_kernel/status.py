@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from trademesh.common.v1.error_reason_pb2 import ErrorReason
 from trademesh_kernel.errors import FieldViolation, RemoteError, TrademeshError
 
 DOMAIN = "trademesh"
@@ -25,9 +26,13 @@ the call with another status and no details at all."""
 
 def status_of(error: TrademeshError) -> status_pb2.Status:
     """The status that a client gets for an error."""
-    code, reason = (error.remote_code, error.remote_reason) if isinstance(error, RemoteError) else (error.code, error.reason)
+    code, reason, told = error.code, error.reason, error.metadata
+    if isinstance(error, RemoteError):
+        code, reason = error.remote_code, error.remote_reason
+        if f"ERROR_REASON_{reason}" not in ErrorReason.keys():  # noqa: SIM118  # a protobuf wrapper, no dict
+            reason, told = "DEPENDENCY_FAILED", {"code": code.name}
     status = status_pb2.Status(code=code.value[0], message=_clipped(error.message, MESSAGE_BYTES))
-    metadata = {key: _clipped(value, VALUE_BYTES) for key, value in error.metadata.items()}
+    metadata = {key: _clipped(value, VALUE_BYTES) for key, value in told.items()}
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
     if error.violations:
         status.details.add().Pack(_bad_request(error.violations))

@@ -11,12 +11,13 @@ class CallMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._calls = Counter("trademesh_calls", "Calls that have ended.", ["method", "code"], registry=self.registry)
-        self._seconds = Histogram("trademesh_call_seconds", "Duration of calls.", ["method"], registry=self.registry)
+        self._seconds = Histogram("trademesh_call_seconds", "Duration of unary calls.", ["method"], registry=self.registry)
 
-    def observe(self, method: str, code: str, seconds: float) -> None:
-        """Takes in one call that has ended."""
+    def observe(self, method: str, code: str, seconds: float | None) -> None:
+        """Takes in one call that has ended; `seconds` is None for streams, which are meant to last."""
         self._calls.labels(method, code).inc()
-        self._seconds.labels(method).observe(seconds)
+        if seconds is not None:
+            self._seconds.labels(method).observe(seconds)
 
     def serve(self, port: int) -> None:
         """Serves the counters over HTTP on 127.0.0.1, from a thread that ends with the process."""

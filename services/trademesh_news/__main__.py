@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
+
+from pydantic import Field
 
 from trademesh.news.v1 import explain_service_pb2, explain_service_pb2_grpc, news_service_pb2, news_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
@@ -17,11 +20,11 @@ from trademesh_news.store import NewsStore
 class NewsSettings(ListenValidator, ServerSettings):
     """Settings of news_service."""
 
-    news_listen: str = "127.0.0.1:8002"
+    service: ClassVar[str] = "news"
 
-    def listen_address(self) -> str:
-        """TRADEMESH_NEWS_LISTEN."""
-        return self.news_listen
+    news_listen: str = "127.0.0.1:8002"
+    news_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the Prometheus counters on 127.0.0.1; 0 = off."""
 
 
 async def assemble(settings: NewsSettings) -> Assembly:

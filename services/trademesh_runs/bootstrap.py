@@ -16,8 +16,8 @@ from google.protobuf.message import Message
 
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.errors import FieldViolation
+from trademesh_kernel.front_matter import NoFrontMatterError, join_front_matter, split_front_matter
 
-_FENCE = "---\n"
 _BODY_FIELD = "prompt"
 _NUMBERS = {
     FieldDescriptor.TYPE_INT64,
@@ -42,7 +42,7 @@ def write_bootstrap(config: RunConfig) -> str:
     front = _plain(config)
     front.pop(_BODY_FIELD, None)
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    return f"{_FENCE}{text}{_FENCE}{config.prompt}"
+    return join_front_matter(text, config.prompt)
 
 
 def read_bootstrap(text: str) -> RunConfig:
@@ -51,11 +51,12 @@ def read_bootstrap(text: str) -> RunConfig:
     Raises:
         BootstrapError: it is not YAML between fences (with line and column), or has unknown keys or values of a wrong kind.
     """
-    parts = text.split(_FENCE, 2)
-    if len(parts) != 3 or parts[0]:
-        raise BootstrapError([FieldViolation("line 1", "front matter between two lines of --- is expected")])
     try:
-        front = yaml.safe_load(parts[1])
+        yaml_text, body = split_front_matter(text)
+    except NoFrontMatterError as error:
+        raise BootstrapError([FieldViolation("line 1", str(error))]) from None
+    try:
+        front = yaml.safe_load(yaml_text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 2}, column {mark.column + 1}" if mark is not None else "front matter"
@@ -65,7 +66,7 @@ def read_bootstrap(text: str) -> RunConfig:
     _fill(config, front if front is not None else {}, "", faults)
     if faults:
         raise BootstrapError(faults)
-    config.prompt = parts[2]
+    config.prompt = body
     return config
 
 

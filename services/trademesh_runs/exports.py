@@ -99,11 +99,12 @@ def _holdings(state: ServerState) -> list[dict[str, Any]]:
 
 def _trades(state: ServerState) -> list[dict[str, Any]]:
     rows = list[dict[str, Any]]()
-    for place, fill in enumerate(state.recent_fills):
+    for fill in state.recent_fills:
         session = fill.order_id.partition("/")[0]
         rows.append(
             {
-                "id": f"t_{session.replace('-', '')}_{fill.ticker}_{place}",
+                # An order is of one session and ticker, and is filled once: the first of its day is the only one.
+                "id": f"t_{session.replace('-', '')}_{fill.ticker}_0",
                 "timestamp": _milliseconds(session),
                 "trading_date": session,
                 "side": words.Side.Name(fill.side).removeprefix("SIDE_"),

@@ -19,11 +19,12 @@ from trademesh.gateway.v1 import feed_service_pb2_grpc
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import EpochChanged, FieldViolation, InvalidRequest, NotFound, SequenceAhead
-from trademesh_kernel.paging import page_token, read_page_place
+from trademesh_kernel.paging import PAGE_BYTES, page_token, read_page_place
 from trademesh_runs.fold import fold_journal
 from trademesh_runs.journal import KIND_NUMBERS, Head, JournalReader, StoredEvent
 
 BATCH_EVENTS = 256
+BATCH_BYTES = 256 * 1024
 RING_EVENTS = 8192
 RING_BYTES = 8 * 1024 * 1024
 CHECKPOINT_S = 5.0
@@ -172,11 +173,11 @@ class FeedServicer(feed_service_pb2_grpc.FeedServiceServicer):
             if cursor > source.head.sequence:
                 raise SequenceAhead(cursor, source.head.sequence)
         while True:
-            if source.draining and not source.finished:
+            if source.draining and not (source.finished and cursor >= source.head.sequence):
                 # Before the backlog: who is far behind would be cut off without a cursor.
                 yield _end(feed.STREAM_END_REASON_DRAINING, cursor)
                 return
-            part = await source.read(cursor, BATCH_EVENTS)
+            part = _within(await source.read(cursor, BATCH_EVENTS), BATCH_BYTES)
             if part:
                 yield _batch(source.head.epoch, part, wanted)
                 cursor = part[-1].sequence
@@ -198,15 +199,17 @@ class FeedServicer(feed_service_pb2_grpc.FeedServiceServicer):
         if request.newest_first and cursor == 0:
             cursor = source.head.sequence + 1
         found = list[StoredEvent]()
-        more = True
-        while more and len(found) < size:
+        more, size_bytes = True, 0
+        while more and len(found) < size and size_bytes < PAGE_BYTES:
             part = await (source.read_before(cursor, BATCH_EVENTS) if request.newest_first else source.read(cursor, BATCH_EVENTS))
             more = bool(part)
             for event in part:
                 cursor = event.sequence
                 if wanted.passes(event):
                     found.append(event)
-                    if len(found) == size:
+                    size_bytes += len(event.data)
+                    if len(found) == size or size_bytes >= PAGE_BYTES:
+                        more = True
                         break
         at_end = cursor <= 1 if request.newest_first else cursor >= source.head.sequence
         return feed.ListEventsResponse(
@@ -236,6 +239,16 @@ class _Filter:
     def passes(self, event: StoredEvent) -> bool:
         """True if an event meets every condition."""
         return (not self._kinds or event.kind in self._kinds) and (not self._agents or event.agent_id in self._agents)
+
+
+def _within(part: Sequence[StoredEvent], most_bytes: int) -> Sequence[StoredEvent]:
+    """The longest beginning of that size; at least one event."""
+    size = 0
+    for place, event in enumerate(part):
+        size += len(event.data)
+        if size > most_bytes and place:
+            return part[:place]
+    return part
 
 
 def _batch(epoch: int, part: Sequence[StoredEvent], wanted: _Filter) -> feed.SubscribeResponse:

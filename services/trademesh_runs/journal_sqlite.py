@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from trademesh_runs.journal import KIND_NUMBERS, Draft, Encoder, Head, JournalDamagedError, StoredEvent, all_events, chain
@@ -89,6 +91,12 @@ class SqliteReader:
         Raises:
             JournalDamagedError: it is not.
         """
+        try:
+            return self._check()
+        except (struct.error, TypeError, AttributeError, ValueError) as error:
+            raise JournalDamagedError(f"a row of the journal is not of its kind: {error}", 0) from error
+
+    def _check(self) -> Head:
         expected, previous = 1, b""
         batch = list[StoredEvent]()
         batches = dict(self._connection.execute("SELECT last_sequence, hash FROM batches"))
@@ -106,6 +114,15 @@ class SqliteReader:
         if batch or batches:
             raise JournalDamagedError(f"the journal breaks off after event {expected - 1}", expected)
         return self.head()
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """While this lasts the journal is read as it was when it began, whatever its writer adds."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Closes the file."""
@@ -187,6 +204,13 @@ class SqliteWriter:
         if self._failure is not None:
             raise self._failure
 
+    async def broken(self) -> None:
+        """Waits until a group cannot be written, and raises why; returns when the journal is closed."""
+        async with self._committed:
+            await self._committed.wait_for(lambda: self._failure is not None or self._task.done())
+        if self._failure is not None:
+            raise self._failure
+
     async def _write_groups(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -204,10 +228,10 @@ class SqliteWriter:
             if group:
                 try:
                     self._hash = await loop.run_in_executor(self._thread, self._commit, group)
+                    self._published(group)
                 except BaseException as error:
                     await self._fail(error)
                     return
-                self._published(group)
                 async with self._committed:
                     self.committed = group[-1].sequence
                     self._committed.notify_all()
@@ -231,7 +255,9 @@ class SqliteWriter:
             self._connection.execute("INSERT INTO batches VALUES (?, ?)", (group[-1].sequence, after))
             self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            # SQLite has rolled back by itself after some faults of the disk.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise
         return after
 
@@ -244,8 +270,8 @@ class SqliteWriter:
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError:
-            # A reader still has the file open: the WAL stays, and readers go on to need it.
+        except sqlite3.Error:
+            # A reader still has the file open, or the disk is full: the WAL stays, and readers go on to need it.
             pass
         finally:
             self._connection.close()

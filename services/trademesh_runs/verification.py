@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
+from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
 from trademesh.runtime.v1.runtime_pb2 import RunSummary
 from trademesh_runs.exports import export_files
 from trademesh_runs.fold import LedgerMismatchError, fold_journal
@@ -13,6 +15,8 @@ from trademesh_runs.journal import JournalDamagedError
 from trademesh_runs.journal_sqlite import NewerJournalError, SqliteReader
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.summary import summary_of
+
+STATE_FILE = "state/server_state.json"
 
 
 class VerificationError(Exception):
@@ -26,12 +30,15 @@ class Verified:
     summary: RunSummary
     files: list[str]
     """Derived files that were made again and are equal."""
+    behind: list[str]
+    """Derived files that were not judged: they are of an earlier moment of a run that has not finished."""
 
 
 def verify_run(layout: RunLayout) -> Verified:
     """Replays the journal and makes every derived file again.
 
-    Derived files lag behind a live run and are compared only if their state is of the journal's head.
+    `state/server_state.json` says of which event it is, and is compared with the state at that one. The dashboard files do not: they are
+    judged once the run has finished. A run may be live.
 
     Raises:
         VerificationError: the journal is damaged, an event differs from the ledger, or a file from its source.
@@ -42,20 +49,45 @@ def verify_run(layout: RunLayout) -> Verified:
     except NewerJournalError as error:
         raise VerificationError(str(error)) from error
     try:
-        head = reader.check()
-        fold = fold_journal(layout.run_id, reader)
-        summary = summary_of(layout.run_id, reader)
+        with reader.standing_still():
+            head = reader.check()
+            fold = fold_journal(layout.run_id, reader)
+            summary = summary_of(layout.run_id, reader)
+            told = _sequence_told(layout)
+            if told > head.sequence:
+                raise VerificationError(f"{STATE_FILE} is of event {told}, and the journal ends with {head.sequence}")
+            state = (fold if told == head.sequence else fold_journal(layout.run_id, reader, told)).state()
     except (JournalDamagedError, LedgerMismatchError, DecodeError) as error:
         raise VerificationError(str(error)) from error
     finally:
         reader.close()
-    state = fold.state()
-    equal = list[str]()
+    finished = fold.pipeline_state == PIPELINE_STATE_FINISHED and told == head.sequence
+    equal, behind = list[str](), list[str]()
     for name, content in export_files(layout, state).items():
         path = layout.root / name
         if not path.is_file():
             continue
-        if path.read_bytes() != content:
-            raise VerificationError(f"{name} is not what the journal gives at event {head.sequence}")
-        equal.append(name)
-    return Verified(summary, equal)
+        if name != STATE_FILE and not finished:
+            behind.append(name)
+        elif path.read_bytes() == content:
+            equal.append(name)
+        elif name != STATE_FILE or _sequence_told(layout) == told:
+            raise VerificationError(f"{name} is not what the journal gives at event {told}")
+        else:
+            # A live run has replaced it since.
+            behind.append(name)
+    return Verified(summary, equal, behind)
+
+
+def _sequence_told(layout: RunLayout) -> int:
+    """The event that `state/server_state.json` is of; 0 if it is not there.
+
+    Raises:
+        VerificationError: it cannot be read.
+    """
+    try:
+        return int(json.loads(layout.server_state.read_text(encoding="utf-8")).get("as_of_sequence", 0))
+    except FileNotFoundError:
+        return 0
+    except (ValueError, TypeError, AttributeError) as error:
+        raise VerificationError(f"{STATE_FILE} cannot be read: {error}") from error

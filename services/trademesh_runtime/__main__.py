@@ -9,7 +9,7 @@ import sys
 from trademesh.runtime.v1 import runtime_service_pb2, runtime_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.server import Assembly, MeshServer, registration, run_service
-from trademesh_kernel.settings import load_settings
+from trademesh_kernel.settings import EXIT_CONFIG, is_loopback, load_settings
 from trademesh_runtime.registry import Registry
 from trademesh_runtime.runs import Runs
 from trademesh_runtime.runtime_service import RuntimeServicer
@@ -38,28 +38,24 @@ async def assemble(settings: RuntimeSettings) -> Assembly:
     trading = ServiceClient(settings.trading_target, "trading_service")
     agent = ServiceClient(settings.agent_target, "agent_service")
     runs = Runs(settings, registry, settings.timers())
-    server_in_hand = list[MeshServer]()
 
-    async def started(server: MeshServer) -> None:
-        server_in_hand.append(server)
+    async def started(_server: MeshServer) -> None:
         runs.recover()
 
     async def close_registry() -> None:
         registry.close()
 
-    def draining() -> bool:
-        return bool(server_in_hand) and server_in_hand[0].draining.is_set()
-
     return Assembly(
         [
             registration(
                 runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server,
-                RuntimeServicer(runs, registry, trading, agent, draining),
+                RuntimeServicer(runs, registry, trading, agent),
                 runtime_service_pb2.DESCRIPTOR,
                 "RuntimeService",
             )
         ],
         started=started,
+        drain_hooks=[runs.drain],
         closers=[runs.close, trading.close, agent.close, close_registry],
     )
 
@@ -67,6 +63,13 @@ async def assemble(settings: RuntimeSettings) -> Assembly:
 def main() -> None:
     """Entry point."""
     settings = load_settings(RuntimeSettings)
+    if not is_loopback(settings.gateway_bind) and not settings.allow_insecure:
+        print(
+            f"TRADEMESH_GATEWAY_BIND: gateways at {settings.gateway_bind} could be reached from other machines and have no credentials: "
+            "bind 127.0.0.1, or set TRADEMESH_ALLOW_INSECURE=true if the network is trusted",
+            file=sys.stderr,
+        )
+        raise SystemExit(EXIT_CONFIG)
     take_lock(settings)
     run_service("runtime_service", settings, lambda: assemble(settings))
 

@@ -9,16 +9,20 @@ from pathlib import Path
 
 _BLOCK_BYTES = 65536
 _LONGEST_TAIL_BYTES = 4 * 1024 * 1024
+_LONGEST_LINE_BYTES = 16 * 1024
+"""What a line has beyond it is left out, and a line that does not end is told in parts."""
+_LINES_AT_ONCE = 100
 POLL_S = 0.2
 
 
 def last_lines(path: Path, count: int) -> list[str]:
     """The last lines of a file, without their ends; none if it is not there."""
-    return _tail(path, count)[0]
+    lines, rest, _place = _tail(path, count)
+    return [*lines, *_decoded([rest] if rest else [])][-count:] if count else []
 
 
-def _tail(path: Path, count: int) -> tuple[list[str], int]:
-    """The last lines and the place behind them."""
+def _tail(path: Path, count: int) -> tuple[list[str], bytes, int]:
+    """The last whole lines, what follows them, and the place behind that."""
     try:
         with path.open("rb") as stream:
             end = stream.seek(0, os.SEEK_END)
@@ -28,26 +32,35 @@ def _tail(path: Path, count: int) -> tuple[list[str], int]:
                 stream.seek(start)
                 content = stream.read(end - start)
     except OSError:
-        return [], 0
-    lines = content.decode(errors="replace").splitlines()
-    return (lines[-count:] if count else []), end
+        return [], b"", 0
+    *whole, rest = content.split(b"\n")
+    return (_decoded(whole[-count:]) if count else []), rest[-_LONGEST_LINE_BYTES:], end
+
+
+def _decoded(lines: list[bytes]) -> list[str]:
+    return [line[:_LONGEST_LINE_BYTES].decode(errors="replace") for line in lines]
 
 
 async def follow_lines(path: Path, count: int, follow: bool, lives: Callable[[], bool]) -> AsyncIterator[list[str]]:
     """The last lines, then what is added while the writer lives. A file that was cut short is read from its beginning."""
-    lines, place = await asyncio.to_thread(_tail, path, count)
-    if lines:
-        yield lines
-    rest = b""
+    lines, rest, place = await asyncio.to_thread(_tail, path, count)
+    for start in range(0, len(lines), _LINES_AT_ONCE):
+        yield lines[start : start + _LINES_AT_ONCE]
+    if not follow and rest:
+        yield _decoded([rest])
     while follow:
         # Asked before the reading: what was written before the end is read after it.
         alive = lives()
         added, place = await asyncio.to_thread(_read_on, path, place)
         if added:
             *whole, rest = (rest + added).split(b"\n")
+            if len(rest) > _LONGEST_LINE_BYTES:
+                whole, rest = [*whole, rest], b""
             if whole:
-                yield [line.decode(errors="replace") for line in whole]
+                yield _decoded(whole)
         elif not alive:
+            if rest:
+                yield _decoded([rest])
             return
         else:
             await asyncio.sleep(POLL_S)

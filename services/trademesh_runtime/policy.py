@@ -1,6 +1,6 @@
 """When a gateway is started, ended, started again or given up. Pure: no I/O, no clock, no chance; all three come with the events.
 
-PENDING ── launched ──▶ STARTING ── serving ──▶ RUNNING ◀──▶ DEGRADED
+PENDING ── launched ──▶ STARTING ── serving ──▶ RUNNING ◀──▶ DEGRADED (alive, waits for another service)
    ▲                       │                       │
    │                       ▼                       ▼ three checks failed
 BACKOFF ◀──────────── exit, deadline ◀──────────  HUNG
@@ -174,6 +174,8 @@ class Supervision:
     reason: str = ""
     timer_at: float | None = None
     failed_probes: int = 0
+    alive: bool = False
+    """Whether the last probe of a start or an adoption found it alive, if not ready yet."""
     wanted: State | None = None
     """STOPPED or PENDING while the process is being ended on purpose."""
     starts: tuple[float, ...] = field(default=())
@@ -204,12 +206,12 @@ def step(now: float, supervision: Supervision, event: Event, timers: Timers) -> 
         case Launched() if state is State.PENDING:
             starts = (*(at for at in supervision.starts if now - at < timers.crash_window_s), now)
             deadline = now + timers.start_deadline_s
-            return replace(supervision, state=State.STARTING, timer_at=deadline, starts=starts, failed_probes=0, reason=""), []
+            return replace(supervision, state=State.STARTING, timer_at=deadline, starts=starts, failed_probes=0, alive=False, reason=""), []
         case LaunchFailed(reason=reason) if state is State.PENDING:
             return replace(supervision, state=State.FAILED, reason=reason, timer_at=None), []
         case Found() if state is State.PENDING:
             deadline = now + timers.start_deadline_s
-            return replace(supervision, state=State.ADOPTING, timer_at=deadline, reason="found alive"), []
+            return replace(supervision, state=State.ADOPTING, timer_at=deadline, alive=False, reason="found alive"), []
         case Probed():
             return _probed(now, supervision, event, timers)
         case SessionSettled():
@@ -236,7 +238,9 @@ def _probed(now: float, supervision: Supervision, event: Probed, timers: Timers)
     state = supervision.state
     if state in (State.STARTING, State.ADOPTING):
         # Not ready yet is no failure here: the start deadline is the judge.
-        return (replace(supervision, state=State.RUNNING, timer_at=None, failed_probes=0, reason="") if event.ready else supervision), []
+        if event.ready:
+            return replace(supervision, state=State.RUNNING, timer_at=None, failed_probes=0, reason=""), []
+        return replace(supervision, alive=event.alive, reason=event.detail if event.alive else supervision.reason), []
     if state not in (State.RUNNING, State.DEGRADED):
         return supervision, []
     if not event.alive:
@@ -275,6 +279,9 @@ def _timer(now: float, supervision: Supervision, timers: Timers) -> tuple[Superv
     match supervision.state:
         case State.BACKOFF:
             return replace(supervision, state=State.PENDING, timer_at=None), [Launch()]
+        case State.STARTING | State.ADOPTING if supervision.alive:
+            # It lives and waits for something, as a rule another service: to start it again would not help.
+            return replace(supervision, state=State.DEGRADED, timer_at=None, failed_probes=0), []
         case State.STARTING | State.ADOPTING:
             reason = f"start_deadline: not serving after {timers.start_deadline_s:g} s"
             return replace(supervision, state=State.HUNG, reason=reason, timer_at=now + timers.abort_s), [Send(Signal.ABORT)]

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +52,21 @@ class ProcessHandle:
         self._pidfd = pidfd
         self._child = child
         self._ended = asyncio.Event()
+        self._when_ended = list[Callable[[], object]]()
         asyncio.get_running_loop().add_reader(pidfd, self._on_end)
 
     def _on_end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         self._ended.set()
+        for call in self._when_ended:
+            call()
+
+    def when_ended(self, call: Callable[[], object]) -> None:
+        """Calls something when the process has ended, at once if it has."""
+        if self.ended:
+            call()
+        else:
+            self._when_ended.append(call)
 
     async def wait(self) -> tuple[int | None, int | None]:
         """Exit code and signal, once the process has ended; both None if it was adopted, since its parent is not us."""
@@ -101,6 +112,13 @@ class LaunchedGateway:
     def __init__(self, handle: ProcessHandle, connection: socket.socket) -> None:
         self.handle = handle
         self._connection = connection
+
+    async def end(self) -> None:
+        """Kills it, and returns when it is gone: somebody stopped the run while it was being started."""
+        self._connection.close()
+        self.handle.send(signal.SIGKILL, group=True)
+        await self.handle.wait()
+        self.handle.close()
 
     async def bound(self) -> Bound | None:
         """Where it serves, as soon as it says so; None if it ends first."""

@@ -28,6 +28,13 @@ INSERT INTO revisions SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM revisions);
 """
 
 
+_SAVE = (
+    "INSERT INTO runs (run_id, position, run) VALUES (?, (SELECT coalesce(max(position), 0) + 1 FROM runs), ?)"
+    " ON CONFLICT (run_id) DO UPDATE SET run = excluded.run"
+)
+REVISIONS_AT_ONCE = 10_000
+
+
 class Registry:
     """The rows, behind one lock."""
 
@@ -42,20 +49,31 @@ class Registry:
             raise SystemExit(f"{path} has version {version}; this trademesh knows {SCHEMA_VERSION}: install a newer one")
         self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
-    def next_revision(self) -> int:
-        """A number higher than any before."""
+    def reserve_revisions(self, count: int) -> int:
+        """The first of so many numbers that are higher than any given out before."""
         with self._lock:
-            row = self._connection.execute("UPDATE revisions SET revision = revision + 1 RETURNING revision").fetchone()
-            return int(row[0])
+            row = self._connection.execute("UPDATE revisions SET revision = revision + ? RETURNING revision", (count,)).fetchone()
+            return int(row[0]) - count + 1
 
     def save(self, run: Run) -> None:
         """Adds or replaces a run."""
         with self._lock:
-            self._connection.execute(
-                "INSERT INTO runs (run_id, position, run) VALUES (?, (SELECT coalesce(max(position), 0) + 1 FROM runs), ?)"
-                " ON CONFLICT (run_id) DO UPDATE SET run = excluded.run",
-                (run.run_id, run.SerializeToString()),
-            )
+            self._connection.execute(_SAVE, (run.run_id, run.SerializeToString()))
+
+    def accept(self, run: Run, request_id: str, request: Message, answer: Message) -> None:
+        """Adds a run, and with it, wholly or not at all, the answer that a repeated request gets."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.execute(_SAVE, (run.run_id, run.SerializeToString()))
+                if request_id:
+                    row = (request_id, _digest(request), answer.SerializeToString(), time.time() + KEPT_REQUESTS_S)
+                    self._connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?)", row)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     def get(self, run_id: str) -> Run | None:
         """A run, or None."""
@@ -75,6 +93,13 @@ class Registry:
             self._connection.execute(
                 "INSERT OR REPLACE INTO attempts (run_id, generation, started_at) VALUES (?, ?, ?)", (run_id, generation, time.time())
             )
+
+    def began_within(self, run_id: str, generation: int, seconds: float) -> bool:
+        """True if a generation was started so short a time ago."""
+        query = "SELECT started_at FROM attempts WHERE run_id = ? AND generation = ?"
+        with self._lock:
+            row = self._connection.execute(query, (run_id, generation)).fetchone()
+        return row is not None and abs(time.time() - row[0]) < seconds
 
     def attempt_ends(self, run_id: str, generation: int, cause: str) -> None:
         """Says how a generation ended."""
@@ -96,17 +121,27 @@ class Registry:
             raise RequestIdReused(request_id)
         return bytes(row[1])
 
-    def remember(self, request_id: str, request: Message, answer: Message) -> None:
-        """Keeps an answer for a day."""
-        if request_id:
-            row = (request_id, _digest(request), answer.SerializeToString(), time.time() + KEPT_REQUESTS_S)
-            with self._lock:
-                self._connection.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?)", row)
-
     def close(self) -> None:
         """Closes the database."""
         with self._lock:
             self._connection.close()
+
+
+class Revisions:
+    """Numbers of changes, each higher than any before, also across restarts; the disk is asked once in ten thousand."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._next = self._last = 0
+
+    def next(self) -> int:
+        """The next number."""
+        if self._next >= self._last:
+            self._next = self._registry.reserve_revisions(REVISIONS_AT_ONCE)
+            self._last = self._next + REVISIONS_AT_ONCE
+        number = self._next
+        self._next += 1
+        return number
 
 
 def _digest(request: Message) -> bytes:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator
 
 from trademesh.runtime.v1 import runtime_pb2 as wire
+from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.atomic_files import replace_file
 from trademesh_kernel.errors import AlreadyExists, LimitReached, NotFound, StateConflict
@@ -19,7 +20,7 @@ from trademesh_runs.run_config import config_sha256
 from trademesh_runs.summary import summary_of
 from trademesh_runtime import policy
 from trademesh_runtime.policy import State
-from trademesh_runtime.registry import Registry
+from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.settings import RuntimeSettings
 from trademesh_runtime.supervisor import Supervisor, Targets
 from trademesh_runtime.workspace import AgentFiles
@@ -45,7 +46,11 @@ class Runs:
             advertise=settings.gateway_advertise,
         )
         self._supervisors: dict[str, Supervisor] = {}
+        self._accepting = set[str]()
+        """Names of runs whose folders are being written."""
+        self._revisions = Revisions(registry)
         self._watchers: set[Watcher] = set()
+        self.draining = False
         self._summaries: dict[tuple[str, int], wire.RunSummary] = {}
 
     def recover(self) -> None:
@@ -53,35 +58,42 @@ class Runs:
         for _position, run in reversed(self._registry.newest_first()):
             self._supervise(run).adopt_or_restart()
 
-    async def start(self, config: RunConfig, agents: list[AgentFiles]) -> wire.Run:
-        """Accepts a normalised and checked configuration.
+    async def start(self, config: RunConfig, agents: list[AgentFiles], request: messages.StartRunRequest) -> messages.StartRunResponse:
+        """Accepts a normalised and checked configuration, and keeps the answer for a repeated `request`.
 
         Raises:
-            AlreadyExists: there is a run of that name.
+            AlreadyExists: there is a run of that name, or the journal of one.
             LimitReached: as many gateways live as may.
         """
         run_id = config.run_id or f"run-{secrets.token_hex(4)}"
         known = self._supervisors.get(run_id)
         if known is not None:
             raise AlreadyExists("run", run_id, known.state.name)
-        live = sum(supervisor.state not in policy.TERMINAL for supervisor in self._supervisors.values())
+        if run_id in self._accepting:
+            raise AlreadyExists("run", run_id, State.PENDING.name)
+        if RunLayout(self._settings.runs_dir, run_id).journal.exists():
+            # Somebody's history, which this registry does not know: its configuration is not to be overwritten.
+            raise AlreadyExists("journal of run", run_id)
+        live = len(self._accepting) + sum(supervisor.state not in policy.TERMINAL for supervisor in self._supervisors.values())
         if live >= self._settings.live_gateway_limit():
             raise LimitReached(f"{live} runs are live already", limit="live_gateways", value=live, retry_after_s=5.0)
         config.run_id = run_id
         run = wire.Run(run_id=run_id, state=wire.RUN_STATE_PENDING, config=config, feed_target=self._targets.trading)
         run.created_at.GetCurrentTime()
         run.updated_at.CopyFrom(run.created_at)
-        supervisor = self._supervise(run)
+        self._accepting.add(run_id)
         try:
-            await asyncio.to_thread(self._write_folder, supervisor.layout, config, agents)
-        except BaseException:
-            del self._supervisors[run_id]
-            raise
-        run.revision = self._registry.next_revision()
-        self._registry.save(run)
-        self._tell(run)
+            await asyncio.to_thread(self._write_folder, RunLayout(self._settings.runs_dir, run_id), config, agents)
+            run.revision = self._revisions.next()
+            answer = messages.StartRunResponse(run=run)
+            self._registry.accept(run, request.request_id, request, answer)
+        finally:
+            self._accepting.discard(run_id)
+        # From here on there is a run, which can be stopped: not before, or a stop would be overtaken by the start.
+        supervisor = self._supervise(run)
+        supervisor.publish(durable=False)
         supervisor.feed(policy.Start())
-        return run
+        return answer
 
     def _write_folder(self, layout: RunLayout, config: RunConfig, agents: list[AgentFiles]) -> None:
         layout.make_folders()
@@ -104,7 +116,7 @@ class Runs:
 
     def _supervise(self, run: wire.Run) -> Supervisor:
         layout = RunLayout(self._settings.runs_dir, run.run_id)
-        supervisor = Supervisor(run, layout, self._registry, self._targets, self._timers, self._slots, self._tell)
+        supervisor = Supervisor(run, layout, self._registry, self._targets, self._timers, self._slots, self._revisions, self._tell)
         self._supervisors[run.run_id] = supervisor
         return supervisor
 
@@ -158,8 +170,14 @@ class Runs:
             self._summaries[key] = await asyncio.to_thread(read_summary, supervisor.layout)
         return self._summaries[key]
 
+    def drain(self) -> None:
+        """Ends every watch."""
+        self.draining = True
+        for watcher in self._watchers:
+            watcher.wake()
+
     async def watch(self, run_id: str) -> AsyncIterator[wire.Run | int]:
-        """Every run as it is, then each change; a revision where nothing happened for a while."""
+        """Every run as it is, then each change; a revision where nothing happened for a while, and as the last word when we drain."""
         watcher = Watcher(run_id)
         self._watchers.add(watcher)
         try:
@@ -169,7 +187,7 @@ class Runs:
                     revision = max(revision, supervisor.run.revision)
                     yield copy_of(supervisor.run)
             yield revision
-            while True:
+            while not self.draining:
                 changed = await watcher.take(CHECKPOINT_S)
                 for run in changed:
                     revision = max(revision, run.revision)
@@ -207,6 +225,10 @@ class Watcher:
         if not self._run_id or run.run_id == self._run_id:
             self._changed[run.run_id] = copy_of(run)
             self._wake.set()
+
+    def wake(self) -> None:
+        """Ends the wait of `take`."""
+        self._wake.set()
 
     async def take(self, within_s: float) -> list[wire.Run]:
         """What has changed, oldest change first; empty if nothing did in time."""

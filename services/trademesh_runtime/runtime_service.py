@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from google.protobuf.duration_pb2 import Duration
 
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1 import runtime_service_pb2_grpc
@@ -33,25 +37,39 @@ RAW_PRICES = (
 class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
     """Runs by RPC."""
 
-    def __init__(self, runs: Runs, registry: Registry, trading: ServiceClient, agent: ServiceClient, draining: Callable[[], bool]) -> None:
+    def __init__(self, runs: Runs, registry: Registry, trading: ServiceClient, agent: ServiceClient) -> None:
         self._runs = runs
         self._registry = registry
         self._trading = trading
         self._market_data = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
         self._agent = agent
-        self._draining = draining
+        self._in_hand: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def StartRun(self, request: messages.StartRunRequest, context: Context) -> messages.StartRunResponse:
-        known = self._registry.recall(request.request_id, request)
-        if known is not None:
-            return messages.StartRunResponse.FromString(known)
-        config, faults, desk = await self._examined(request.config)
-        if faults:
-            raise RunConfigInvalid(faults)
-        run = await self._runs.start(config, desk)
-        response = messages.StartRunResponse(run=copy_of(run))
-        self._registry.remember(request.request_id, request, response)
-        return response
+        async with self._one_by_one(request.request_id):
+            known = self._registry.recall(request.request_id, request)
+            if known is not None:
+                return messages.StartRunResponse.FromString(known)
+            config, faults, desk = await self._examined(request.config)
+            if faults:
+                raise RunConfigInvalid(faults)
+            return await self._runs.start(config, desk, request)
+
+    @asynccontextmanager
+    async def _one_by_one(self, request_id: str) -> AsyncIterator[None]:
+        """Of calls with one request id the second waits for the first one's answer."""
+        if not request_id:
+            yield
+            return
+        lock, waiting = self._in_hand.get(request_id, (asyncio.Lock(), 0))
+        self._in_hand[request_id] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._in_hand.pop(request_id)
+            if waiting > 1:
+                self._in_hand[request_id] = (lock, waiting - 1)
 
     async def StopRun(self, request: messages.StopRunRequest, context: Context) -> messages.StopRunResponse:
         return messages.StopRunResponse(run=copy_of(await self._runs.stop(request.run_id, request.reason)))
@@ -72,13 +90,15 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
     async def WatchRuns(self, request: messages.WatchRunsRequest, context: Context) -> AsyncIterator[messages.WatchRunsResponse]:
         if request.run_id:
             self._runs.get(request.run_id)
+        revision = 0
         async for news in self._runs.watch(request.run_id):
             if isinstance(news, int):
+                revision = news
                 yield messages.WatchRunsResponse(checkpoint=messages.WatchCheckpoint(revision=news))
             else:
+                revision = max(revision, news.revision)
                 yield messages.WatchRunsResponse(run=news)
-            if self._draining():
-                return
+        yield messages.WatchRunsResponse(end=messages.WatchEnd(revision=revision, retry_after=Duration(seconds=1)))
 
     async def ValidateRunConfig(self, request: messages.ValidateRunConfigRequest, context: Context) -> messages.ValidateRunConfigResponse:
         config, faults, _desk = await self._examined(request.config)
@@ -94,7 +114,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
 
         def lives() -> bool:
             newest = generation == supervisor.run.generation and supervisor.state in policy.WITH_PROCESS
-            return newest and not self._draining()
+            return newest and not self._runs.draining
 
         async for lines in follow_lines(supervisor.layout.gateway_log(generation), count, request.follow, lives):
             yield messages.TailLogsResponse(generation=generation, lines=lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -13,7 +14,11 @@ from trademesh_runtime.policy import Timers
 class RuntimeSettings(ListenValidator, ServerSettings):
     """Settings of runtime_service."""
 
+    service: ClassVar[str] = "runtime"
+
     runtime_listen: str = "127.0.0.1:8003"
+    runtime_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the Prometheus counters on 127.0.0.1; 0 = off."""
     runtime_keep_gateways: bool = False
     """True: SIGTERM leaves gateways alive, to be adopted by the next runtime_service."""
     runtime_max_gateways: int = Field(default=0, ge=0)
@@ -24,10 +29,6 @@ class RuntimeSettings(ListenValidator, ServerSettings):
     """Where gateways bind."""
     gateway_advertise: str = ""
     """Host by which others reach gateways; empty: the one that they bind."""
-
-    def listen_address(self) -> str:
-        """TRADEMESH_RUNTIME_LISTEN."""
-        return self.runtime_listen
 
     def live_gateway_limit(self) -> int:
         """Most live gateways."""

@@ -7,9 +7,11 @@ import json
 import random
 import secrets
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -24,6 +26,7 @@ from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh_kernel.atomic_files import replace_file
 from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.context import detached
 from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
@@ -31,10 +34,13 @@ from trademesh_runtime import policy
 from trademesh_runtime.gateway_logs import last_lines
 from trademesh_runtime.policy import State, Supervision
 from trademesh_runtime.process import Identity, LaunchedGateway, ProcessHandle, adopt, launch_gateway, read_identity
-from trademesh_runtime.registry import Registry
+from trademesh_runtime.registry import Registry, Revisions
 
 LIVENESS = "trademesh.liveness"
 KEPT_LOG_LINES = 20
+IDENTITY_WITHIN_S = 5.0
+"""So soon after its start a gateway has said on disk who it is."""
+REGISTRY_RETRY_S = 1.0
 
 Changed = Callable[[wire.Run], None]
 
@@ -58,6 +64,7 @@ class Supervisor:
         targets: Targets,
         timers: policy.Timers,
         slots: asyncio.Semaphore,
+        revisions: Revisions,
         changed: Changed,
     ) -> None:
         self.run = run
@@ -73,6 +80,9 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._handle: ProcessHandle | None = None
         self._nonce = ""
+        self._launching = asyncio.Lock()
+        self._revisions = revisions
+        self._unsaved = False
         self._timer: asyncio.TimerHandle | None = None
         self._settled_at_start = 0
         self.moved = asyncio.Condition()
@@ -88,30 +98,54 @@ class Supervisor:
         """Takes in an event and carries out what the policy says."""
         before = self._policy
         self._policy, actions = policy.step(time.monotonic(), before, event, self._timers)
-        if self._policy.state != before.state or self._policy.reason != before.reason:
-            self._log.info("run", state=self._policy.state.name, reason=self._policy.reason)
-            self._publish()
         if self._policy.timer_at != before.timer_at:
             self._set_timer()
         for action in actions:
             self._carry_out(action)
+        if self._policy.state != before.state or self._policy.reason != before.reason:
+            self._log.info("run", state=self._policy.state.name, reason=self._policy.reason)
+            self.publish()
 
     def adopt_or_restart(self) -> None:
         """After a restart of runtime_service: takes a living gateway over, or lets the policy judge a dead one."""
         if self.state in policy.TERMINAL:
             return
+        if self._adopt():
+            return
+        was_there = bool(self.run.generation) and (self.state in policy.WITH_PROCESS or self.state is State.PENDING)
+        if was_there and self._registry.began_within(self.run.run_id, self.run.generation, IDENTITY_WITHIN_S):
+            # It may have been started a moment ago, and not have said yet who it is.
+            self._task(self._adopt_late())
+        elif was_there:
+            self._lost()
+        else:
+            self._policy = replace(self._policy, state=State.PENDING)
+            self.feed(policy.Start())
+
+    def _adopt(self) -> bool:
+        """Takes over the living gateway that the run's files tell of; False if there is none."""
         identity = read_identity(self.layout)
         handle = adopt(identity) if identity is not None and identity.generation == self.run.generation else None
-        if handle is not None and identity is not None:
-            self._policy = Supervision(State.PENDING, restart_on_failure=self._policy.restart_on_failure, restarts=self._policy.restarts)
-            self._watch(handle, identity)
-            self.feed(policy.Found())
-        elif self.run.generation and self.state in policy.WITH_PROCESS:
-            self._policy = Supervision(State.RUNNING, restart_on_failure=self._policy.restart_on_failure, restarts=self._policy.restarts)
-            self._ended(None, None)
-        else:
-            self._policy = Supervision(State.PENDING, restart_on_failure=self._policy.restart_on_failure, restarts=self._policy.restarts)
-            self.feed(policy.Start())
+        if handle is None or identity is None:
+            return False
+        self._policy = replace(self._policy, state=State.PENDING)
+        self._watch(handle, identity)
+        self.feed(policy.Found())
+        return True
+
+    async def _adopt_late(self) -> None:
+        deadline = time.monotonic() + IDENTITY_WITHIN_S
+        while time.monotonic() < deadline and self.state not in policy.TERMINAL:
+            if self._adopt():
+                return
+            await asyncio.sleep(0.05)
+        if self.state not in policy.TERMINAL:
+            self._lost()
+
+    def _lost(self) -> None:
+        """The gateway ended while nobody looked."""
+        self._policy = replace(self._policy, state=State.RUNNING)
+        self._ended(None, None)
 
     async def until(self, *states: State, within_s: float | None = None) -> bool:
         """Waits until the run is in one of the states; False if it is not in time."""
@@ -142,25 +176,27 @@ class Supervisor:
                     self._handle.send(signal.Signals[which.value], group=group)
 
     async def _launch(self) -> None:
-        async with self._slots:
-            if self.state is not State.PENDING:
+        # One at a time for this run: what a stop has overtaken is gone before the next begins.
+        async with self._launching, self._slots:
+            generation = await self._next_generation()
+            if generation is None:
                 return
-            generation = self.run.generation + 1
-            self.run.generation = generation
-            self._nonce = secrets.token_hex(16)
-            self._registry.attempt_begins(self.run.run_id, generation)
-            self._registry.save(self.run)
             ticket = {
                 "run_id": self.run.run_id,
                 "runs_dir": str(self.layout.runs_dir.absolute()),
                 "generation": generation,
                 "nonce": self._nonce,
+                "run_nonce": f"{self.run.created_at.seconds}.{self.run.created_at.nanos:09}",
                 **self._targets.content,
             }
             try:
                 launched = await launch_gateway(self.layout, generation, ticket)
             except OSError as error:
                 self.feed(policy.LaunchFailed(f"the gateway could not be started: {error}"))
+                return
+            if self.state is not State.PENDING:
+                await launched.end()
+                self._attempt_ends(generation, "stopped while it was started")
                 return
             self._handle = launched.handle
             self.run.pid = launched.handle.pid
@@ -171,6 +207,22 @@ class Supervisor:
             # A start keeps its slot until it serves or has failed: starts are costly, and two at once are enough.
             with suppress(asyncio.CancelledError):
                 await self.until(*(state for state in State if state not in (State.PENDING, State.STARTING)))
+
+    async def _next_generation(self) -> int | None:
+        """A generation that the registry knows of before its process is; None if the run is not to be started any more."""
+        while self.state is State.PENDING:
+            generation = self.run.generation + 1
+            try:
+                self._registry.attempt_begins(self.run.run_id, generation)
+                self.run.generation = generation
+                self._nonce = secrets.token_hex(16)
+                self._registry.save(self.run)
+            except sqlite3.Error as error:
+                self._log.error("the registry cannot be written; the start waits", reason=str(error))
+                await asyncio.sleep(REGISTRY_RETRY_S)
+            else:
+                return generation
+        return None
 
     async def _wait_bound(self, launched: LaunchedGateway, generation: int) -> None:
         bound = await launched.bound()
@@ -209,11 +261,17 @@ class Supervisor:
         ended.log_lines.extend(last_lines(self.layout.gateway_log(self.run.generation), KEPT_LOG_LINES))
         self.run.last_exit.CopyFrom(ended)
         cause = f"signal {number}" if number is not None else f"exit {code}"
-        self._registry.attempt_ends(self.run.run_id, self.run.generation, f"{cause}: {words}")
+        self._attempt_ends(self.run.generation, f"{cause}: {words}")
         # Chance spreads restarts of many runs; it has nothing to do with secrets.
         jitter = random.random()  # noqa: S311  # see above
         self.feed(policy.Exited(code, number, words, jitter, finished))
-        self._publish()
+        self.publish()
+
+    def _attempt_ends(self, generation: int, cause: str) -> None:
+        try:
+            self._registry.attempt_ends(self.run.run_id, generation, cause)
+        except sqlite3.Error as error:
+            self._log.error("the registry cannot be written", reason=str(error), cause=cause)
 
     async def _probe(self, handle: ProcessHandle, target: str) -> None:
         """Checks health and sends heartbeats until the process ends. A unary Check with a deadline is the only proof of life."""
@@ -225,7 +283,11 @@ class Supervisor:
                 response_deserializer=health_pb2.HealthCheckResponse.FromString,
             )
             stub = client.stub(supervision_service_pb2_grpc.SupervisionServiceStub)
+            hint = asyncio.Event()
+            watch = self._task(self._watch_health(client, hint))
+            handle.when_ended(watch.cancel)
             while not handle.ended:
+                hint.clear()
                 began = time.monotonic()
                 alive, detail = await self._check(check, LIVENESS)
                 ready, why = await self._check(check, "") if alive else (False, detail)
@@ -234,18 +296,41 @@ class Supervisor:
                 # A check that failed while our own loop stood still says nothing about the gateway.
                 own_lag_s = time.monotonic() - began - 2 * self._timers.probe_timeout_s
                 if alive or own_lag_s < 0.25:
-                    self.run.health = (
+                    health = (
                         wire.GATEWAY_HEALTH_SERVING
                         if ready
                         else wire.GATEWAY_HEALTH_NOT_SERVING
                         if alive
                         else wire.GATEWAY_HEALTH_UNREACHABLE
                     )
+                    changed, self.run.health = health != self.run.health, health
+                    state = self.state
                     self.feed(policy.Probed(alive, ready, why))
+                    if changed and state is self.state:
+                        self.publish()
                 if alive:
                     await self._heartbeat(client, stub)
                 interval_s = self._timers.probe_interval_s if self.state not in (State.STARTING, State.ADOPTING) else 0.05
-                await asyncio.sleep(interval_s)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(hint.wait(), interval_s)
+
+    async def _watch_health(self, client: ServiceClient, hint: asyncio.Event) -> None:
+        """Says when the gateway's readiness has changed, so that it is checked at once. Silence proves nothing: only Check does."""
+        watch = client.channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        while True:
+            call = watch(health_pb2.HealthCheckRequest())
+            try:
+                async for _ in call:
+                    hint.set()
+            except grpc.aio.AioRpcError:
+                pass
+            finally:
+                call.cancel()
+            await asyncio.sleep(self._timers.probe_interval_s)
 
     async def _check(self, check: Any, service: str) -> tuple[bool, str]:
         try:
@@ -270,10 +355,11 @@ class Supervisor:
         )
         if pipeline.sessions_settled > self._settled_at_start:
             self.feed(policy.SessionSettled())
+        self.finished = pipeline.state == PIPELINE_STATE_FINISHED
         if progress != self.run.progress:
             self.run.progress.CopyFrom(progress)
-            self._publish()
-        self.finished = pipeline.state == PIPELINE_STATE_FINISHED
+            # Not to the registry each second: a gateway tells its progress again, and leaves it behind when it ends.
+            self.publish(durable=False)
 
     async def _drain(self) -> None:
         if self.run.target:
@@ -292,10 +378,10 @@ class Supervisor:
             self._timer = None
         if self._policy.timer_at is not None:
             delay = max(0.0, self._policy.timer_at - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay + 0.001, self.feed, policy.Tick())
+            self._timer = asyncio.get_running_loop().call_later(delay + 0.001, self.feed, policy.Tick(), context=detached())
 
-    def _publish(self) -> None:
-        """Brings the run's message up to date, keeps it, and tells everyone."""
+    def publish(self, *, durable: bool = True) -> None:
+        """Brings the run's message up to date, keeps it, and tells everyone. What cannot be kept now is kept later: nothing waits for it."""
         run = self.run
         run.state = wire.RunState.ValueType(int(self.state))
         run.reason = self._policy.reason
@@ -307,20 +393,37 @@ class Supervisor:
                 run.ended_at.GetCurrentTime()
         else:
             run.ClearField("ended_at")
-        run.revision = self._registry.next_revision()
-        self._registry.save(run)
+        run.revision = self._revisions.next()
+        self._unsaved = self._unsaved or durable
+        self._save()
         text = json_format.MessageToJson(run, preserving_proto_field_name=True)
         with suppress(OSError):
             replace_file(self.layout.runtime_state, text.encode() + b"\n", durable=False)
         self._changed(run)
         self._task(self._notify())
 
+    def _save(self) -> None:
+        if not self._unsaved:
+            return
+        try:
+            self._registry.save(self.run)
+            self._unsaved = False
+        except sqlite3.Error as error:
+            self._log.error("the registry cannot be written; it will be tried again", reason=str(error))
+            asyncio.get_running_loop().call_later(REGISTRY_RETRY_S, self._save, context=detached())
+
     async def _notify(self) -> None:
         async with self.moved:
             self.moved.notify_all()
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> None:
-        # A task that nobody holds may be collected while it waits.
-        task = asyncio.create_task(work)
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # A task that nobody holds may be collected while it waits. It outlives the call that caused it, and that call's deadline.
+        task = asyncio.create_task(work, context=detached())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("a task of the supervisor failed", exc_info=task.exception())

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
+
+import yaml
 
 from trademesh.agent.v1 import (
     agent_service_pb2,
@@ -16,6 +20,7 @@ from trademesh.agent.v1 import (
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.front_matter import join_front_matter
 from trademesh_runs.run_config import ROLE_SKILLS
 
 _PROFILES = {
@@ -67,12 +72,15 @@ async def desk_of_workspace(agent: ServiceClient, config: RunConfig) -> list[Age
     found = await agent.call(workspaces.GetWorkspace, workspace_service_pb2.GetWorkspaceRequest(workspace_id=config.workspace))
     config.prompt = config.prompt or found.workspace.prompt
     skills = agent.stub(skill_service_pb2_grpc.SkillServiceStub)
-    listing = await agent.call(skills.ListSkills, skill_service_pb2.ListSkillsRequest(workspace=config.workspace, page_size=500))
-    texts = {skill.skill_id: _skill(skill.skill_id, skill.description, skill.instructions) for skill in listing.skills}
+    texts = dict[str, str]()
+    skills_request = skill_service_pb2.ListSkillsRequest(workspace=config.workspace, page_size=500)
+    async for skill_page in _pages(agent, skills.ListSkills, skills_request):
+        texts |= {skill.skill_id: _skill(skill.skill_id, skill.description, skill.instructions) for skill in skill_page.skills}
     agents = agent.stub(agent_service_pb2_grpc.AgentServiceStub)
-    members = await agent.call(agents.ListAgents, agent_service_pb2.ListAgentsRequest(workspace=config.workspace, page_size=500))
+    agents_request = agent_service_pb2.ListAgentsRequest(workspace=config.workspace, page_size=500)
+    members = [member async for page in _pages(agent, agents.ListAgents, agents_request) for member in page.agents]
     desk = list[AgentFiles]()
-    for member in members.agents:
+    for member in members:
         role = words.AgentRole.Name(member.role).removeprefix("AGENT_ROLE_").lower()
         options = config.agents[role]
         options.role = member.role
@@ -87,6 +95,16 @@ async def desk_of_workspace(agent: ServiceClient, config: RunConfig) -> list[Age
     return desk
 
 
+async def _pages(client: ServiceClient, method: Any, request: Any) -> AsyncIterator[Any]:
+    """Every page of a list."""
+    while True:
+        page = await client.call(method, request)
+        yield page
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
 def _skill(name: str, description: str, instructions: str = "") -> str:
-    text = description or f"Built-in rule {name}."
-    return f"---\nname: {name}\ndescription: {text}\n---\n{instructions}"
+    front = {"name": name, "description": description or f"Built-in rule {name}."}
+    return join_front_matter(yaml.safe_dump(front, sort_keys=False, allow_unicode=True), instructions)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
+
+from pydantic import Field
 
 from trademesh.gateway.v1 import feed_service_pb2, feed_service_pb2_grpc
 from trademesh.trading.v1 import (
@@ -26,11 +29,11 @@ from trademesh_trading.store import MarketStore
 class TradingSettings(ListenValidator, DataSettings, ServerSettings):
     """Settings of trading_service."""
 
-    trading_listen: str = "127.0.0.1:8001"
+    service: ClassVar[str] = "trading"
 
-    def listen_address(self) -> str:
-        """TRADEMESH_TRADING_LISTEN."""
-        return self.trading_listen
+    trading_listen: str = "127.0.0.1:8001"
+    trading_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the Prometheus counters on 127.0.0.1; 0 = off."""
 
 
 async def assemble(settings: TradingSettings) -> Assembly:
@@ -68,6 +71,7 @@ async def assemble(settings: TradingSettings) -> Assembly:
         ],
         readiness=readiness,
         started=started,
+        drain_hooks=[feeds.drain],
         closers=[readers.close, feeds.close],
     )
 

@@ -7,6 +7,7 @@ whose own files say that it has ended may still be read.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import OrderedDict
 from pathlib import Path
 
@@ -34,6 +35,9 @@ class RunFeeds:
         self._known: dict[str, tuple[float, runtime_pb2.Run]] = {}
         self._feeds: OrderedDict[str, FinishedFeed] = OrderedDict()
         self._opening: dict[str, asyncio.Task[FinishedFeed]] = {}
+        self._followed = weakref.WeakSet[FinishedFeed]()
+        """All feeds that somebody may still read, those too that were evicted meanwhile."""
+        self._draining = False
 
     async def run(self, run_id: str) -> runtime_pb2.Run:
         """A run, as it was at most a moment ago.
@@ -77,18 +81,20 @@ class RunFeeds:
 
         Raises:
             NotFound: there is no such run, or it ended before it had a journal.
-            DependencyUnavailable: it lives: its gateway serves the feed, or soon will again. The code is one that clients retry, because
-                a client that asked GetRun a moment too early is told this, and is right the next time.
+            DependencyUnavailable: it lives: its gateway serves the feed, or soon will again. Clients may repeat the call: one that asked
+                GetRun a moment too early is told this, and is right the next time.
             JournalUnreadable: the file is damaged, or from a later version.
         """
         run = await self.run(run_id)
         if run.state not in ENDED:
             where = f"at {run.target}" if run.target else "soon again"
             text = f"run {run_id} is live: its gateway serves its feed, {where} (GetRun tells)"
-            raise DependencyUnavailable(f"gateway of {run_id}", text, retry_after_s=0.5)
+            raise DependencyUnavailable(f"gateway of {run_id}", text, retry_after_s=0.5, moved=True)
         feed = self._feeds.get(run_id)
         if feed is None or not await feed.unchanged():
             feed = await self._open_once(run_id)
+        feed.draining = self._draining
+        self._followed.add(feed)
         self._feeds[run_id] = feed
         self._feeds.move_to_end(run_id)
         while len(self._feeds) > KEPT_JOURNALS:
@@ -104,6 +110,12 @@ class RunFeeds:
             self._opening[run_id] = opening
             opening.add_done_callback(lambda _done: self._opening.pop(run_id, None))
         return await asyncio.shield(opening)
+
+    def drain(self) -> None:
+        """Ends every stream with its cursor."""
+        self._draining = True
+        for feed in self._followed:
+            feed.draining = True
 
     async def close(self) -> None:
         """Closes every journal and the channel."""

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.errors import DependencyUnavailable, JournalUnreadable, NotFound
+from trademesh_kernel.logs import get_logger
 from trademesh_runs.fold import LedgerMismatchError, fold_journal
 from trademesh_runs.journal import Head, StoredEvent
 from trademesh_runs.journal_sqlite import NewerJournalError, SqliteReader
@@ -114,7 +115,12 @@ class FinishedJournals:
             text = f"the journal of run {run_id} contradicts the ledger at event {error.sequence}"
             raise JournalUnreadable(text, run_id=run_id, sequence=error.sequence) from error
         except (sqlite3.Error, NewerJournalError, DecodeError) as error:
-            raise JournalUnreadable(f"the journal of run {run_id} cannot be read: {error}", run_id=run_id) from None
+            # The error's own text is for our log: it may tell paths of this machine.
+            get_logger("journals").error("a journal cannot be read", run_id=run_id, reason=str(error))
+            what = "is of a later version of trademesh" if isinstance(error, NewerJournalError) else "is damaged"
+            raise JournalUnreadable(
+                f"the journal of run {run_id} {what}: `trademesh run verify {run_id}` tells more", run_id=run_id
+            ) from None
 
     def _take(self, run_id: str, path: Path, mark: FileMark) -> _OpenJournal:
         try:
@@ -130,7 +136,9 @@ class FinishedJournals:
             opened.reader.close()
         if not unchanged:
             # An immutable file is read without locks: who reads on while it is written reads nonsense.
-            raise DependencyUnavailable("trading_service", f"run {run_id} was restarted: ask GetRun where its feed is", retry_after_s=0.5)
+            raise DependencyUnavailable(
+                "trading_service", f"run {run_id} was restarted: ask GetRun where its feed is", retry_after_s=0.5, moved=True
+            )
         return found or _OpenJournal(path, mark, SqliteReader(path, immutable=mark.log_bytes is None))
 
     def _give_back(self, opened: _OpenJournal) -> None:
@@ -156,7 +164,6 @@ class FinishedFeed:
     """The feed of a journal that nobody writes any more (a FeedSource); its last state is folded once."""
 
     finished = True
-    draining = False
 
     def __init__(self, journals: FinishedJournals, run_id: str, path: Path, mark: FileMark, head: Head) -> None:
         self._journals = journals
@@ -164,6 +171,8 @@ class FinishedFeed:
         self._path = path
         self._mark = mark
         self.head = head
+        self.draining = False
+        """True once trading_service drains: streams end with their cursor."""
         self._last_state: asyncio.Task[ServerState] | None = None
 
     async def work(self, work: Work[Answer]) -> Answer:

@@ -38,6 +38,7 @@ VIOLATIONS = [violation for message in messages() for violation in violations_in
 UNCONSTRAINED = {"ValidateRunConfigRequest", "HeartbeatRequest"}
 
 EXAMPLES: dict[str, errors.TrademeshError] = {
+    "DEPENDENCY_FAILED": errors.RemoteError("not built", remote_code=grpc.StatusCode.UNIMPLEMENTED, remote_reason="UNIMPLEMENTED"),
     "INVALID_REQUEST": errors.InvalidRequest([errors.FieldViolation("a", "b")]),
     "RUN_CONFIG_INVALID": errors.RunConfigInvalid([errors.FieldViolation("a", "b")]),
     "PAGE_TOKEN_INVALID": errors.PageTokenInvalid("ListRuns"),

@@ -47,8 +47,6 @@ async def serving(folder: Path) -> AsyncIterator[grpc.aio.Channel]:
     assembly = await assemble(settings)
     server = MeshServer(settings, assembly.registrations, listen="127.0.0.1:0", readiness=assembly.readiness)
     await server.start()
-    assert assembly.started is not None
-    await assembly.started(server)
     try:
         async with grpc.aio.insecure_channel(server.target) as channel:
             yield channel

@@ -89,9 +89,11 @@ async def test_both_versions_of_reflection_describe_each_other(start_server: Sta
 
 async def test_a_drain_says_not_serving_before_calls_are_refused(start_server: StartServer) -> None:
     server = await start_server([])
+    draining = asyncio.Event()
+    server.drain_hooks.append(draining.set)
     stopping = asyncio.create_task(server.stop(drain_delay_s=5, grace_s=0))
     try:
-        await asyncio.wait_for(server.draining.wait(), 5)
+        await asyncio.wait_for(draining.wait(), 5)
         assert (await probe(server.target)).exit_code is ProbeExit.UNHEALTHY
     finally:
         stopping.cancel()

@@ -18,6 +18,8 @@ from trademesh_kernel.errors import RemoteError
 
 SESSIONS_PER_BLOCK = 512
 NEWS_PAGE = 5000
+IDLE_TIMEOUT_S = 30.0
+"""A trading_service that sends no block for so long hangs: the gateway then says so by its readiness, and asks again."""
 
 
 class BarSource:
@@ -54,7 +56,7 @@ class BarSource:
         bars = data.StreamBarsRequest(
             set=self._set, tickers=self.history.tickers, end=self._end, as_of=self._as_of, sessions_per_block=SESSIONS_PER_BLOCK
         )
-        self._blocks = self._trading.stream(self._market_data.StreamBars, bars, timeout_s=None)
+        self._blocks = self._trading.stream(self._market_data.StreamBars, bars, idle_timeout_s=IDLE_TIMEOUT_S)
         return sessions
 
     async def have(self, session: SessionTimes) -> None:
@@ -100,7 +102,7 @@ class BarSource:
             as_of=self._as_of,
             sessions_per_block=SESSIONS_PER_BLOCK,
         )
-        self._blocks = self._trading.stream(self._market_data.StreamBars, bars, timeout_s=None)
+        self._blocks = self._trading.stream(self._market_data.StreamBars, bars, idle_timeout_s=IDLE_TIMEOUT_S)
 
     async def close(self) -> None:
         """Ends the stream of bars."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable
+from contextlib import suppress
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway.pipeline.cycle import PHASES, Cycle
@@ -23,11 +24,15 @@ class Stopped(Exception):
     """The controller was told to stop between two phases."""
 
 
+class Interrupted(Exception):
+    """A phase that waits for a person is to give way to a pause or a stop; it is done again from where it stood when it may go on."""
+
+
 class Controller:
     """Says when the next phase may begin."""
 
     def __init__(self, run_id: str, emit: Callable[[Draft], object], *, state: int, reason: str, pace: float, generation: int = 0) -> None:
-        """Begins in the state that the journal tells: READY, RUNNING, PAUSED, FINISHED or FAILED."""
+        """Begins in the state that the journal tells: READY, RUNNING, PAUSED or FINISHED."""
         self._run_id = run_id
         self._emit = emit
         self.state = state
@@ -35,6 +40,7 @@ class Controller:
         self.pace = pace
         self._generation = generation
         self._allowed_phases = 0
+        self._stepping = False
         self._lease_held = True
         self._stopping = False
         self._changed = asyncio.Condition()
@@ -50,8 +56,27 @@ class Controller:
         """
         await self._keep_pace()
         for phase in PHASES:
-            await self._wait_for_leave(first=phase == 1, last=phase == max(PHASES))
-            await cycle.run(phase)
+            done = False
+            while not done:
+                await self._wait_for_leave(first=phase == 1, last=phase == max(PHASES))
+                try:
+                    await cycle.run(phase)
+                    done = True
+                except Interrupted:
+                    continue
+
+    async def give_way(self, within_s: float) -> None:
+        """For phases that wait for something outside: waits a while, and raises Interrupted when the pipeline is to stand."""
+        async with self._changed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._changed.wait_for(self._must_stand)
+            if self._must_stand():
+                raise Interrupted
+
+    def _must_stand(self) -> bool:
+        # A phase that a step has let in goes on to its end in PAUSED, too.
+        return self._stopping or (self.state != events.PIPELINE_STATE_RUNNING and not self._stepping)
 
     async def _wait_for_leave(self, *, first: bool, last: bool) -> None:
         async with self._changed:
@@ -59,10 +84,12 @@ class Controller:
                 if self._stopping:
                     raise Stopped
                 if self.state == events.PIPELINE_STATE_RUNNING and (self._lease_held or not first):
+                    self._stepping = False
                     return
                 if self.state == events.PIPELINE_STATE_PAUSED and self._allowed_phases:
                     # A step of one cycle is a grant that ends with the last phase.
                     self._allowed_phases = 0 if last else self._allowed_phases - 1
+                    self._stepping = True
                     return
                 self._standing = True
                 self._changed.notify_all()
@@ -99,14 +126,18 @@ class Controller:
 
     async def step(self, size: Step) -> None:
         """Lets a paused pipeline run one phase, or on to the end of its cycle; returns when that is done."""
-        if self.state != events.PIPELINE_STATE_PAUSED:
-            raise self._conflict("is not paused: PausePipeline comes first")
+        self._check_paused()
         await self._until_standing()
         async with self._changed:
+            self._check_paused()
             self._allowed_phases = 1 if size is Step.PHASE else len(PHASES)
             self._standing = False
             self._changed.notify_all()
         await self._until_standing()
+
+    def _check_paused(self) -> None:
+        if self.state != events.PIPELINE_STATE_PAUSED:
+            raise self._conflict("is not paused: PausePipeline comes first")
 
     async def set_pace(self, sessions_per_s: float) -> None:
         """How fast a backtest goes; 0 = as fast as it can."""
@@ -116,12 +147,8 @@ class Controller:
             self._lifecycle("pace_changed", events.PaceChanged(sessions_per_s=sessions_per_s))
 
     async def finish(self, reason: str = "") -> None:
-        """Every session is settled."""
-        await self._become(events.PIPELINE_STATE_FINISHED, reason, of=None)
-
-    async def fail(self, reason: str) -> None:
-        """A cycle failed."""
-        await self._become(events.PIPELINE_STATE_FAILED, reason, of=None)
+        """Every session is settled. This is a fact also for a gateway that drains."""
+        await self._enter(events.PIPELINE_STATE_FINISHED, reason)
 
     async def hold_lease(self, held: bool) -> None:
         """Without a lease no new cycle begins: nobody could stop it."""
@@ -135,11 +162,13 @@ class Controller:
             self._stopping = True
             self._changed.notify_all()
 
-    async def _become(self, state: int, reason: str, *, of: tuple[int, ...] | None) -> None:
+    async def _become(self, state: int, reason: str, *, of: tuple[int, ...]) -> None:
         if self._stopping:
             raise Draining("trademesh.gateway.v1.PipelineService")
-        if of is not None and self.state not in of:
-            return
+        if self.state in of:
+            await self._enter(state, reason)
+
+    async def _enter(self, state: int, reason: str) -> None:
         async with self._changed:
             self.state, self.reason = state, reason
             self._standing = False
@@ -154,9 +183,11 @@ class Controller:
         self._emit(Draft(kind, payload, item=f"{self._generation}-{self._changes}"))
 
     async def _until_standing(self) -> None:
-        ended = (events.PIPELINE_STATE_FINISHED, events.PIPELINE_STATE_FAILED)
+        """Returns when the pipeline stands, or when it is not to stand any more: somebody else has resumed it, or it has ended."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._stopping or self.state in ended or (self._standing and not self._allowed_phases))
+            await self._changed.wait_for(
+                lambda: self._stopping or self.state != events.PIPELINE_STATE_PAUSED or (self._standing and not self._allowed_phases)
+            )
 
     def _conflict(self, what: str) -> StateConflict:
         name = events.PipelineState.Name(events.PipelineState.ValueType(self.state)).removeprefix("PIPELINE_STATE_")

@@ -82,6 +82,8 @@ class Cycle:
         self._book: Book | None = None
         self._decisions: list[Decision] = []
         self._gated: list[Gated] = []
+        self._answers: dict[int, ApprovalAnswer] = {}
+        """What people said of orders, by column."""
 
     async def run(self, phase: int) -> None:
         """Runs one phase."""
@@ -132,6 +134,7 @@ class Cycle:
         if over_bp is None:
             return
         passed = list[Gated]()
+        # The phase may be interrupted while a person thinks, and is then done again: what was answered stays answered.
         for order in self._gated:
             price = self._the_book().price_micros[order.column]
             if abs(order.allowed) * price * BASIS_POINTS <= over_bp * self._the_book().nav_micros or not order.allowed:
@@ -139,14 +142,16 @@ class Cycle:
                 continue
             ticker = self._desk.tickers[order.column]
             side, ttl_s = (1 if order.allowed > 0 else 2), self._desk.rules.approval_ttl_s
-            question = ApprovalQuestion(self._session.date, ticker, side, abs(order.allowed), price, ttl_s)
-            answer = await self._ask(question, self._emit)
-            order_id = wire.order_id(self._session.date, ticker)
-            self._draft(7, "approval_resolved", wire.approval_resolved(answer, order_id), item=order_id)
+            answer = self._answers.get(order.column)
+            if answer is None:
+                question = ApprovalQuestion(self._session.date, ticker, side, abs(order.allowed), price, ttl_s)
+                answer = self._answers[order.column] = await self._ask(question, self._emit)
+                order_id = wire.order_id(self._session.date, ticker)
+                self._draft(7, "approval_resolved", wire.approval_resolved(answer, order_id), item=order_id)
+                if not answer.approved:
+                    self._draft(7, "order_rejected", wire.approval_rejection(order_id, ticker, answer, abs(order.allowed)), item=order_id)
             if answer.approved:
                 passed.append(order)
-            else:
-                self._draft(7, "order_rejected", wire.approval_rejection(order_id, ticker, answer, abs(order.allowed)), item=order_id)
         self._gated = passed
 
     async def _execution(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +97,66 @@ async def test_a_writer_that_was_replaced_can_write_no_more(tmp_path: Path) -> N
     await new.close()
     with pytest.raises(FencedError):
         SqliteWriter(tmp_path / "j.db", "demo", 2, lambda _group: None)
+
+
+async def test_a_group_that_cannot_be_taken_in_breaks_the_journal_and_is_said(tmp_path: Path) -> None:
+    def contradict(_group: Sequence[StoredEvent]) -> None:
+        raise ValueError("the ledger says otherwise")
+
+    writer = SqliteWriter(tmp_path / "j.db", "demo", 1, contradict)
+    broken = asyncio.create_task(writer.broken())
+    writer.append(draft(1))
+    for waiting in (writer.flush(), broken, writer.room()):
+        with pytest.raises(ValueError, match="otherwise"):
+            await asyncio.wait_for(waiting, 5)
+    await writer.close()
+
+
+async def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path) -> None:
+    writer = SqliteWriter(tmp_path / "j.db", "demo", 1, lambda _group: None)
+    # A journal may not grow beyond its pages: what SQLite does then is what it does on a full disk.
+    writer._connection.execute("PRAGMA max_page_count=8")
+    for number in range(1, 29):
+        writer.append(Draft("pipeline_state_changed", events.PipelineStateChanged(reason="x" * 4000), item=str(number)))
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await asyncio.wait_for(writer.flush(), 5)
+    await writer.close()
+
+
+async def test_a_reader_that_stands_still_sees_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    writer = SqliteWriter(path, "demo", 1, lambda _group: None)
+    writer.append(draft(1))
+    await writer.flush()
+    reader = SqliteReader(path)
+    with reader.standing_still():
+        assert reader.check().sequence == 1
+        writer.append(draft(2))
+        await writer.flush()
+        assert (reader.check().sequence, len(reader.read(0, 10))) == (1, 1)
+    assert reader.check().sequence == 2
+    reader.close()
+    await writer.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("kind", "x"), ("core_length", None), ("core_length", -1), ("agent_id", 7), ("data", "text")]
+)
+async def test_a_row_of_the_wrong_kind_is_damage_and_no_crash(tmp_path: Path, column: str, value: object) -> None:
+    path = tmp_path / "j.db"
+    await write(path, range(1, 6))
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA ignore_check_constraints=ON")
+    connection.execute("CREATE TABLE loose AS SELECT * FROM events")
+    connection.execute(f"UPDATE loose SET {column} = ? WHERE sequence = 3", (value,))
+    connection.execute("DROP TABLE events")
+    connection.execute("ALTER TABLE loose RENAME TO events")
+    connection.commit()
+    connection.close()
+    reader = SqliteReader(path)
+    with pytest.raises(JournalDamagedError):
+        reader.check()
+    reader.close()
 
 
 async def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:

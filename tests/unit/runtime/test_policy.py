@@ -142,6 +142,27 @@ def test_three_failed_checks_make_a_hang_and_then_a_kill_of_the_group() -> None:
     assert "DEADLINE_EXCEEDED" in supervision.reason
 
 
+@pytest.mark.parametrize(("first", "state"), [(policy.Launched(), State.STARTING), (policy.Found(), State.ADOPTING)])
+def test_a_gateway_that_lives_and_waits_for_another_service_is_degraded_and_left_alone(first: policy.Event, state: State) -> None:
+    supervision, _ = step(0, Supervision(), first, TIMERS)
+    assert supervision.state is state
+    supervision, _ = step(29, supervision, policy.Probed(True, False, "market data: trading_service does not answer"), TIMERS)
+    assert supervision.state is state
+    supervision, actions = step(30, supervision, policy.Tick(), TIMERS)
+    assert (supervision.state, list(actions)) == (State.DEGRADED, [])
+    assert "trading_service" in supervision.reason
+    supervision, _ = step(40, supervision, policy.Probed(True, True), TIMERS)
+    assert supervision.state is State.RUNNING
+
+
+def test_a_gateway_that_was_alive_and_then_hangs_while_it_starts_is_killed() -> None:
+    supervision, _ = step(0, Supervision(), policy.Launched(), TIMERS)
+    for alive in (True, False):
+        supervision, _ = step(10, supervision, policy.Probed(alive, False, "DEADLINE_EXCEEDED"), TIMERS)
+    supervision, actions = step(30, supervision, policy.Tick(), TIMERS)
+    assert (supervision.state, list(actions)) == (State.HUNG, [policy.Send(Signal.ABORT)])
+
+
 def test_a_crash_loop_is_given_up_and_said() -> None:
     supervision, now = Supervision(), 0.0
     for _ in range(20):

@@ -199,7 +199,7 @@ class UpdateAgentRequest(message.Message):
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Which fields to change, for example `description`."""
+        """Which fields to change, for example `profile`."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trademesh/agent/v1/approval_service.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x03\n\x08\x41pproval\x12\x1f\n\x0b\x61pproval_id\x18\x01 \x01(\tR\napprovalId\x12\x15\n\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12!\n\x0csubject_json\x18\x04 \x01(\tR\x0bsubjectJson\x12%\n\x0esubject_sha256\x18\x05 \x01(\tR\rsubjectSha256\x12\x37\n\x05state\x18\x06 \x01(\x0e\x32!.trademesh.agent.v1.ApprovalStateR\x05state\x12\x1d\n\ndecided_by\x18\x07 \x01(\tR\tdecidedBy\x12\x16\n\x06reason\x18\x08 \x01(\tR\x06reason\x12=\n\x0crequested_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestedAt\x12\x39\n\nexpires_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x39\n\nsettled_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsettledAt\"\x90\x02\n\x16RequestApprovalRequest\x12)\n\x0b\x61pproval_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\napprovalId\x12\x37\n\x06run_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x05title\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x05title\x12.\n\x0csubject_json\x18\x04 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\x80\x04R\x0bsubjectJson\x12@\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xf5$2\x02\x08\x01\xc8\x01\x01R\x03ttl\"S\n\x17RequestApprovalResponse\x12\x38\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1c.trademesh.agent.v1.ApprovalR\x08\x61pproval\"?\n\x12GetApprovalRequest\x12)\n\x0b\x61pproval_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\napprovalId\"O\n\x13GetApprovalResponse\x12\x38\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1c.trademesh.agent.v1.ApprovalR\x08\x61pproval\"\xdb\x01\n\x14ListApprovalsRequest\x12:\n\x06run_id\x18\x01 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\x12\x41\n\x05state\x18\x02 \x01(\x0e\x32!.trademesh.agent.v1.ApprovalStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12%\n\tpage_size\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"{\n\x15ListApprovalsResponse\x12:\n\tapprovals\x18\x01 \x03(\x0b\x32\x1c.trademesh.agent.v1.ApprovalR\tapprovals\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"S\n\x15WatchApprovalsRequest\x12:\n\x06run_id\x18\x01 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\"\xa6\x01\n\x16WatchApprovalsResponse\x12:\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1c.trademesh.agent.v1.ApprovalH\x00R\x08\x61pproval\x12H\n\ncheckpoint\x18\x02 \x01(\x0b\x32&.trademesh.agent.v1.ApprovalCheckpointH\x00R\ncheckpointB\x06\n\x04kind\"@\n\x12\x41pprovalCheckpoint\x12*\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\"\xe7\x01\n\x15\x44\x65\x63ideApprovalRequest\x12)\n\x0b\x61pproval_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\napprovalId\x12\x18\n\x07\x61pprove\x18\x02 \x01(\x08R\x07\x61pprove\x12)\n\ndecided_by\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\tdecidedBy\x12 \n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x06reason\x12<\n\x0esubject_sha256\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$R\rsubjectSha256\"R\n\x16\x44\x65\x63ideApprovalResponse\x12\x38\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1c.trademesh.agent.v1.ApprovalR\x08\x61pproval*\x9f\x01\n\rApprovalState\x12\x1e\n\x1a\x41PPROVAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVAL_STATE_PENDING\x10\x01\x12\x1b\n\x17\x41PPROVAL_STATE_APPROVED\x10\x02\x12\x19\n\x15\x41PPROVAL_STATE_DENIED\x10\x03\x12\x1a\n\x16\x41PPROVAL_STATE_EXPIRED\x10\x04\x32\x97\x04\n\x0f\x41pprovalService\x12j\n\x0fRequestApproval\x12*.trademesh.agent.v1.RequestApprovalRequest\x1a+.trademesh.agent.v1.RequestApprovalResponse\x12^\n\x0bGetApproval\x12&.trademesh.agent.v1.GetApprovalRequest\x1a\'.trademesh.agent.v1.GetApprovalResponse\x12\x64\n\rListApprovals\x12(.trademesh.agent.v1.ListApprovalsRequest\x1a).trademesh.agent.v1.ListApprovalsResponse\x12i\n\x0eWatchApprovals\x12).trademesh.agent.v1.WatchApprovalsRequest\x1a*.trademesh.agent.v1.WatchApprovalsResponse0\x01\x12g\n\x0e\x44\x65\x63ideApproval\x12).trademesh.agent.v1.DecideApprovalRequest\x1a*.trademesh.agent.v1.DecideApprovalResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trademesh/agent/v1/approval_service.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x03\n\x08\x41pproval\x12\x1f\n\x0b\x61pproval_id\x18\x01 \x01(\tR\napprovalId\x12\x15\n\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12!\n\x0csubject_json\x18\x04 \x01(\tR\x0bsubjectJson\x12%\n\x0esubject_sha256\x18\x05 \x01(\tR\rsubjectSha256\x12\x37\n\x05state\x18\x06 \x01(\x0e\x32!.trademesh.agent.v1.ApprovalStateR\x05state\x12\x1d\n\ndecided_by\x18\x07 \x01(\tR\tdecidedBy\x12\x16\n\x06reason\x18\x08 \x01(\tR\x06reason\x12=\n\x0crequested_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestedAt\x12\x39\n\nexpires_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x39\n\nsettled_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsettledAt\"\x90\x02\n\x16RequestApprovalRequest\x12)\n\x0b\x61pproval_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\napprovalId\x12\x37\n\x06run_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x05title\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x05title\x12.\n\x0csubject_json\x18\x04 \x01(\tB\x0b\xbaH\x08r\x06\x10\x02(\x80\x80\x04R\x0bsubjectJson\x12@\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xf5$2\x02\x08\x01\xc8\x01\x01R\x03ttl\"S\n\x17RequestApprovalResponse\x12\x38\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1c.trademesh.agent.v1.ApprovalR\x08\x61pproval\"?\n\x12GetApprovalRequest\x12)\n\x0b\x61pproval_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\napprovalId\"O\n\x13GetApprovalResponse\x12\x38\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1c.trademesh.agent.v1.ApprovalR\x08\x61pproval\"\xe5\x01\n\x14ListApprovalsRequest\x12:\n\x06run_id\x18\x01 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\x12\x41\n\x05state\x18\x02 \x01(\x0e\x32!.trademesh.agent.v1.ApprovalStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12%\n\tpage_size\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"{\n\x15ListApprovalsResponse\x12:\n\tapprovals\x18\x01 \x03(\x0b\x32\x1c.trademesh.agent.v1.ApprovalR\tapprovals\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"S\n\x15WatchApprovalsRequest\x12:\n\x06run_id\x18\x01 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\"\xe0\x01\n\x16WatchApprovalsResponse\x12:\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1c.trademesh.agent.v1.ApprovalH\x00R\x08\x61pproval\x12H\n\ncheckpoint\x18\x02 \x01(\x0b\x32&.trademesh.agent.v1.ApprovalCheckpointH\x00R\ncheckpoint\x12\x38\n\x03\x65nd\x18\x03 \x01(\x0b\x32$.trademesh.agent.v1.ApprovalWatchEndH\x00R\x03\x65ndB\x06\n\x04kind\"N\n\x10\x41pprovalWatchEnd\x12:\n\x0bretry_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"@\n\x12\x41pprovalCheckpoint\x12*\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\"\xe7\x01\n\x15\x44\x65\x63ideApprovalRequest\x12)\n\x0b\x61pproval_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\napprovalId\x12\x18\n\x07\x61pprove\x18\x02 \x01(\x08R\x07\x61pprove\x12)\n\ndecided_by\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\tdecidedBy\x12 \n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x06reason\x12<\n\x0esubject_sha256\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$R\rsubjectSha256\"R\n\x16\x44\x65\x63ideApprovalResponse\x12\x38\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1c.trademesh.agent.v1.ApprovalR\x08\x61pproval*\x9f\x01\n\rApprovalState\x12\x1e\n\x1a\x41PPROVAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVAL_STATE_PENDING\x10\x01\x12\x1b\n\x17\x41PPROVAL_STATE_APPROVED\x10\x02\x12\x19\n\x15\x41PPROVAL_STATE_DENIED\x10\x03\x12\x1a\n\x16\x41PPROVAL_STATE_EXPIRED\x10\x04\x32\x97\x04\n\x0f\x41pprovalService\x12j\n\x0fRequestApproval\x12*.trademesh.agent.v1.RequestApprovalRequest\x1a+.trademesh.agent.v1.RequestApprovalResponse\x12^\n\x0bGetApproval\x12&.trademesh.agent.v1.GetApprovalRequest\x1a\'.trademesh.agent.v1.GetApprovalResponse\x12\x64\n\rListApprovals\x12(.trademesh.agent.v1.ListApprovalsRequest\x1a).trademesh.agent.v1.ListApprovalsResponse\x12i\n\x0eWatchApprovals\x12).trademesh.agent.v1.WatchApprovalsRequest\x1a*.trademesh.agent.v1.WatchApprovalsResponse0\x01\x12g\n\x0e\x44\x65\x63ideApproval\x12).trademesh.agent.v1.DecideApprovalRequest\x1a*.trademesh.agent.v1.DecideApprovalResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\364\003'
+  _globals['_LISTAPPROVALSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAPPROVALSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_WATCHAPPROVALSREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_WATCHAPPROVALSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H r\0332\031^[a-z0-9][a-z0-9-]{0,62}$\330\001\001'
   _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['approval_id']._loaded_options = None
@@ -62,8 +64,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\320\017'
   _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['subject_sha256']._loaded_options = None
   _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['subject_sha256']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{64}$'
-  _globals['_APPROVALSTATE']._serialized_start=2109
-  _globals['_APPROVALSTATE']._serialized_end=2268
+  _globals['_APPROVALSTATE']._serialized_start=2257
+  _globals['_APPROVALSTATE']._serialized_end=2416
   _globals['_APPROVAL']._serialized_start=160
   _globals['_APPROVAL']._serialized_end=615
   _globals['_REQUESTAPPROVALREQUEST']._serialized_start=618
@@ -75,19 +77,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETAPPROVALRESPONSE']._serialized_start=1042
   _globals['_GETAPPROVALRESPONSE']._serialized_end=1121
   _globals['_LISTAPPROVALSREQUEST']._serialized_start=1124
-  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1343
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1345
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1468
-  _globals['_WATCHAPPROVALSREQUEST']._serialized_start=1470
-  _globals['_WATCHAPPROVALSREQUEST']._serialized_end=1553
-  _globals['_WATCHAPPROVALSRESPONSE']._serialized_start=1556
-  _globals['_WATCHAPPROVALSRESPONSE']._serialized_end=1722
-  _globals['_APPROVALCHECKPOINT']._serialized_start=1724
-  _globals['_APPROVALCHECKPOINT']._serialized_end=1788
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1791
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=2022
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=2024
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=2106
-  _globals['_APPROVALSERVICE']._serialized_start=2271
-  _globals['_APPROVALSERVICE']._serialized_end=2806
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1353
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1355
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1478
+  _globals['_WATCHAPPROVALSREQUEST']._serialized_start=1480
+  _globals['_WATCHAPPROVALSREQUEST']._serialized_end=1563
+  _globals['_WATCHAPPROVALSRESPONSE']._serialized_start=1566
+  _globals['_WATCHAPPROVALSRESPONSE']._serialized_end=1790
+  _globals['_APPROVALWATCHEND']._serialized_start=1792
+  _globals['_APPROVALWATCHEND']._serialized_end=1870
+  _globals['_APPROVALCHECKPOINT']._serialized_start=1872
+  _globals['_APPROVALCHECKPOINT']._serialized_end=1936
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1939
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=2170
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=2172
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=2254
+  _globals['_APPROVALSERVICE']._serialized_start=2419
+  _globals['_APPROVALSERVICE']._serialized_end=2954
 # @@protoc_insertion_point(module_scope)

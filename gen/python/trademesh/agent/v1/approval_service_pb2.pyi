@@ -306,6 +306,7 @@ class WatchApprovalsResponse(message.Message):
 
     APPROVAL_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
     @builtins.property
     def approval(self) -> Approval:
         """An approval as it is now."""
@@ -314,19 +315,46 @@ class WatchApprovalsResponse(message.Message):
     def checkpoint(self) -> ApprovalCheckpoint:
         """Nothing has changed for a while."""
 
+    @builtins.property
+    def end(self) -> ApprovalWatchEnd:
+        """The last message, if the stream ends by the server's will."""
+
     def __init__(
         self,
         *,
         approval: Approval | None = ...,
         checkpoint: ApprovalCheckpoint | None = ...,
+        end: ApprovalWatchEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval", b"approval", "checkpoint", b"checkpoint", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval", b"approval", "checkpoint", b"checkpoint", "end", b"end", "kind", b"kind"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["approval", b"approval", "checkpoint", b"checkpoint", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["approval", b"approval", "checkpoint", b"checkpoint", "end", b"end", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["approval", "checkpoint"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["approval", "checkpoint", "end"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+@typing.final
+class ApprovalWatchEnd(message.Message):
+    """The server goes down. A new watch begins with what is pending then; who needs what was settled in between asks ListApprovals."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RETRY_AFTER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def retry_after(self) -> duration_pb2.Duration:
+        """When to come back."""
+
+    def __init__(
+        self,
+        *,
+        retry_after: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class ApprovalCheckpoint(message.Message):

@@ -27,7 +27,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from trademesh.agent.v1 import skill_pb2 as trademesh_dot_agent_dot_v1_dot_skill__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trademesh/agent/v1/skill_service.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1etrademesh/agent/v1/skill.proto\"\xf6\x01\n\x12\x43reateSkillRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12;\n\x08skill_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x07skillId\x12\x37\n\x05skill\x18\x03 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillB\x06\xbaH\x03\xc8\x01\x01R\x05skill\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"F\n\x13\x43reateSkillResponse\x12/\n\x05skill\x18\x01 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillR\x05skill\"\x8e\x01\n\x0fGetSkillRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12;\n\x08skill_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x07skillId\"C\n\x10GetSkillResponse\x12/\n\x05skill\x18\x01 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillR\x05skill\"\x99\x01\n\x11ListSkillsRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"o\n\x12ListSkillsResponse\x12\x31\n\x06skills\x18\x01 \x03(\x0b\x32\x19.trademesh.agent.v1.SkillR\x06skills\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xad\x02\n\x12UpdateSkillRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12;\n\x08skill_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x07skillId\x12\x37\n\x05skill\x18\x03 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillB\x06\xbaH\x03\xc8\x01\x01R\x05skill\x12\x43\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1c\n\x04\x65tag\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04\x65tag\"F\n\x13UpdateSkillResponse\x12/\n\x05skill\x18\x01 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillR\x05skill\"\xaf\x01\n\x12\x44\x65leteSkillRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12;\n\x08skill_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x07skillId\x12\x1c\n\x04\x65tag\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04\x65tag\"\x15\n\x13\x44\x65leteSkillResponse2\xe2\x03\n\x0cSkillService\x12^\n\x0b\x43reateSkill\x12&.trademesh.agent.v1.CreateSkillRequest\x1a\'.trademesh.agent.v1.CreateSkillResponse\x12U\n\x08GetSkill\x12#.trademesh.agent.v1.GetSkillRequest\x1a$.trademesh.agent.v1.GetSkillResponse\x12[\n\nListSkills\x12%.trademesh.agent.v1.ListSkillsRequest\x1a&.trademesh.agent.v1.ListSkillsResponse\x12^\n\x0bUpdateSkill\x12&.trademesh.agent.v1.UpdateSkillRequest\x1a\'.trademesh.agent.v1.UpdateSkillResponse\x12^\n\x0b\x44\x65leteSkill\x12&.trademesh.agent.v1.DeleteSkillRequest\x1a\'.trademesh.agent.v1.DeleteSkillResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trademesh/agent/v1/skill_service.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1etrademesh/agent/v1/skill.proto\"\xf6\x01\n\x12\x43reateSkillRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12;\n\x08skill_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x07skillId\x12\x37\n\x05skill\x18\x03 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillB\x06\xbaH\x03\xc8\x01\x01R\x05skill\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"F\n\x13\x43reateSkillResponse\x12/\n\x05skill\x18\x01 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillR\x05skill\"\x8e\x01\n\x0fGetSkillRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12;\n\x08skill_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x07skillId\"C\n\x10GetSkillResponse\x12/\n\x05skill\x18\x01 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillR\x05skill\"\xa3\x01\n\x11ListSkillsRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"o\n\x12ListSkillsResponse\x12\x31\n\x06skills\x18\x01 \x03(\x0b\x32\x19.trademesh.agent.v1.SkillR\x06skills\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xad\x02\n\x12UpdateSkillRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12;\n\x08skill_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x07skillId\x12\x37\n\x05skill\x18\x03 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillB\x06\xbaH\x03\xc8\x01\x01R\x05skill\x12\x43\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1c\n\x04\x65tag\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04\x65tag\"F\n\x13UpdateSkillResponse\x12/\n\x05skill\x18\x01 \x01(\x0b\x32\x19.trademesh.agent.v1.SkillR\x05skill\"\xaf\x01\n\x12\x44\x65leteSkillRequest\x12>\n\tworkspace\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\tworkspace\x12;\n\x08skill_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x07skillId\x12\x1c\n\x04\x65tag\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04\x65tag\"\x15\n\x13\x44\x65leteSkillResponse2\xe2\x03\n\x0cSkillService\x12^\n\x0b\x43reateSkill\x12&.trademesh.agent.v1.CreateSkillRequest\x1a\'.trademesh.agent.v1.CreateSkillResponse\x12U\n\x08GetSkill\x12#.trademesh.agent.v1.GetSkillRequest\x1a$.trademesh.agent.v1.GetSkillResponse\x12[\n\nListSkills\x12%.trademesh.agent.v1.ListSkillsRequest\x1a&.trademesh.agent.v1.ListSkillsResponse\x12^\n\x0bUpdateSkill\x12&.trademesh.agent.v1.UpdateSkillRequest\x1a\'.trademesh.agent.v1.UpdateSkillResponse\x12^\n\x0b\x44\x65leteSkill\x12&.trademesh.agent.v1.DeleteSkillRequest\x1a\'.trademesh.agent.v1.DeleteSkillResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSKILLSREQUEST'].fields_by_name['workspace']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_LISTSKILLSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSKILLSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\364\003'
+  _globals['_LISTSKILLSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSKILLSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_UPDATESKILLREQUEST'].fields_by_name['workspace']._loaded_options = None
   _globals['_UPDATESKILLREQUEST'].fields_by_name['workspace']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_UPDATESKILLREQUEST'].fields_by_name['skill_id']._loaded_options = None
@@ -75,17 +77,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSKILLRESPONSE']._serialized_start=623
   _globals['_GETSKILLRESPONSE']._serialized_end=690
   _globals['_LISTSKILLSREQUEST']._serialized_start=693
-  _globals['_LISTSKILLSREQUEST']._serialized_end=846
-  _globals['_LISTSKILLSRESPONSE']._serialized_start=848
-  _globals['_LISTSKILLSRESPONSE']._serialized_end=959
-  _globals['_UPDATESKILLREQUEST']._serialized_start=962
-  _globals['_UPDATESKILLREQUEST']._serialized_end=1263
-  _globals['_UPDATESKILLRESPONSE']._serialized_start=1265
-  _globals['_UPDATESKILLRESPONSE']._serialized_end=1335
-  _globals['_DELETESKILLREQUEST']._serialized_start=1338
-  _globals['_DELETESKILLREQUEST']._serialized_end=1513
-  _globals['_DELETESKILLRESPONSE']._serialized_start=1515
-  _globals['_DELETESKILLRESPONSE']._serialized_end=1536
-  _globals['_SKILLSERVICE']._serialized_start=1539
-  _globals['_SKILLSERVICE']._serialized_end=2021
+  _globals['_LISTSKILLSREQUEST']._serialized_end=856
+  _globals['_LISTSKILLSRESPONSE']._serialized_start=858
+  _globals['_LISTSKILLSRESPONSE']._serialized_end=969
+  _globals['_UPDATESKILLREQUEST']._serialized_start=972
+  _globals['_UPDATESKILLREQUEST']._serialized_end=1273
+  _globals['_UPDATESKILLRESPONSE']._serialized_start=1275
+  _globals['_UPDATESKILLRESPONSE']._serialized_end=1345
+  _globals['_DELETESKILLREQUEST']._serialized_start=1348
+  _globals['_DELETESKILLREQUEST']._serialized_end=1523
+  _globals['_DELETESKILLRESPONSE']._serialized_start=1525
+  _globals['_DELETESKILLRESPONSE']._serialized_end=1546
+  _globals['_SKILLSERVICE']._serialized_start=1549
+  _globals['_SKILLSERVICE']._serialized_end=2031
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from trademesh.agent.v1 import workspace_pb2 as trademesh_dot_agent_dot_v1_dot_workspace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trademesh/agent/v1/workspace_service.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\"trademesh/agent/v1/workspace.proto\"\xce\x01\n\x16\x43reateWorkspaceRequest\x12\x43\n\x0cworkspace_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x0bworkspaceId\x12\x43\n\tworkspace\x18\x02 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceB\x06\xbaH\x03\xc8\x01\x01R\tworkspace\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"V\n\x17\x43reateWorkspaceResponse\x12;\n\tworkspace\x18\x01 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceR\tworkspace\"Z\n\x13GetWorkspaceRequest\x12\x43\n\x0cworkspace_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x0bworkspaceId\"S\n\x14GetWorkspaceResponse\x12;\n\tworkspace\x18\x01 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceR\tworkspace\"]\n\x15ListWorkspacesRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\x7f\n\x16ListWorkspacesResponse\x12=\n\nworkspaces\x18\x01 \x03(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceR\nworkspaces\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x85\x02\n\x16UpdateWorkspaceRequest\x12\x43\n\x0cworkspace_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x0bworkspaceId\x12\x43\n\tworkspace\x18\x02 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceB\x06\xbaH\x03\xc8\x01\x01R\tworkspace\x12\x43\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1c\n\x04\x65tag\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04\x65tag\"V\n\x17UpdateWorkspaceResponse\x12;\n\tworkspace\x18\x01 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceR\tworkspace\"{\n\x16\x44\x65leteWorkspaceRequest\x12\x43\n\x0cworkspace_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x0bworkspaceId\x12\x1c\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04\x65tag\"\x19\n\x17\x44\x65leteWorkspaceResponse2\xa2\x04\n\x10WorkspaceService\x12j\n\x0f\x43reateWorkspace\x12*.trademesh.agent.v1.CreateWorkspaceRequest\x1a+.trademesh.agent.v1.CreateWorkspaceResponse\x12\x61\n\x0cGetWorkspace\x12\'.trademesh.agent.v1.GetWorkspaceRequest\x1a(.trademesh.agent.v1.GetWorkspaceResponse\x12g\n\x0eListWorkspaces\x12).trademesh.agent.v1.ListWorkspacesRequest\x1a*.trademesh.agent.v1.ListWorkspacesResponse\x12j\n\x0fUpdateWorkspace\x12*.trademesh.agent.v1.UpdateWorkspaceRequest\x1a+.trademesh.agent.v1.UpdateWorkspaceResponse\x12j\n\x0f\x44\x65leteWorkspace\x12*.trademesh.agent.v1.DeleteWorkspaceRequest\x1a+.trademesh.agent.v1.DeleteWorkspaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trademesh/agent/v1/workspace_service.proto\x12\x12trademesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\"trademesh/agent/v1/workspace.proto\"\xce\x01\n\x16\x43reateWorkspaceRequest\x12\x43\n\x0cworkspace_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x0bworkspaceId\x12\x43\n\tworkspace\x18\x02 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceB\x06\xbaH\x03\xc8\x01\x01R\tworkspace\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"V\n\x17\x43reateWorkspaceResponse\x12;\n\tworkspace\x18\x01 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceR\tworkspace\"Z\n\x13GetWorkspaceRequest\x12\x43\n\x0cworkspace_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x0bworkspaceId\"S\n\x14GetWorkspaceResponse\x12;\n\tworkspace\x18\x01 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceR\tworkspace\"g\n\x15ListWorkspacesRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x7f\n\x16ListWorkspacesResponse\x12=\n\nworkspaces\x18\x01 \x03(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceR\nworkspaces\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x85\x02\n\x16UpdateWorkspaceRequest\x12\x43\n\x0cworkspace_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x0bworkspaceId\x12\x43\n\tworkspace\x18\x02 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceB\x06\xbaH\x03\xc8\x01\x01R\tworkspace\x12\x43\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1c\n\x04\x65tag\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04\x65tag\"V\n\x17UpdateWorkspaceResponse\x12;\n\tworkspace\x18\x01 \x01(\x0b\x32\x1d.trademesh.agent.v1.WorkspaceR\tworkspace\"{\n\x16\x44\x65leteWorkspaceRequest\x12\x43\n\x0cworkspace_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x0bworkspaceId\x12\x1c\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x04\x65tag\"\x19\n\x17\x44\x65leteWorkspaceResponse2\xa2\x04\n\x10WorkspaceService\x12j\n\x0f\x43reateWorkspace\x12*.trademesh.agent.v1.CreateWorkspaceRequest\x1a+.trademesh.agent.v1.CreateWorkspaceResponse\x12\x61\n\x0cGetWorkspace\x12\'.trademesh.agent.v1.GetWorkspaceRequest\x1a(.trademesh.agent.v1.GetWorkspaceResponse\x12g\n\x0eListWorkspaces\x12).trademesh.agent.v1.ListWorkspacesRequest\x1a*.trademesh.agent.v1.ListWorkspacesResponse\x12j\n\x0fUpdateWorkspace\x12*.trademesh.agent.v1.UpdateWorkspaceRequest\x1a+.trademesh.agent.v1.UpdateWorkspaceResponse\x12j\n\x0f\x44\x65leteWorkspace\x12*.trademesh.agent.v1.DeleteWorkspaceRequest\x1a+.trademesh.agent.v1.DeleteWorkspaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETWORKSPACEREQUEST'].fields_by_name['workspace_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_LISTWORKSPACESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTWORKSPACESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\364\003'
+  _globals['_LISTWORKSPACESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTWORKSPACESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_UPDATEWORKSPACEREQUEST'].fields_by_name['workspace_id']._loaded_options = None
   _globals['_UPDATEWORKSPACEREQUEST'].fields_by_name['workspace_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_UPDATEWORKSPACEREQUEST'].fields_by_name['workspace']._loaded_options = None
@@ -65,17 +67,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETWORKSPACERESPONSE']._serialized_start=554
   _globals['_GETWORKSPACERESPONSE']._serialized_end=637
   _globals['_LISTWORKSPACESREQUEST']._serialized_start=639
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=732
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=734
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=861
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=864
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1125
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1127
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1213
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=1215
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1338
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1340
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1365
-  _globals['_WORKSPACESERVICE']._serialized_start=1368
-  _globals['_WORKSPACESERVICE']._serialized_end=1914
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=742
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=744
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=871
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=874
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1135
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1137
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1223
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=1225
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1348
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1350
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1375
+  _globals['_WORKSPACESERVICE']._serialized_start=1378
+  _globals['_WORKSPACESERVICE']._serialized_end=1924
 # @@protoc_insertion_point(module_scope)

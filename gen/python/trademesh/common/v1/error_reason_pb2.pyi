@@ -80,7 +80,7 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
         {"reason": "DEADLINE_EXCEEDED", "domain": "trademesh", "metadata": {"method": "/trademesh.news.v1.ExplainService/ExplainMove"}}
     """
     ERROR_REASON_LIMIT_REACHED: _ErrorReason.ValueType  # 12
-    """A bound of this server is reached (runs, streams, sizes); QuotaFailure or RetryInfo tell more. Status RESOURCE_EXHAUSTED.
+    """A bound of this server is reached (runs, calls, sizes); RetryInfo says when to try again, where that can help. Status RESOURCE_EXHAUSTED.
 
         {"reason": "LIMIT_REACHED", "domain": "trademesh", "metadata": {"limit": "live_gateways", "value": "32"}}
     """
@@ -118,6 +118,11 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """A fault of ours; the server's log has the rest under the request id. Status INTERNAL.
 
         {"reason": "INTERNAL", "domain": "trademesh", "metadata": {"request_id": "5f0c…"}}
+    """
+    ERROR_REASON_DEPENDENCY_FAILED: _ErrorReason.ValueType  # 20
+    """A service that this call needs refused with an error that names no reason of these: it is older, or not one of ours. Its status is passed on, here Status UNIMPLEMENTED.
+
+        {"reason": "DEPENDENCY_FAILED", "domain": "trademesh", "metadata": {"code": "UNIMPLEMENTED"}}
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -183,7 +188,7 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 11
     {"reason": "DEADLINE_EXCEEDED", "domain": "trademesh", "metadata": {"method": "/trademesh.news.v1.ExplainService/ExplainMove"}}
 """
 ERROR_REASON_LIMIT_REACHED: ErrorReason.ValueType  # 12
-"""A bound of this server is reached (runs, streams, sizes); QuotaFailure or RetryInfo tell more. Status RESOURCE_EXHAUSTED.
+"""A bound of this server is reached (runs, calls, sizes); RetryInfo says when to try again, where that can help. Status RESOURCE_EXHAUSTED.
 
     {"reason": "LIMIT_REACHED", "domain": "trademesh", "metadata": {"limit": "live_gateways", "value": "32"}}
 """
@@ -221,4 +226,9 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """A fault of ours; the server's log has the rest under the request id. Status INTERNAL.
 
     {"reason": "INTERNAL", "domain": "trademesh", "metadata": {"request_id": "5f0c…"}}
+"""
+ERROR_REASON_DEPENDENCY_FAILED: ErrorReason.ValueType  # 20
+"""A service that this call needs refused with an error that names no reason of these: it is older, or not one of ours. Its status is passed on, here Status UNIMPLEMENTED.
+
+    {"reason": "DEPENDENCY_FAILED", "domain": "trademesh", "metadata": {"code": "UNIMPLEMENTED"}}
 """

@@ -88,8 +88,6 @@ class _PipelineStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Pipeline
     """Stands between two phases until ResumePipeline or StepPipeline."""
     PIPELINE_STATE_FINISHED: _PipelineState.ValueType  # 4
     """Every session is settled."""
-    PIPELINE_STATE_FAILED: _PipelineState.ValueType  # 5
-    """A cycle failed; `reason` says why."""
 
 class PipelineState(_PipelineState, metaclass=_PipelineStateEnumTypeWrapper):
     """What the pipeline does."""
@@ -104,8 +102,6 @@ PIPELINE_STATE_PAUSED: PipelineState.ValueType  # 3
 """Stands between two phases until ResumePipeline or StepPipeline."""
 PIPELINE_STATE_FINISHED: PipelineState.ValueType  # 4
 """Every session is settled."""
-PIPELINE_STATE_FAILED: PipelineState.ValueType  # 5
-"""A cycle failed; `reason` says why."""
 
 class _Stance:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -302,7 +298,6 @@ class Event(message.Message):
     GATEWAY_STARTED_FIELD_NUMBER: builtins.int
     PIPELINE_STATE_CHANGED_FIELD_NUMBER: builtins.int
     PACE_CHANGED_FIELD_NUMBER: builtins.int
-    JOURNAL_TRUNCATED_FIELD_NUMBER: builtins.int
     STATE_CHECKPOINT_FIELD_NUMBER: builtins.int
     RUN_STARTED_FIELD_NUMBER: builtins.int
     SESSION_OPENED_FIELD_NUMBER: builtins.int
@@ -344,10 +339,6 @@ class Event(message.Message):
     @builtins.property
     def pace_changed(self) -> PaceChanged:
         """The pace was set."""
-
-    @builtins.property
-    def journal_truncated(self) -> JournalTruncated:
-        """Acknowledged events were lost with the disk; a new epoch begins."""
 
     @builtins.property
     def state_checkpoint(self) -> StateCheckpoint:
@@ -418,7 +409,6 @@ class Event(message.Message):
         gateway_started: GatewayStarted | None = ...,
         pipeline_state_changed: PipelineStateChanged | None = ...,
         pace_changed: PaceChanged | None = ...,
-        journal_truncated: JournalTruncated | None = ...,
         state_checkpoint: StateCheckpoint | None = ...,
         run_started: RunStarted | None = ...,
         session_opened: SessionOpened | None = ...,
@@ -434,11 +424,11 @@ class Event(message.Message):
         settled: Settled | None = ...,
         run_finished: RunFinished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "decisions", b"decisions", "gateway_started", b"gateway_started", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "journal_truncated", "state_checkpoint", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -507,30 +497,6 @@ class PaceChanged(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["sessions_per_s", b"sessions_per_s"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-@typing.final
-class JournalTruncated(message.Message):
-    """Acknowledged events were lost with the disk; a new epoch begins."""
-
-    DESCRIPTOR: descriptor.Descriptor
-
-    ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: builtins.int
-    FOUND_SEQUENCE_FIELD_NUMBER: builtins.int
-    acknowledged_sequence: builtins.int
-    """The highest sequence that had been acknowledged."""
-    found_sequence: builtins.int
-    """The highest that was found."""
-    def __init__(
-        self,
-        *,
-        acknowledged_sequence: builtins.int = ...,
-        found_sequence: builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "found_sequence", b"found_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,6 @@ isort:skip_file
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
-from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
 from trademesh.gateway.v1 import event_pb2 as event_pb2
 import builtins as builtins
@@ -101,7 +100,6 @@ class Pipeline(message.Message):
     PHASE_FIELD_NUMBER: builtins.int
     PACE_SESSIONS_PER_S_FIELD_NUMBER: builtins.int
     HEAD_SEQUENCE_FIELD_NUMBER: builtins.int
-    CYCLE_STARTED_AT_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     state: event_pb2.PipelineState.ValueType
@@ -120,10 +118,6 @@ class Pipeline(message.Message):
     """Sessions per second of wall time; 0 = as fast as it can."""
     head_sequence: builtins.int
     """Newest sequence in the journal."""
-    @builtins.property
-    def cycle_started_at(self) -> timestamp_pb2.Timestamp:
-        """When the session in hand was begun, by the wall clock."""
-
     def __init__(
         self,
         *,
@@ -136,11 +130,10 @@ class Pipeline(message.Message):
         phase: event_pb2.Phase.ValueType = ...,
         pace_sessions_per_s: builtins.float = ...,
         head_sequence: builtins.int = ...,
-        cycle_started_at: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["cycle_started_at", b"cycle_started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cycle_started_at", b"cycle_started_at", "head_sequence", b"head_sequence", "pace_sessions_per_s", b"pace_sessions_per_s", "phase", b"phase", "reason", b"reason", "run_id", b"run_id", "session_date", b"session_date", "sessions_settled", b"sessions_settled", "sessions_total", b"sessions_total", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["head_sequence", b"head_sequence", "pace_sessions_per_s", b"pace_sessions_per_s", "phase", b"phase", "reason", b"reason", "run_id", b"run_id", "session_date", b"session_date", "sessions_settled", b"sessions_settled", "sessions_total", b"sessions_total", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trademesh/news/v1/news_service.proto\x12\x11trademesh.news.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x03\n\x08NewsItem\x12\x17\n\x07news_id\x18\x01 \x01(\tR\x06newsId\x12\x35\n\x06source\x18\x02 \x01(\x0e\x32\x1d.trademesh.news.v1.NewsSourceR\x06source\x12/\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.trademesh.news.v1.NewsKindR\x04kind\x12\x18\n\x07tickers\x18\x04 \x03(\tR\x07tickers\x12=\n\x0cpublished_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bpublishedAt\x12!\n\x0csession_date\x18\x06 \x01(\tR\x0bsessionDate\x12\x1a\n\x08headline\x18\x07 \x01(\tR\x08headline\x12\x42\n\x07\x66igures\x18\x08 \x03(\x0b\x32(.trademesh.news.v1.NewsItem.FiguresEntryR\x07\x66igures\x12\x1c\n\tdirection\x18\t \x01(\x11R\tdirection\x1a:\n\x0c\x46iguresEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"\xa2\x02\n\x0fListNewsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12\x43\n\x0fpublished_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epublishedAfter\x12\x37\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x05 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\x1d\n\npage_token\x18\x06 \x01(\tR\tpageToken\"m\n\x10ListNewsResponse\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.trademesh.news.v1.NewsItemR\x05items\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*B\n\nNewsSource\x12\x1b\n\x17NEWS_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13NEWS_SOURCE_DERIVED\x10\x01*\x8f\x01\n\x08NewsKind\x12\x19\n\x15NEWS_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14NEWS_KIND_LARGE_MOVE\x10\x01\x12\x16\n\x12NEWS_KIND_NEW_HIGH\x10\x02\x12\x15\n\x11NEWS_KIND_NEW_LOW\x10\x03\x12\x1f\n\x1bNEWS_KIND_VOLATILITY_CHANGE\x10\x04\x32\x62\n\x0bNewsService\x12S\n\x08ListNews\x12\".trademesh.news.v1.ListNewsRequest\x1a#.trademesh.news.v1.ListNewsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trademesh/news/v1/news_service.proto\x12\x11trademesh.news.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x03\n\x08NewsItem\x12\x17\n\x07news_id\x18\x01 \x01(\tR\x06newsId\x12\x35\n\x06source\x18\x02 \x01(\x0e\x32\x1d.trademesh.news.v1.NewsSourceR\x06source\x12/\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.trademesh.news.v1.NewsKindR\x04kind\x12\x18\n\x07tickers\x18\x04 \x03(\tR\x07tickers\x12=\n\x0cpublished_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bpublishedAt\x12!\n\x0csession_date\x18\x06 \x01(\tR\x0bsessionDate\x12\x1a\n\x08headline\x18\x07 \x01(\tR\x08headline\x12\x42\n\x07\x66igures\x18\x08 \x03(\x0b\x32(.trademesh.news.v1.NewsItem.FiguresEntryR\x07\x66igures\x12\x1c\n\tdirection\x18\t \x01(\x11R\tdirection\x1a:\n\x0c\x46iguresEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"\xac\x02\n\x0fListNewsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12\x43\n\x0fpublished_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epublishedAfter\x12\x37\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x05 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"m\n\x10ListNewsResponse\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.trademesh.news.v1.NewsItemR\x05items\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*B\n\nNewsSource\x12\x1b\n\x17NEWS_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13NEWS_SOURCE_DERIVED\x10\x01*\x8f\x01\n\x08NewsKind\x12\x19\n\x15NEWS_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14NEWS_KIND_LARGE_MOVE\x10\x01\x12\x16\n\x12NEWS_KIND_NEW_HIGH\x10\x02\x12\x15\n\x11NEWS_KIND_NEW_LOW\x10\x03\x12\x1f\n\x1bNEWS_KIND_VOLATILITY_CHANGE\x10\x04\x32\x62\n\x0bNewsService\x12S\n\x08ListNews\x12\".trademesh.news.v1.ListNewsRequest\x1a#.trademesh.news.v1.ListNewsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,18 +43,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNEWSREQUEST'].fields_by_name['as_of']._serialized_options = b'\272H\003\310\001\001'
   _globals['_LISTNEWSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTNEWSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\210\''
-  _globals['_NEWSSOURCE']._serialized_start=977
-  _globals['_NEWSSOURCE']._serialized_end=1043
-  _globals['_NEWSKIND']._serialized_start=1046
-  _globals['_NEWSKIND']._serialized_end=1189
+  _globals['_LISTNEWSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTNEWSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_NEWSSOURCE']._serialized_start=987
+  _globals['_NEWSSOURCE']._serialized_end=1053
+  _globals['_NEWSKIND']._serialized_start=1056
+  _globals['_NEWSKIND']._serialized_end=1199
   _globals['_NEWSITEM']._serialized_start=122
   _globals['_NEWSITEM']._serialized_end=571
   _globals['_NEWSITEM_FIGURESENTRY']._serialized_start=513
   _globals['_NEWSITEM_FIGURESENTRY']._serialized_end=571
   _globals['_LISTNEWSREQUEST']._serialized_start=574
-  _globals['_LISTNEWSREQUEST']._serialized_end=864
-  _globals['_LISTNEWSRESPONSE']._serialized_start=866
-  _globals['_LISTNEWSRESPONSE']._serialized_end=975
-  _globals['_NEWSSERVICE']._serialized_start=1191
-  _globals['_NEWSSERVICE']._serialized_end=1289
+  _globals['_LISTNEWSREQUEST']._serialized_end=874
+  _globals['_LISTNEWSRESPONSE']._serialized_start=876
+  _globals['_LISTNEWSRESPONSE']._serialized_end=985
+  _globals['_NEWSSERVICE']._serialized_start=1201
+  _globals['_NEWSSERVICE']._serialized_end=1299
 # @@protoc_insertion_point(module_scope)

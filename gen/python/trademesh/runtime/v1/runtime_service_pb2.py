@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from trademesh.runtime.v1 import run_config_pb2 as trademesh_dot_runtime_dot_v1_dot_run__config__pb2
 from trademesh.runtime.v1 import runtime_pb2 as trademesh_dot_runtime_dot_v1_dot_runtime__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trademesh/runtime/v1/runtime_service.proto\x12\x14trademesh.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a%trademesh/runtime/v1/run_config.proto\x1a\"trademesh/runtime/v1/runtime.proto\"~\n\x0fStartRunRequest\x12?\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"?\n\x10StartRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"k\n\x0eStopRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\">\n\x0fStopRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"n\n\x11RestartRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"A\n\x12RestartRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"H\n\rGetRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"y\n\x0eGetRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\x12:\n\x07summary\x18\x02 \x01(\x0b\x32 .trademesh.runtime.v1.RunSummaryR\x07summary\"\xa2\x01\n\x0fListRunsRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12I\n\x06states\x18\x03 \x03(\x0e\x32\x1e.trademesh.runtime.v1.RunStateB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00R\x06states\"i\n\x10ListRunsResponse\x12-\n\x04runs\x18\x01 \x03(\x0b\x32\x19.trademesh.runtime.v1.RunR\x04runs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"N\n\x10WatchRunsRequest\x12:\n\x06run_id\x18\x01 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\"\x93\x01\n\x11WatchRunsResponse\x12-\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunH\x00R\x03run\x12G\n\ncheckpoint\x18\x02 \x01(\x0b\x32%.trademesh.runtime.v1.WatchCheckpointH\x00R\ncheckpointB\x06\n\x04kind\"-\n\x0fWatchCheckpoint\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\"[\n\x18ValidateRunConfigRequest\x12?\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\"\xa3\x01\n\x19ValidateRunConfigResponse\x12\x45\n\nviolations\x18\x01 \x03(\x0b\x32%.trademesh.runtime.v1.ConfigViolationR\nviolations\x12?\n\nnormalised\x18\x02 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigR\nnormalised\"I\n\x0f\x43onfigViolation\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\"\xb1\x01\n\x0fTailLogsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12\x1e\n\ngeneration\x18\x02 \x01(\rR\ngeneration\x12#\n\x05lines\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\x90NH\x00R\x05lines\x88\x01\x01\x12\x16\n\x06\x66ollow\x18\x04 \x01(\x08R\x06\x66ollowB\x08\n\x06_lines\"H\n\x10TailLogsResponse\x12\x1e\n\ngeneration\x18\x01 \x01(\rR\ngeneration\x12\x14\n\x05lines\x18\x02 \x03(\tR\x05lines2\x87\x06\n\x0eRuntimeService\x12Y\n\x08StartRun\x12%.trademesh.runtime.v1.StartRunRequest\x1a&.trademesh.runtime.v1.StartRunResponse\x12V\n\x07StopRun\x12$.trademesh.runtime.v1.StopRunRequest\x1a%.trademesh.runtime.v1.StopRunResponse\x12_\n\nRestartRun\x12\'.trademesh.runtime.v1.RestartRunRequest\x1a(.trademesh.runtime.v1.RestartRunResponse\x12S\n\x06GetRun\x12#.trademesh.runtime.v1.GetRunRequest\x1a$.trademesh.runtime.v1.GetRunResponse\x12Y\n\x08ListRuns\x12%.trademesh.runtime.v1.ListRunsRequest\x1a&.trademesh.runtime.v1.ListRunsResponse\x12^\n\tWatchRuns\x12&.trademesh.runtime.v1.WatchRunsRequest\x1a\'.trademesh.runtime.v1.WatchRunsResponse0\x01\x12t\n\x11ValidateRunConfig\x12..trademesh.runtime.v1.ValidateRunConfigRequest\x1a/.trademesh.runtime.v1.ValidateRunConfigResponse\x12[\n\x08TailLogs\x12%.trademesh.runtime.v1.TailLogsRequest\x1a&.trademesh.runtime.v1.TailLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trademesh/runtime/v1/runtime_service.proto\x12\x14trademesh.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a%trademesh/runtime/v1/run_config.proto\x1a\"trademesh/runtime/v1/runtime.proto\"~\n\x0fStartRunRequest\x12?\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"?\n\x10StartRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"k\n\x0eStopRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\">\n\x0fStopRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"n\n\x11RestartRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"A\n\x12RestartRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"H\n\rGetRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"y\n\x0eGetRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\x12:\n\x07summary\x18\x02 \x01(\x0b\x32 .trademesh.runtime.v1.RunSummaryR\x07summary\"\xac\x01\n\x0fListRunsRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12I\n\x06states\x18\x03 \x03(\x0e\x32\x1e.trademesh.runtime.v1.RunStateB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00R\x06states\"i\n\x10ListRunsResponse\x12-\n\x04runs\x18\x01 \x03(\x0b\x32\x19.trademesh.runtime.v1.RunR\x04runs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"N\n\x10WatchRunsRequest\x12:\n\x06run_id\x18\x01 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\"\xc7\x01\n\x11WatchRunsResponse\x12-\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunH\x00R\x03run\x12G\n\ncheckpoint\x18\x02 \x01(\x0b\x32%.trademesh.runtime.v1.WatchCheckpointH\x00R\ncheckpoint\x12\x32\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1e.trademesh.runtime.v1.WatchEndH\x00R\x03\x65ndB\x06\n\x04kind\"b\n\x08WatchEnd\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\x12:\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"-\n\x0fWatchCheckpoint\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\"[\n\x18ValidateRunConfigRequest\x12?\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\"\xa3\x01\n\x19ValidateRunConfigResponse\x12\x45\n\nviolations\x18\x01 \x03(\x0b\x32%.trademesh.runtime.v1.ConfigViolationR\nviolations\x12?\n\nnormalised\x18\x02 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigR\nnormalised\"I\n\x0f\x43onfigViolation\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\"\xb1\x01\n\x0fTailLogsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12\x1e\n\ngeneration\x18\x02 \x01(\rR\ngeneration\x12#\n\x05lines\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\x90NH\x00R\x05lines\x88\x01\x01\x12\x16\n\x06\x66ollow\x18\x04 \x01(\x08R\x06\x66ollowB\x08\n\x06_lines\"H\n\x10TailLogsResponse\x12\x1e\n\ngeneration\x18\x01 \x01(\rR\ngeneration\x12\x14\n\x05lines\x18\x02 \x03(\tR\x05lines2\x87\x06\n\x0eRuntimeService\x12Y\n\x08StartRun\x12%.trademesh.runtime.v1.StartRunRequest\x1a&.trademesh.runtime.v1.StartRunResponse\x12V\n\x07StopRun\x12$.trademesh.runtime.v1.StopRunRequest\x1a%.trademesh.runtime.v1.StopRunResponse\x12_\n\nRestartRun\x12\'.trademesh.runtime.v1.RestartRunRequest\x1a(.trademesh.runtime.v1.RestartRunResponse\x12S\n\x06GetRun\x12#.trademesh.runtime.v1.GetRunRequest\x1a$.trademesh.runtime.v1.GetRunResponse\x12Y\n\x08ListRuns\x12%.trademesh.runtime.v1.ListRunsRequest\x1a&.trademesh.runtime.v1.ListRunsResponse\x12^\n\tWatchRuns\x12&.trademesh.runtime.v1.WatchRunsRequest\x1a\'.trademesh.runtime.v1.WatchRunsResponse0\x01\x12t\n\x11ValidateRunConfig\x12..trademesh.runtime.v1.ValidateRunConfigRequest\x1a/.trademesh.runtime.v1.ValidateRunConfigResponse\x12[\n\x08TailLogs\x12%.trademesh.runtime.v1.TailLogsRequest\x1a&.trademesh.runtime.v1.TailLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\364\003'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_LISTRUNSREQUEST'].fields_by_name['states']._loaded_options = None
   _globals['_LISTRUNSREQUEST'].fields_by_name['states']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
   _globals['_WATCHRUNSREQUEST'].fields_by_name['run_id']._loaded_options = None
@@ -60,42 +63,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAILLOGSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_TAILLOGSREQUEST'].fields_by_name['lines']._loaded_options = None
   _globals['_TAILLOGSREQUEST'].fields_by_name['lines']._serialized_options = b'\272H\005*\003\030\220N'
-  _globals['_STARTRUNREQUEST']._serialized_start=172
-  _globals['_STARTRUNREQUEST']._serialized_end=298
-  _globals['_STARTRUNRESPONSE']._serialized_start=300
-  _globals['_STARTRUNRESPONSE']._serialized_end=363
-  _globals['_STOPRUNREQUEST']._serialized_start=365
-  _globals['_STOPRUNREQUEST']._serialized_end=472
-  _globals['_STOPRUNRESPONSE']._serialized_start=474
-  _globals['_STOPRUNRESPONSE']._serialized_end=536
-  _globals['_RESTARTRUNREQUEST']._serialized_start=538
-  _globals['_RESTARTRUNREQUEST']._serialized_end=648
-  _globals['_RESTARTRUNRESPONSE']._serialized_start=650
-  _globals['_RESTARTRUNRESPONSE']._serialized_end=715
-  _globals['_GETRUNREQUEST']._serialized_start=717
-  _globals['_GETRUNREQUEST']._serialized_end=789
-  _globals['_GETRUNRESPONSE']._serialized_start=791
-  _globals['_GETRUNRESPONSE']._serialized_end=912
-  _globals['_LISTRUNSREQUEST']._serialized_start=915
-  _globals['_LISTRUNSREQUEST']._serialized_end=1077
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1079
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1184
-  _globals['_WATCHRUNSREQUEST']._serialized_start=1186
-  _globals['_WATCHRUNSREQUEST']._serialized_end=1264
-  _globals['_WATCHRUNSRESPONSE']._serialized_start=1267
-  _globals['_WATCHRUNSRESPONSE']._serialized_end=1414
-  _globals['_WATCHCHECKPOINT']._serialized_start=1416
-  _globals['_WATCHCHECKPOINT']._serialized_end=1461
-  _globals['_VALIDATERUNCONFIGREQUEST']._serialized_start=1463
-  _globals['_VALIDATERUNCONFIGREQUEST']._serialized_end=1554
-  _globals['_VALIDATERUNCONFIGRESPONSE']._serialized_start=1557
-  _globals['_VALIDATERUNCONFIGRESPONSE']._serialized_end=1720
-  _globals['_CONFIGVIOLATION']._serialized_start=1722
-  _globals['_CONFIGVIOLATION']._serialized_end=1795
-  _globals['_TAILLOGSREQUEST']._serialized_start=1798
-  _globals['_TAILLOGSREQUEST']._serialized_end=1975
-  _globals['_TAILLOGSRESPONSE']._serialized_start=1977
-  _globals['_TAILLOGSRESPONSE']._serialized_end=2049
-  _globals['_RUNTIMESERVICE']._serialized_start=2052
-  _globals['_RUNTIMESERVICE']._serialized_end=2827
+  _globals['_STARTRUNREQUEST']._serialized_start=204
+  _globals['_STARTRUNREQUEST']._serialized_end=330
+  _globals['_STARTRUNRESPONSE']._serialized_start=332
+  _globals['_STARTRUNRESPONSE']._serialized_end=395
+  _globals['_STOPRUNREQUEST']._serialized_start=397
+  _globals['_STOPRUNREQUEST']._serialized_end=504
+  _globals['_STOPRUNRESPONSE']._serialized_start=506
+  _globals['_STOPRUNRESPONSE']._serialized_end=568
+  _globals['_RESTARTRUNREQUEST']._serialized_start=570
+  _globals['_RESTARTRUNREQUEST']._serialized_end=680
+  _globals['_RESTARTRUNRESPONSE']._serialized_start=682
+  _globals['_RESTARTRUNRESPONSE']._serialized_end=747
+  _globals['_GETRUNREQUEST']._serialized_start=749
+  _globals['_GETRUNREQUEST']._serialized_end=821
+  _globals['_GETRUNRESPONSE']._serialized_start=823
+  _globals['_GETRUNRESPONSE']._serialized_end=944
+  _globals['_LISTRUNSREQUEST']._serialized_start=947
+  _globals['_LISTRUNSREQUEST']._serialized_end=1119
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1121
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1226
+  _globals['_WATCHRUNSREQUEST']._serialized_start=1228
+  _globals['_WATCHRUNSREQUEST']._serialized_end=1306
+  _globals['_WATCHRUNSRESPONSE']._serialized_start=1309
+  _globals['_WATCHRUNSRESPONSE']._serialized_end=1508
+  _globals['_WATCHEND']._serialized_start=1510
+  _globals['_WATCHEND']._serialized_end=1608
+  _globals['_WATCHCHECKPOINT']._serialized_start=1610
+  _globals['_WATCHCHECKPOINT']._serialized_end=1655
+  _globals['_VALIDATERUNCONFIGREQUEST']._serialized_start=1657
+  _globals['_VALIDATERUNCONFIGREQUEST']._serialized_end=1748
+  _globals['_VALIDATERUNCONFIGRESPONSE']._serialized_start=1751
+  _globals['_VALIDATERUNCONFIGRESPONSE']._serialized_end=1914
+  _globals['_CONFIGVIOLATION']._serialized_start=1916
+  _globals['_CONFIGVIOLATION']._serialized_end=1989
+  _globals['_TAILLOGSREQUEST']._serialized_start=1992
+  _globals['_TAILLOGSREQUEST']._serialized_end=2169
+  _globals['_TAILLOGSRESPONSE']._serialized_start=2171
+  _globals['_TAILLOGSRESPONSE']._serialized_end=2243
+  _globals['_RUNTIMESERVICE']._serialized_start=2246
+  _globals['_RUNTIMESERVICE']._serialized_end=3021
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
 from trademesh.runtime.v1 import run_config_pb2 as run_config_pb2
@@ -294,6 +295,7 @@ class WatchRunsResponse(message.Message):
 
     RUN_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
     @builtins.property
     def run(self) -> runtime_pb2.Run:
         """A run as it is now: first every run that is watched, then each that changes."""
@@ -302,19 +304,50 @@ class WatchRunsResponse(message.Message):
     def checkpoint(self) -> WatchCheckpoint:
         """Everything up to this revision was sent."""
 
+    @builtins.property
+    def end(self) -> WatchEnd:
+        """The last message, if the stream ends by the server's will."""
+
     def __init__(
         self,
         *,
         run: runtime_pb2.Run | None = ...,
         checkpoint: WatchCheckpoint | None = ...,
+        end: WatchEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "kind", b"kind", "run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "kind", b"kind", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "kind", b"kind", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "kind", b"kind", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["run", "checkpoint"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["run", "checkpoint", "end"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+@typing.final
+class WatchEnd(message.Message):
+    """The server goes down. A new watch begins with every run as it is then, so that nothing is missed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: builtins.int
+    RETRY_AFTER_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """The newest revision sent."""
+    @builtins.property
+    def retry_after(self) -> duration_pb2.Duration:
+        """When to come back."""
+
+    def __init__(
+        self,
+        *,
+        revision: builtins.int = ...,
+        retry_after: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["retry_after", b"retry_after", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class WatchCheckpoint(message.Message):

@@ -27,7 +27,7 @@ from trademesh.gateway.v1 import event_pb2 as trademesh_dot_gateway_dot_v1_dot_e
 from trademesh.gateway.v1 import state_pb2 as trademesh_dot_gateway_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,trademesh/trading/v1/portfolio_service.proto\x12\x14trademesh.trading.v1\x1a\x1b\x62uf/validate/validate.proto\x1a trademesh/gateway/v1/event.proto\x1a trademesh/gateway/v1/state.proto\"\x84\x01\n\x13GetPortfolioRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12$\n\x0b\x61t_sequence\x18\x02 \x01(\x04H\x00R\natSequence\x88\x01\x01\x42\x0e\n\x0c_at_sequence\"\xc2\x01\n\x14GetPortfolioResponse\x12\x42\n\tportfolio\x18\x01 \x01(\x0b\x32$.trademesh.gateway.v1.PortfolioStateR\tportfolio\x12\x1d\n\nnav_micros\x18\x02 \x01(\x03R\tnavMicros\x12$\n\x0e\x61s_of_sequence\x18\x03 \x01(\x04R\x0c\x61sOfSequence\x12!\n\x0csession_date\x18\x04 \x01(\tR\x0bsessionDate\"\xb2\x01\n\x10ListFillsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x1f\n\x06ticker\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18 R\x06ticker\"s\n\x11ListFillsResponse\x12\x36\n\x05\x66ills\x18\x01 \x03(\x0b\x32 .trademesh.trading.v1.FillRecordR\x05\x66ills\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x82\x01\n\nFillRecord\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12!\n\x0csession_date\x18\x02 \x01(\tR\x0bsessionDate\x12\x35\n\x04\x66ill\x18\x03 \x01(\x0b\x32!.trademesh.gateway.v1.OrderFilledR\x04\x66ill\"\x92\x01\n\x11ListEquityRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x90NR\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"w\n\x12ListEquityResponse\x12\x39\n\x06points\x18\x01 \x03(\x0b\x32!.trademesh.gateway.v1.EquityPointR\x06points\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x86\x01\n\x15GetPerformanceRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12$\n\x0b\x61t_sequence\x18\x02 \x01(\x04H\x00R\natSequence\x88\x01\x01\x42\x0e\n\x0c_at_sequence\"\x8d\x07\n\x16GetPerformanceResponse\x12\x1a\n\x08sessions\x18\x01 \x01(\rR\x08sessions\x12&\n\x0ctotal_return\x18\x02 \x01(\x01H\x00R\x0btotalReturn\x88\x01\x01\x12\x17\n\x04\x63\x61gr\x18\x03 \x01(\x01H\x01R\x04\x63\x61gr\x88\x01\x01\x12\x38\n\x15\x61nnualised_volatility\x18\x04 \x01(\x01H\x02R\x14\x61nnualisedVolatility\x88\x01\x01\x12\x1b\n\x06sharpe\x18\x05 \x01(\x01H\x03R\x06sharpe\x88\x01\x01\x12\x1d\n\x07sortino\x18\x06 \x01(\x01H\x04R\x07sortino\x88\x01\x01\x12&\n\x0cmax_drawdown\x18\x07 \x01(\x01H\x05R\x0bmaxDrawdown\x88\x01\x01\x12\x37\n\x15max_drawdown_sessions\x18\x08 \x01(\rH\x06R\x13maxDrawdownSessions\x88\x01\x01\x12\x1b\n\x06\x63\x61lmar\x18\t \x01(\x01H\x07R\x06\x63\x61lmar\x88\x01\x01\x12\x1e\n\x08hit_rate\x18\n \x01(\x01H\x08R\x07hitRate\x88\x01\x01\x12(\n\rprofit_factor\x18\x0b \x01(\x01H\tR\x0cprofitFactor\x88\x01\x01\x12\x33\n\x13mean_gross_exposure\x18\x0c \x01(\x01H\nR\x11meanGrossExposure\x88\x01\x01\x12\x1f\n\x08turnover\x18\r \x01(\x01H\x0bR\x08turnover\x88\x01\x01\x12Y\n\tundefined\x18\x0e \x03(\x0b\x32;.trademesh.trading.v1.GetPerformanceResponse.UndefinedEntryR\tundefined\x12$\n\x0e\x61s_of_sequence\x18\x0f \x01(\x04R\x0c\x61sOfSequence\x1a<\n\x0eUndefinedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0f\n\r_total_returnB\x07\n\x05_cagrB\x18\n\x16_annualised_volatilityB\t\n\x07_sharpeB\n\n\x08_sortinoB\x0f\n\r_max_drawdownB\x18\n\x16_max_drawdown_sessionsB\t\n\x07_calmarB\x0b\n\t_hit_rateB\x10\n\x0e_profit_factorB\x16\n\x14_mean_gross_exposureB\x0b\n\t_turnover2\xa5\x03\n\x10PortfolioService\x12\x65\n\x0cGetPortfolio\x12).trademesh.trading.v1.GetPortfolioRequest\x1a*.trademesh.trading.v1.GetPortfolioResponse\x12\\\n\tListFills\x12&.trademesh.trading.v1.ListFillsRequest\x1a\'.trademesh.trading.v1.ListFillsResponse\x12_\n\nListEquity\x12\'.trademesh.trading.v1.ListEquityRequest\x1a(.trademesh.trading.v1.ListEquityResponse\x12k\n\x0eGetPerformance\x12+.trademesh.trading.v1.GetPerformanceRequest\x1a,.trademesh.trading.v1.GetPerformanceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,trademesh/trading/v1/portfolio_service.proto\x12\x14trademesh.trading.v1\x1a\x1b\x62uf/validate/validate.proto\x1a trademesh/gateway/v1/event.proto\x1a trademesh/gateway/v1/state.proto\"\x84\x01\n\x13GetPortfolioRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12$\n\x0b\x61t_sequence\x18\x02 \x01(\x04H\x00R\natSequence\x88\x01\x01\x42\x0e\n\x0c_at_sequence\"\xc2\x01\n\x14GetPortfolioResponse\x12\x42\n\tportfolio\x18\x01 \x01(\x0b\x32$.trademesh.gateway.v1.PortfolioStateR\tportfolio\x12\x1d\n\nnav_micros\x18\x02 \x01(\x03R\tnavMicros\x12$\n\x0e\x61s_of_sequence\x18\x03 \x01(\x04R\x0c\x61sOfSequence\x12!\n\x0csession_date\x18\x04 \x01(\tR\x0bsessionDate\"\xbc\x01\n\x10ListFillsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x1f\n\x06ticker\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18 R\x06ticker\"s\n\x11ListFillsResponse\x12\x36\n\x05\x66ills\x18\x01 \x03(\x0b\x32 .trademesh.trading.v1.FillRecordR\x05\x66ills\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x82\x01\n\nFillRecord\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12!\n\x0csession_date\x18\x02 \x01(\tR\x0bsessionDate\x12\x35\n\x04\x66ill\x18\x03 \x01(\x0b\x32!.trademesh.gateway.v1.OrderFilledR\x04\x66ill\"\x9c\x01\n\x11ListEquityRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x90NR\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"w\n\x12ListEquityResponse\x12\x39\n\x06points\x18\x01 \x03(\x0b\x32!.trademesh.gateway.v1.EquityPointR\x06points\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x86\x01\n\x15GetPerformanceRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12$\n\x0b\x61t_sequence\x18\x02 \x01(\x04H\x00R\natSequence\x88\x01\x01\x42\x0e\n\x0c_at_sequence\"\x8d\x07\n\x16GetPerformanceResponse\x12\x1a\n\x08sessions\x18\x01 \x01(\rR\x08sessions\x12&\n\x0ctotal_return\x18\x02 \x01(\x01H\x00R\x0btotalReturn\x88\x01\x01\x12\x17\n\x04\x63\x61gr\x18\x03 \x01(\x01H\x01R\x04\x63\x61gr\x88\x01\x01\x12\x38\n\x15\x61nnualised_volatility\x18\x04 \x01(\x01H\x02R\x14\x61nnualisedVolatility\x88\x01\x01\x12\x1b\n\x06sharpe\x18\x05 \x01(\x01H\x03R\x06sharpe\x88\x01\x01\x12\x1d\n\x07sortino\x18\x06 \x01(\x01H\x04R\x07sortino\x88\x01\x01\x12&\n\x0cmax_drawdown\x18\x07 \x01(\x01H\x05R\x0bmaxDrawdown\x88\x01\x01\x12\x37\n\x15max_drawdown_sessions\x18\x08 \x01(\rH\x06R\x13maxDrawdownSessions\x88\x01\x01\x12\x1b\n\x06\x63\x61lmar\x18\t \x01(\x01H\x07R\x06\x63\x61lmar\x88\x01\x01\x12\x1e\n\x08hit_rate\x18\n \x01(\x01H\x08R\x07hitRate\x88\x01\x01\x12(\n\rprofit_factor\x18\x0b \x01(\x01H\tR\x0cprofitFactor\x88\x01\x01\x12\x33\n\x13mean_gross_exposure\x18\x0c \x01(\x01H\nR\x11meanGrossExposure\x88\x01\x01\x12\x1f\n\x08turnover\x18\r \x01(\x01H\x0bR\x08turnover\x88\x01\x01\x12Y\n\tundefined\x18\x0e \x03(\x0b\x32;.trademesh.trading.v1.GetPerformanceResponse.UndefinedEntryR\tundefined\x12$\n\x0e\x61s_of_sequence\x18\x0f \x01(\x04R\x0c\x61sOfSequence\x1a<\n\x0eUndefinedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0f\n\r_total_returnB\x07\n\x05_cagrB\x18\n\x16_annualised_volatilityB\t\n\x07_sharpeB\n\n\x08_sortinoB\x0f\n\r_max_drawdownB\x18\n\x16_max_drawdown_sessionsB\t\n\x07_calmarB\x0b\n\t_hit_rateB\x10\n\x0e_profit_factorB\x16\n\x14_mean_gross_exposureB\x0b\n\t_turnover2\xa5\x03\n\x10PortfolioService\x12\x65\n\x0cGetPortfolio\x12).trademesh.trading.v1.GetPortfolioRequest\x1a*.trademesh.trading.v1.GetPortfolioResponse\x12\\\n\tListFills\x12&.trademesh.trading.v1.ListFillsRequest\x1a\'.trademesh.trading.v1.ListFillsResponse\x12_\n\nListEquity\x12\'.trademesh.trading.v1.ListEquityRequest\x1a(.trademesh.trading.v1.ListEquityResponse\x12k\n\x0eGetPerformance\x12+.trademesh.trading.v1.GetPerformanceRequest\x1a,.trademesh.trading.v1.GetPerformanceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,12 +40,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFILLSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_LISTFILLSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTFILLSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_LISTFILLSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTFILLSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_LISTFILLSREQUEST'].fields_by_name['ticker']._loaded_options = None
   _globals['_LISTFILLSREQUEST'].fields_by_name['ticker']._serialized_options = b'\272H\004r\002\030 '
   _globals['_LISTEQUITYREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_LISTEQUITYREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_LISTEQUITYREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTEQUITYREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\220N'
+  _globals['_LISTEQUITYREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTEQUITYREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_GETPERFORMANCEREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_GETPERFORMANCEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_GETPERFORMANCERESPONSE_UNDEFINEDENTRY']._loaded_options = None
@@ -55,21 +59,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPORTFOLIORESPONSE']._serialized_start=303
   _globals['_GETPORTFOLIORESPONSE']._serialized_end=497
   _globals['_LISTFILLSREQUEST']._serialized_start=500
-  _globals['_LISTFILLSREQUEST']._serialized_end=678
-  _globals['_LISTFILLSRESPONSE']._serialized_start=680
-  _globals['_LISTFILLSRESPONSE']._serialized_end=795
-  _globals['_FILLRECORD']._serialized_start=798
-  _globals['_FILLRECORD']._serialized_end=928
-  _globals['_LISTEQUITYREQUEST']._serialized_start=931
-  _globals['_LISTEQUITYREQUEST']._serialized_end=1077
-  _globals['_LISTEQUITYRESPONSE']._serialized_start=1079
-  _globals['_LISTEQUITYRESPONSE']._serialized_end=1198
-  _globals['_GETPERFORMANCEREQUEST']._serialized_start=1201
-  _globals['_GETPERFORMANCEREQUEST']._serialized_end=1335
-  _globals['_GETPERFORMANCERESPONSE']._serialized_start=1338
-  _globals['_GETPERFORMANCERESPONSE']._serialized_end=2247
-  _globals['_GETPERFORMANCERESPONSE_UNDEFINEDENTRY']._serialized_start=1990
-  _globals['_GETPERFORMANCERESPONSE_UNDEFINEDENTRY']._serialized_end=2050
-  _globals['_PORTFOLIOSERVICE']._serialized_start=2250
-  _globals['_PORTFOLIOSERVICE']._serialized_end=2671
+  _globals['_LISTFILLSREQUEST']._serialized_end=688
+  _globals['_LISTFILLSRESPONSE']._serialized_start=690
+  _globals['_LISTFILLSRESPONSE']._serialized_end=805
+  _globals['_FILLRECORD']._serialized_start=808
+  _globals['_FILLRECORD']._serialized_end=938
+  _globals['_LISTEQUITYREQUEST']._serialized_start=941
+  _globals['_LISTEQUITYREQUEST']._serialized_end=1097
+  _globals['_LISTEQUITYRESPONSE']._serialized_start=1099
+  _globals['_LISTEQUITYRESPONSE']._serialized_end=1218
+  _globals['_GETPERFORMANCEREQUEST']._serialized_start=1221
+  _globals['_GETPERFORMANCEREQUEST']._serialized_end=1355
+  _globals['_GETPERFORMANCERESPONSE']._serialized_start=1358
+  _globals['_GETPERFORMANCERESPONSE']._serialized_end=2267
+  _globals['_GETPERFORMANCERESPONSE_UNDEFINEDENTRY']._serialized_start=2010
+  _globals['_GETPERFORMANCERESPONSE_UNDEFINEDENTRY']._serialized_end=2070
+  _globals['_PORTFOLIOSERVICE']._serialized_start=2270
+  _globals['_PORTFOLIOSERVICE']._serialized_end=2691
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,8 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
+import type { Duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { RunConfig } from "./run_config_pb.js";
 import { file_trademesh_runtime_v1_run_config } from "./run_config_pb.js";
 import type { Run, RunState, RunSummary } from "./runtime_pb.js";
@@ -15,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/runtime/v1/runtime_service.proto.
  */
 export const file_trademesh_runtime_v1_runtime_service: GenFile = /*@__PURE__*/
-  fileDesc("Cip0cmFkZW1lc2gvcnVudGltZS92MS9ydW50aW1lX3NlcnZpY2UucHJvdG8SFHRyYWRlbWVzaC5ydW50aW1lLnYxImsKD1N0YXJ0UnVuUmVxdWVzdBI3CgZjb25maWcYASABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWdCBrpIA9gBAxIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAjYAQFyA7ABASI6ChBTdGFydFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJcCg5TdG9wUnVuUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiOQoPU3RvcFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJfChFSZXN0YXJ0UnVuUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiPAoSUmVzdGFydFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJBCg1HZXRSdW5SZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQiawoOR2V0UnVuUmVzcG9uc2USJgoDcnVuGAEgASgLMhkudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuEjEKB3N1bW1hcnkYAiABKAsyIC50cmFkZW1lc2gucnVudGltZS52MS5SdW5TdW1tYXJ5IoUBCg9MaXN0UnVuc1JlcXVlc3QSGwoJcGFnZV9zaXplGAEgASgNQgi6SAUqAxj0AxISCgpwYWdlX3Rva2VuGAIgASgJEkEKBnN0YXRlcxgDIAMoDjIeLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1blN0YXRlQhG6SA6SAQsQECIHggEEEAEgACJUChBMaXN0UnVuc1Jlc3BvbnNlEicKBHJ1bnMYASADKAsyGS50cmFkZW1lc2gucnVudGltZS52MS5SdW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkcKEFdhdGNoUnVuc1JlcXVlc3QSMwoGcnVuX2lkGAEgASgJQiO6SCDYAQFyGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCKCAQoRV2F0Y2hSdW5zUmVzcG9uc2USKAoDcnVuGAEgASgLMhkudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuSAASOwoKY2hlY2twb2ludBgCIAEoCzIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLldhdGNoQ2hlY2twb2ludEgAQgYKBGtpbmQiIwoPV2F0Y2hDaGVja3BvaW50EhAKCHJldmlzaW9uGAEgASgEIlMKGFZhbGlkYXRlUnVuQ29uZmlnUmVxdWVzdBI3CgZjb25maWcYASABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWdCBrpIA9gBAyKLAQoZVmFsaWRhdGVSdW5Db25maWdSZXNwb25zZRI5Cgp2aW9sYXRpb25zGAEgAygLMiUudHJhZGVtZXNoLnJ1bnRpbWUudjEuQ29uZmlnVmlvbGF0aW9uEjMKCm5vcm1hbGlzZWQYAiABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWciNQoPQ29uZmlnVmlvbGF0aW9uEg0KBWZpZWxkGAEgASgJEhMKC2Rlc2NyaXB0aW9uGAIgASgJIo8BCg9UYWlsTG9nc1JlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBISCgpnZW5lcmF0aW9uGAIgASgNEhwKBWxpbmVzGAMgASgNQgi6SAUqAxiQTkgAiAEBEg4KBmZvbGxvdxgEIAEoCEIICgZfbGluZXMiNQoQVGFpbExvZ3NSZXNwb25zZRISCgpnZW5lcmF0aW9uGAEgASgNEg0KBWxpbmVzGAIgAygJMocGCg5SdW50aW1lU2VydmljZRJZCghTdGFydFJ1bhIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0YXJ0UnVuUmVxdWVzdBomLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0YXJ0UnVuUmVzcG9uc2USVgoHU3RvcFJ1bhIkLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0b3BSdW5SZXF1ZXN0GiUudHJhZGVtZXNoLnJ1bnRpbWUudjEuU3RvcFJ1blJlc3BvbnNlEl8KClJlc3RhcnRSdW4SJy50cmFkZW1lc2gucnVudGltZS52MS5SZXN0YXJ0UnVuUmVxdWVzdBooLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJlc3RhcnRSdW5SZXNwb25zZRJTCgZHZXRSdW4SIy50cmFkZW1lc2gucnVudGltZS52MS5HZXRSdW5SZXF1ZXN0GiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuR2V0UnVuUmVzcG9uc2USWQoITGlzdFJ1bnMSJS50cmFkZW1lc2gucnVudGltZS52MS5MaXN0UnVuc1JlcXVlc3QaJi50cmFkZW1lc2gucnVudGltZS52MS5MaXN0UnVuc1Jlc3BvbnNlEl4KCVdhdGNoUnVucxImLnRyYWRlbWVzaC5ydW50aW1lLnYxLldhdGNoUnVuc1JlcXVlc3QaJy50cmFkZW1lc2gucnVudGltZS52MS5XYXRjaFJ1bnNSZXNwb25zZTABEnQKEVZhbGlkYXRlUnVuQ29uZmlnEi4udHJhZGVtZXNoLnJ1bnRpbWUudjEuVmFsaWRhdGVSdW5Db25maWdSZXF1ZXN0Gi8udHJhZGVtZXNoLnJ1bnRpbWUudjEuVmFsaWRhdGVSdW5Db25maWdSZXNwb25zZRJbCghUYWlsTG9ncxIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLlRhaWxMb2dzUmVxdWVzdBomLnRyYWRlbWVzaC5ydW50aW1lLnYxLlRhaWxMb2dzUmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_trademesh_runtime_v1_run_config, file_trademesh_runtime_v1_runtime]);
+  fileDesc("Cip0cmFkZW1lc2gvcnVudGltZS92MS9ydW50aW1lX3NlcnZpY2UucHJvdG8SFHRyYWRlbWVzaC5ydW50aW1lLnYxImsKD1N0YXJ0UnVuUmVxdWVzdBI3CgZjb25maWcYASABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWdCBrpIA9gBAxIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAjYAQFyA7ABASI6ChBTdGFydFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJcCg5TdG9wUnVuUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiOQoPU3RvcFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJfChFSZXN0YXJ0UnVuUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiPAoSUmVzdGFydFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJBCg1HZXRSdW5SZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQiawoOR2V0UnVuUmVzcG9uc2USJgoDcnVuGAEgASgLMhkudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuEjEKB3N1bW1hcnkYAiABKAsyIC50cmFkZW1lc2gucnVudGltZS52MS5SdW5TdW1tYXJ5Io8BCg9MaXN0UnVuc1JlcXVlc3QSGwoJcGFnZV9zaXplGAEgASgNQgi6SAUqAxj0AxIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAIBJBCgZzdGF0ZXMYAyADKA4yHi50cmFkZW1lc2gucnVudGltZS52MS5SdW5TdGF0ZUIRukgOkgELEBAiB4IBBBABIAAiVAoQTGlzdFJ1bnNSZXNwb25zZRInCgRydW5zGAEgAygLMhkudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJHChBXYXRjaFJ1bnNSZXF1ZXN0EjMKBnJ1bl9pZBgBIAEoCUIjukgg2AEBchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQisQEKEVdhdGNoUnVuc1Jlc3BvbnNlEigKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bkgAEjsKCmNoZWNrcG9pbnQYAiABKAsyJS50cmFkZW1lc2gucnVudGltZS52MS5XYXRjaENoZWNrcG9pbnRIABItCgNlbmQYAyABKAsyHi50cmFkZW1lc2gucnVudGltZS52MS5XYXRjaEVuZEgAQgYKBGtpbmQiTAoIV2F0Y2hFbmQSEAoIcmV2aXNpb24YASABKAQSLgoLcmV0cnlfYWZ0ZXIYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iIwoPV2F0Y2hDaGVja3BvaW50EhAKCHJldmlzaW9uGAEgASgEIlMKGFZhbGlkYXRlUnVuQ29uZmlnUmVxdWVzdBI3CgZjb25maWcYASABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWdCBrpIA9gBAyKLAQoZVmFsaWRhdGVSdW5Db25maWdSZXNwb25zZRI5Cgp2aW9sYXRpb25zGAEgAygLMiUudHJhZGVtZXNoLnJ1bnRpbWUudjEuQ29uZmlnVmlvbGF0aW9uEjMKCm5vcm1hbGlzZWQYAiABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWciNQoPQ29uZmlnVmlvbGF0aW9uEg0KBWZpZWxkGAEgASgJEhMKC2Rlc2NyaXB0aW9uGAIgASgJIo8BCg9UYWlsTG9nc1JlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBISCgpnZW5lcmF0aW9uGAIgASgNEhwKBWxpbmVzGAMgASgNQgi6SAUqAxiQTkgAiAEBEg4KBmZvbGxvdxgEIAEoCEIICgZfbGluZXMiNQoQVGFpbExvZ3NSZXNwb25zZRISCgpnZW5lcmF0aW9uGAEgASgNEg0KBWxpbmVzGAIgAygJMocGCg5SdW50aW1lU2VydmljZRJZCghTdGFydFJ1bhIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0YXJ0UnVuUmVxdWVzdBomLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0YXJ0UnVuUmVzcG9uc2USVgoHU3RvcFJ1bhIkLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0b3BSdW5SZXF1ZXN0GiUudHJhZGVtZXNoLnJ1bnRpbWUudjEuU3RvcFJ1blJlc3BvbnNlEl8KClJlc3RhcnRSdW4SJy50cmFkZW1lc2gucnVudGltZS52MS5SZXN0YXJ0UnVuUmVxdWVzdBooLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJlc3RhcnRSdW5SZXNwb25zZRJTCgZHZXRSdW4SIy50cmFkZW1lc2gucnVudGltZS52MS5HZXRSdW5SZXF1ZXN0GiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuR2V0UnVuUmVzcG9uc2USWQoITGlzdFJ1bnMSJS50cmFkZW1lc2gucnVudGltZS52MS5MaXN0UnVuc1JlcXVlc3QaJi50cmFkZW1lc2gucnVudGltZS52MS5MaXN0UnVuc1Jlc3BvbnNlEl4KCVdhdGNoUnVucxImLnRyYWRlbWVzaC5ydW50aW1lLnYxLldhdGNoUnVuc1JlcXVlc3QaJy50cmFkZW1lc2gucnVudGltZS52MS5XYXRjaFJ1bnNSZXNwb25zZTABEnQKEVZhbGlkYXRlUnVuQ29uZmlnEi4udHJhZGVtZXNoLnJ1bnRpbWUudjEuVmFsaWRhdGVSdW5Db25maWdSZXF1ZXN0Gi8udHJhZGVtZXNoLnJ1bnRpbWUudjEuVmFsaWRhdGVSdW5Db25maWdSZXNwb25zZRJbCghUYWlsTG9ncxIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLlRhaWxMb2dzUmVxdWVzdBomLnRyYWRlbWVzaC5ydW50aW1lLnYxLlRhaWxMb2dzUmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_trademesh_runtime_v1_run_config, file_trademesh_runtime_v1_runtime]);
 
 /**
  * Asks for a run.
@@ -325,6 +327,14 @@ export type WatchRunsResponse = Message<"trademesh.runtime.v1.WatchRunsResponse"
      */
     value: WatchCheckpoint;
     case: "checkpoint";
+  } | {
+    /**
+     * The last message, if the stream ends by the server's will.
+     *
+     * @generated from field: trademesh.runtime.v1.WatchEnd end = 3;
+     */
+    value: WatchEnd;
+    case: "end";
   } | { case: undefined; value?: undefined };
 };
 
@@ -334,6 +344,34 @@ export type WatchRunsResponse = Message<"trademesh.runtime.v1.WatchRunsResponse"
  */
 export const WatchRunsResponseSchema: GenMessage<WatchRunsResponse> = /*@__PURE__*/
   messageDesc(file_trademesh_runtime_v1_runtime_service, 11);
+
+/**
+ * The server goes down. A new watch begins with every run as it is then, so that nothing is missed.
+ *
+ * @generated from message trademesh.runtime.v1.WatchEnd
+ */
+export type WatchEnd = Message<"trademesh.runtime.v1.WatchEnd"> & {
+  /**
+   * The newest revision sent.
+   *
+   * @generated from field: uint64 revision = 1;
+   */
+  revision: bigint;
+
+  /**
+   * When to come back.
+   *
+   * @generated from field: google.protobuf.Duration retry_after = 2;
+   */
+  retryAfter?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.WatchEnd.
+ * Use `create(WatchEndSchema)` to create a new message.
+ */
+export const WatchEndSchema: GenMessage<WatchEnd> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 12);
 
 /**
  * Everything up to a revision was sent.
@@ -354,7 +392,7 @@ export type WatchCheckpoint = Message<"trademesh.runtime.v1.WatchCheckpoint"> & 
  * Use `create(WatchCheckpointSchema)` to create a new message.
  */
 export const WatchCheckpointSchema: GenMessage<WatchCheckpoint> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 12);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 13);
 
 /**
  * A configuration to check.
@@ -375,7 +413,7 @@ export type ValidateRunConfigRequest = Message<"trademesh.runtime.v1.ValidateRun
  * Use `create(ValidateRunConfigRequestSchema)` to create a new message.
  */
 export const ValidateRunConfigRequestSchema: GenMessage<ValidateRunConfigRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 13);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 14);
 
 /**
  * What is wrong with a configuration.
@@ -403,7 +441,7 @@ export type ValidateRunConfigResponse = Message<"trademesh.runtime.v1.ValidateRu
  * Use `create(ValidateRunConfigResponseSchema)` to create a new message.
  */
 export const ValidateRunConfigResponseSchema: GenMessage<ValidateRunConfigResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 14);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 15);
 
 /**
  * One fault of a configuration.
@@ -431,7 +469,7 @@ export type ConfigViolation = Message<"trademesh.runtime.v1.ConfigViolation"> & 
  * Use `create(ConfigViolationSchema)` to create a new message.
  */
 export const ConfigViolationSchema: GenMessage<ConfigViolation> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 15);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 16);
 
 /**
  * Asks for log lines.
@@ -473,7 +511,7 @@ export type TailLogsRequest = Message<"trademesh.runtime.v1.TailLogsRequest"> & 
  * Use `create(TailLogsRequestSchema)` to create a new message.
  */
 export const TailLogsRequestSchema: GenMessage<TailLogsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 16);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 17);
 
 /**
  * Some log lines, in order.
@@ -501,7 +539,7 @@ export type TailLogsResponse = Message<"trademesh.runtime.v1.TailLogsResponse"> 
  * Use `create(TailLogsResponseSchema)` to create a new message.
  */
 export const TailLogsResponseSchema: GenMessage<TailLogsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 17);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 18);
 
 /**
  * The life of runs: start, stop, restart, look. One gateway process per run, started and watched by this service only.
