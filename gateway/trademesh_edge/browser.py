@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
-CLOSE_SLOW = 4408
-"""The browser takes in nothing; it may come back with its cursor."""
-
 
 class BrowserGoneError(Exception):
     """The socket is closed, or was closed because the browser took in nothing."""

@@ -114,6 +114,8 @@ class Hub:
         """Returns when the ring is beyond a sequence, when the hub ends or fails, or after a while."""
         waiter = self._changed
         if self.ring.last > beyond or self.ended or self.failure is not None:
+            # Never without a breath: who asks in a loop must not keep the loop from what it waits for.
+            await asyncio.sleep(0)
             return
         try:
             async with asyncio.timeout(within_s):
@@ -139,6 +141,11 @@ class Hub:
                     return
                 self._log.warning("upstream lost", error=error.message)
                 wait_s = backoff_s
+            except Exception:
+                # A feed with a gap, or bytes that are none: nobody may wait for more of it.
+                self._log.exception("the feed of a run is not what it should be")
+                self._fail(TrademeshError("the feed of this run is damaged"))
+                return
             backoff_s = 0.1 if self.ring.last > before else min(MAX_BACKOFF_S, backoff_s * 2)
             if not self.ended:
                 self.upstream.forget(self.run_id)
@@ -211,8 +218,8 @@ class Hub:
             lane.told = lane.cursor
             lane.last_sent_at = now
             await self._send(lane, message_frame(lane.channel, checkpoint_payload(lane.cursor, self.ring.last)), lane.cursor)
-        if not lane.members:
-            self._lanes.pop(lane.chosen, None)
+        if not lane.members and self._lanes.get(lane.chosen) is lane:
+            del self._lanes[lane.chosen]
 
     async def _send(self, lane: Lane, frame: bytes, cursor: int) -> None:
         """The cursor moves first: who joins while we breathe is not sent what the frame holds, and does not need it."""

@@ -30,10 +30,13 @@ class Hubs:
             yield hub
         finally:
             hub.users -= 1
-            if hub.users == 0:
-                reaper = asyncio.create_task(self._reap(hub))
-                self._reapers.add(reaper)
-                reaper.add_done_callback(self._reapers.discard)
+            self._reap_unused(hub)
+
+    def _reap_unused(self, hub: Hub) -> None:
+        if hub.users == 0:
+            reaper = asyncio.create_task(self._reap(hub))
+            self._reapers.add(reaper)
+            reaper.add_done_callback(self._reapers.discard)
 
     async def _get(self, run_id: str) -> Hub:
         opening = self._opening.get(run_id)
@@ -50,6 +53,8 @@ class Hubs:
     async def _open(self, run_id: str) -> Hub:
         hub = Hub(run_id, self._upstream, self._settings, self._channels)
         await hub.open()
+        # The browser that asked may have left meanwhile: then nobody's leaving would ever end it.
+        asyncio.get_running_loop().call_soon(self._reap_unused, hub)
         return hub
 
     async def _reap(self, hub: Hub) -> None:

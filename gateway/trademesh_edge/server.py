@@ -89,6 +89,11 @@ class EdgeServer:
         self.port = int(self._server.sockets[0].getsockname()[1])
         self._log.info("listening", address=settings.edge_listen, port=self.port)
 
+    @property
+    def open_sockets(self) -> int:
+        """How many browsers are connected."""
+        return self._sockets.total()
+
     async def stop(self) -> None:
         """Tells every browser to come back in a moment, and closes everything."""
         if self._server is None or self._mesh is None:

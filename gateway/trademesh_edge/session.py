@@ -74,6 +74,7 @@ class Session:
         self._mesh = mesh
         self._browser = Browser(connection, mesh.settings.edge_stall_timeout_s)
         self._calls: dict[int, asyncio.Task[None]] = {}
+        self._cancelled = set[asyncio.Task[None]]()
         self._allowance = _Allowance(mesh.settings.edge_max_messages_per_s, asyncio.get_running_loop().time())
 
     async def run(self) -> None:
@@ -87,7 +88,7 @@ class Session:
         except (ConnectionClosed, BrowserGoneError):
             pass
         finally:
-            calls = list(self._calls.values())
+            calls = [*self._calls.values(), *self._cancelled]
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
@@ -118,8 +119,11 @@ class Session:
         if kind == "ping":
             await self._browser.send(pong_frame(frame.ping.nonce))
         elif kind == "cancel":
-            call = self._calls.get(frame.cancel.id)
+            # Its place is free at once, and the browser hears no more of it; what it holds is let go when the loop comes to it.
+            call = self._calls.pop(frame.cancel.id, None)
             if call is not None:
+                self._cancelled.add(call)
+                call.add_done_callback(self._cancelled.discard)
                 call.cancel()
         elif kind == "call":
             await self._begin(frame.call)
@@ -134,8 +138,13 @@ class Session:
             error = LimitReached(f"{limit} calls are open on this socket: end one first", limit="calls", value=limit)
             await self._browser.send(status_frame(call.id, status_of(error)))
             return
-        task = asyncio.create_task(self._call(call))
-        self._calls[call.id] = task
+        task = self._calls[call.id] = asyncio.create_task(self._call(call))
+        # A task that is cancelled before its first step runs nothing of its own, and must free its id all the same.
+        task.add_done_callback(lambda done: self._free(call.id, done))
+
+    def _free(self, call_id: int, task: asyncio.Task[None] | None) -> None:
+        if self._calls.get(call_id) is task:
+            del self._calls[call_id]
 
     async def _call(self, call: frame_pb2.Call) -> None:
         request_id = new_request_id()
@@ -146,12 +155,7 @@ class Session:
             if method is None:
                 raise NotAllowed(f"{call.method} cannot be called from a browser", call.method)
             await self._answer(call, method)
-        except asyncio.CancelledError:
-            # The browser's own cancel, or its end: it expects nothing more.
-            self._calls.pop(call.id, None)
-            raise
         except BrowserGoneError:
-            self._calls.pop(call.id, None)
             return
         except TrademeshError as error:
             status = status_of(error)
@@ -159,7 +163,7 @@ class Session:
             _log.exception("call failed")
             status = internal_status(request_id)
         # The id is free before the browser hears so.
-        self._calls.pop(call.id, None)
+        self._free(call.id, asyncio.current_task())
         try:
             await self._browser.send(status_frame(call.id, status))
         except BrowserGoneError:

@@ -19,7 +19,8 @@ class EdgeSettings(ListenValidator, MeshSettings):
     edge_hello_timeout_s: float = Field(default=5.0, gt=0)
     """How long a browser may take from the handshake to its hello."""
     edge_stall_timeout_s: float = Field(default=30.0, gt=0)
-    """A browser that takes in nothing for so long is closed with 4408."""
+    """A browser that takes in nothing for so long is cut off: a close frame would wait behind what it does not read. It may come back
+    with its cursor."""
     edge_unary_timeout_s: float = Field(default=60.0, gt=0)
     """Deadline of unary calls."""
     edge_max_sockets: int = Field(default=2_000, ge=1)

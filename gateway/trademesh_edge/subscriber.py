@@ -5,6 +5,7 @@ Its whole position is one integer, the cursor; that is why no hand-over can lose
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 
 from google.protobuf.message import DecodeError
@@ -74,7 +75,7 @@ class Subscriber:
             lane = hub.lane(self._chosen)
             if self._cursor > lane.cursor:
                 # The lane is about to be flushed to where we are.
-                await hub.changed(hub.ring.last, hub.settings.edge_flush_interval_s)
+                await asyncio.sleep(max(0.001, hub.settings.edge_flush_interval_s))
             elif self._cursor < lane.cursor:
                 await self._send_from_ring(lane.cursor)
             elif hub.ended and self._cursor == hub.ring.last:
@@ -102,10 +103,12 @@ class Subscriber:
         else:
             self._cursor = request.after_sequence if request.HasField("after_sequence") else hub.ring.last
         self._told = self._cursor
-        if self._cursor > hub.ring.last:
-            await hub.changed(self._cursor - 1, CATCH_UP_WITH_WRITER_S)
-            if self._cursor > hub.ring.last:
-                raise SequenceAhead(self._cursor, hub.ring.last)
+        try:
+            async with asyncio.timeout(CATCH_UP_WITH_WRITER_S):
+                while self._cursor > hub.ring.last and hub.failure is None:
+                    await hub.changed(hub.ring.last, CATCH_UP_WITH_WRITER_S)
+        except TimeoutError:
+            raise SequenceAhead(self._cursor, hub.ring.last) from None
 
     async def _send_from_ring(self, until: int) -> None:
         part = self._hub.ring.slice(self._cursor, until, self._chosen)
@@ -131,6 +134,9 @@ class Subscriber:
                         if isinstance(part, FeedBatch):
                             self._cursor = self._told = part.last_sequence
                             await self._browser.send(message_frame(self._channel, payload))
+                        if isinstance(part, FeedEnd) and not part.run_ended:
+                            hub.upstream.forget(hub.run_id)
+                            await asyncio.sleep(part.retry_after_s)
                         if isinstance(part, FeedEnd) or hub.ring.covers(self._cursor) or hub.failure is not None:
                             return
             except TrademeshError as error:

@@ -31,9 +31,10 @@ def trademesh() -> None:
 def up_command(
     run_to_end: Annotated[bool, typer.Option("--exit", help="run the demo to its end, print its summary as JSON, stop")] = False,
     reload: Annotated[bool, typer.Option("--reload", help="restart a service when its source changes")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print where things are as JSON on stdout")] = False,
 ) -> None:
     """Start the whole mesh on this machine, and the demo run on it. Ctrl-C stops everything."""
-    raise typer.Exit(asyncio.run(run_mesh(run_to_end=run_to_end, reload=reload)))
+    raise typer.Exit(asyncio.run(run_mesh(run_to_end=run_to_end, reload=reload, as_json=as_json and not run_to_end)))
 
 
 @app.command("probe")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 STOP_GRACE_S = 40.0
 """How long a process may take to end after SIGTERM: runtime_service drains its gateways in that time."""
 KILL_GRACE_S = 2.0
+REVIVED_WITHIN_S = 20.0
 
 
 class StackError(Exception):
@@ -55,7 +56,11 @@ def refuse_taken_ports(programs: Sequence[ServiceProgram]) -> None:
     Raises:
         StackError: one address is taken or cannot be bound; names it, its service and the variable that moves it.
     """
+    by_address = dict[tuple[str, int], str]()
     for program in programs:
+        other = by_address.setdefault(program.address, program.name)
+        if other != program.name and program.address[1]:
+            raise StackError(f"{other} and {program.name} are both to listen on {program.listen}: set {program.listen_variable}")
         host, port = program.address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -143,10 +148,23 @@ class Stack:
         running.replaced = True
         await _end(running.process)
         await self._spawn(running.program)
+        # Until it is ready its end is no loss: its new source may be at fault.
+        self._running[name].replaced = True
         await self._wait_ready(running.program, ready_within_s)
+        self._running[name].replaced = False
 
-    async def stop(self) -> None:
-        """Ends every process, last started first, so that runtime_service can still reach what it drains. Never raises."""
+    async def stop(self, *, revive: str = "") -> None:
+        """Ends every process, last started first, so that runtime_service can still reach what it drains. Never raises.
+
+        Args:
+            revive: a program that must end in order: if it was lost, it is started once more. runtime_service alone can find its
+                gateways and end them.
+        """
+        lost = self._running.get(revive)
+        if lost is not None and lost.process.returncode is not None:
+            with suppress(StackError, OSError):
+                await self._spawn(lost.program)
+                await self._wait_ready(lost.program, REVIVED_WITHIN_S)
         for running in reversed(list(self._running.values())):
             await _end(running.process)
         self._running.clear()

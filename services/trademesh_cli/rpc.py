@@ -72,6 +72,11 @@ def as_record(message: Message) -> dict[str, Any]:
     return record
 
 
+def print_json_line(content: Any) -> None:
+    """One JSON document on one line of stdout, at once: for streams that another program reads."""
+    print(json.dumps(content, separators=(",", ":")), flush=True)
+
+
 def print_json(content: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(content, indent=2))

@@ -13,10 +13,23 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh_cli.rpc import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, as_record, call, fail, print_json, runtime_client, settings
+from trademesh_cli.rpc import (
+    EXIT_FAILED,
+    EXIT_NOT_FOUND,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    as_record,
+    call,
+    fail,
+    print_json,
+    print_json_line,
+    runtime_client,
+    settings,
+)
 from trademesh_cli.up import TERMINAL, demo_config, summary_record
 from trademesh_runs.bootstrap import BootstrapError, read_bootstrap
 from trademesh_runs.layout import RunLayout
@@ -52,6 +65,8 @@ def _read_config(path: Path) -> RunConfig:
         return read_bootstrap(path.read_text(encoding="utf-8"))
     except OSError as error:
         fail(f"{path}: {error.strerror}", None, EXIT_USAGE)
+    except UnicodeDecodeError:
+        fail(f"{path}: is not a text in UTF-8", None, EXIT_USAGE)
     except BootstrapError as error:
         for violation in error.violations:
             print(f"error: {path}: {violation.field}: {violation.description}", file=sys.stderr)
@@ -91,7 +106,13 @@ def list_runs(as_json: AsJson = False) -> None:
     async def work() -> list[runtime_pb2.Run]:
         async with runtime_client() as runtime:
             stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
-            return list((await runtime.call(stub.ListRuns, runtime_service_pb2.ListRunsRequest(page_size=500))).runs)
+            request, found = runtime_service_pb2.ListRunsRequest(page_size=500), list[runtime_pb2.Run]()
+            while True:
+                page: runtime_service_pb2.ListRunsResponse = await runtime.call(stub.ListRuns, request)
+                found += page.runs
+                if not page.next_page_token:
+                    return found
+                request.page_token = page.next_page_token
 
     runs = call(work)
     if as_json:
@@ -101,7 +122,8 @@ def list_runs(as_json: AsJson = False) -> None:
     for run in runs:
         progress = run.progress
         done = f"{progress.sessions_settled}/{progress.sessions_total}"
-        table.add_row(run.run_id, _state(run), done, progress.session_date, _dollars(progress.nav_micros), run.reason)
+        # Text, since a reason in brackets would be taken for markup.
+        table.add_row(run.run_id, _state(run), done, progress.session_date, _dollars(progress.nav_micros), Text(run.reason))
     Console().print(table)
 
 
@@ -132,7 +154,7 @@ def show(run_id: RunId, as_json: AsJson = False) -> None:
     if answer.HasField("summary"):
         rows += list(summary_record(answer.summary).items())[3:]
     for name, value in rows:
-        table.add_row(name, str(value))
+        table.add_row(name, Text(str(value)))
     Console().print(table)
 
 
@@ -149,7 +171,7 @@ async def _watch(run_id: str, as_json: bool) -> runtime_pb2.Run:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeRemainingColumn(),
     ]
     last = runtime_pb2.Run()
@@ -165,11 +187,11 @@ async def _watch(run_id: str, as_json: bool) -> runtime_pb2.Run:
                 detail = f"{_state(last)} {progress.session_date} {_dollars(progress.nav_micros)}"
                 bar.update(task, completed=progress.sessions_settled, total=progress.sessions_total or None, detail=detail)
                 if as_json:
-                    print_json(as_record(last))
+                    print_json_line(as_record(last))
                 done = progress.sessions_total and progress.sessions_settled == progress.sessions_total
                 if last.state in TERMINAL or done:
                     return last
-    return last
+    fail(f"runtime_service went down while run {run_id} was {_state(last)}: watch again when it is up", None, EXIT_UNAVAILABLE)
 
 
 @run_app.command("logs")
@@ -187,7 +209,7 @@ def logs(
             stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
             request = runtime_service_pb2.TailLogsRequest(run_id=run_id, lines=lines, follow=follow, generation=generation)
             async for part in runtime.stream(stub.TailLogs, request):
-                print_json(as_record(part)) if as_json else print("\n".join(part.lines), flush=True)
+                print_json_line(as_record(part)) if as_json else print("\n".join(part.lines), flush=True)
 
     call(work)
 
@@ -195,7 +217,10 @@ def logs(
 @run_app.command("verify")
 def verify(run_id: RunId, as_json: AsJson = False) -> None:
     """Replay a run's journal, and prove ledger, snapshot and exports equal to it. Works without any service."""
-    layout = RunLayout(settings().runs_dir, run_id)
+    try:
+        layout = RunLayout(settings().runs_dir, run_id)
+    except ValueError as error:
+        fail(str(error), None, EXIT_USAGE)
     if not layout.journal.is_file():
         fail(f"there is no journal at {layout.journal}", None, EXIT_NOT_FOUND)
     try:
@@ -204,11 +229,12 @@ def verify(run_id: RunId, as_json: AsJson = False) -> None:
         if as_json:
             print_json({"run_id": run_id, "verified": False, "fault": str(error)})
         fail(f"{run_id} is not what was written: {error}", None, EXIT_FAILED)
-    record = {"verified": True, "files": verified.files, **summary_record(verified.summary)}
+    record = {"verified": True, "files": verified.files, "behind": verified.behind, **summary_record(verified.summary)}
     if as_json:
         print_json(record)
         return
-    print(f"{run_id}: {verified.summary.events} events, chain whole, ledger exact, {len(verified.files)} files equal")
+    behind = f", {len(verified.behind)} of an earlier moment not judged" if verified.behind else ""
+    print(f"{run_id}: {verified.summary.events} events, chain whole, ledger exact, {len(verified.files)} files equal{behind}")
     print(f"journal_sha256 {verified.summary.journal_sha256}")
 
 

@@ -7,15 +7,17 @@ import os
 import signal
 import sys
 import urllib.request
+from contextlib import suppress
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_cli.processes import ServiceProgram, Stack, StackError
-from trademesh_cli.rpc import print_json
+from trademesh_cli.reload import Reloader, sources_to_watch
+from trademesh_cli.rpc import print_json, print_json_line
 from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.probe import ProbeExit, probe
 from trademesh_kernel.settings import DEFAULT_PORTS, checked_listen
 from trademesh_runs.bootstrap import read_bootstrap
@@ -70,39 +72,47 @@ async def _ready(program: ServiceProgram) -> bool:
 
 def _answers_http(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1.0) as answer:  # noqa: S310  # an address of our own making
+        # Not through a proxy that http_proxy may name: it is this machine.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=1.0) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
 
 
-async def run_mesh(*, run_to_end: bool, reload: bool) -> int:
+async def run_mesh(*, run_to_end: bool, reload: bool, as_json: bool = False) -> int:
     """Starts everything, and returns the exit status once it has stopped."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         found = programs()
+        sources = sources_to_watch() if reload else None
     except StackError as error:
-        return _failed(error)
-    stack = Stack(found, environment(found), _ready)
-    runtime_target = environment(found)["TRADEMESH_RUNTIME_TARGET"]
+        return _failed(str(error))
+    # While services are restarted for their new source, runs go on.
+    content = environment(found) | ({"TRADEMESH_RUNTIME_KEEP_GATEWAYS": "true"} if reload else {})
+    stack = Stack(found, content, _ready)
+    runtime_target = content["TRADEMESH_RUNTIME_TARGET"]
     try:
         if not await _unless(stopped, stack.start(READY_WITHIN_S)):
             return 130
         async with ServiceClient(runtime_target, "runtime_service") as runtime:
             run_id = await _start_demo(runtime, 0.0 if run_to_end else WATCHED_PACE_SESSIONS_PER_S)
-            _say_where(found, run_id)
+            _say_where(found, run_id, as_json=as_json)
             if run_to_end:
                 return await _wait_for_summary(runtime, run_id, stack, stopped)
-            return await _serve(stack, stopped, reload=reload)
-    except StackError as error:
-        return _failed(error)
+            try:
+                return await _serve(stack, stopped, Reloader(stack, runtime, sources) if sources is not None else None)
+            finally:
+                if reload:
+                    await _stop_runs(runtime)
+    except (StackError, TrademeshError) as error:
+        return _failed(str(error))
     finally:
-        await stack.stop()
+        await stack.stop(revive="runtime_service")
 
 
-def _failed(error: StackError) -> int:
+def _failed(error: str) -> int:
     print(f"trademesh up: {error}", file=sys.stderr)
     return 1
 
@@ -126,7 +136,19 @@ async def _start_demo(runtime: ServiceClient, pace: float) -> str:
     return str(response.run.run_id)
 
 
-def _say_where(found: list[ServiceProgram], run_id: str) -> None:
+async def _stop_runs(runtime: ServiceClient) -> None:
+    """Ends every run, which runtime_service would leave to be adopted."""
+    stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+    with suppress(TrademeshError):
+        for run in (await runtime.call(stub.ListRuns, runtime_service_pb2.ListRunsRequest(page_size=500))).runs:
+            if run.state not in TERMINAL:
+                await runtime.call(stub.StopRun, runtime_service_pb2.StopRunRequest(run_id=run.run_id), timeout_s=30)
+
+
+def _say_where(found: list[ServiceProgram], run_id: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line({"run_id": run_id, "listen": {program.name: program.listen for program in found}})
+        return
     listens = {program.name: program.listen for program in found}
     lines = ["", "trademesh is up:"]
     lines += [f"  {program.name:<16} {program.listen}" for program in found]
@@ -152,7 +174,14 @@ async def _wait_for_summary(runtime: ServiceClient, run_id: str, stack: Stack, s
         while not stopped.is_set():
             if lost.done():
                 raise StackError(lost.result())
-            answer = await runtime.call(stub.GetRun, request, timeout_s=30)
+            try:
+                answer = await runtime.call(stub.GetRun, request, timeout_s=30)
+            except TrademeshError:
+                # The better word on it is which process was lost.
+                await asyncio.wait({lost}, timeout=1.0)
+                if lost.done():
+                    continue
+                raise
             if answer.HasField("summary"):
                 print_json(summary_record(answer.summary))
                 return 0
@@ -179,11 +208,11 @@ def summary_record(summary: runtime_pb2.RunSummary) -> dict[str, Any]:
     }
 
 
-async def _serve(stack: Stack, stopped: asyncio.Event, *, reload: bool) -> int:
+async def _serve(stack: Stack, stopped: asyncio.Event, reloader: Reloader | None) -> int:
     """Until Ctrl-C, or until a process is lost."""
     lost = asyncio.create_task(stack.wait_for_loss())
     stop = asyncio.create_task(stopped.wait())
-    reloading = asyncio.create_task(_reload_on_change(stack)) if reload else None
+    reloading = asyncio.create_task(reloader.run()) if reloader is not None else None
     tasks = {lost, stop} | ({reloading} if reloading is not None else set())
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -197,17 +226,3 @@ async def _serve(stack: Stack, stopped: asyncio.Event, *, reload: bool) -> int:
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _reload_on_change(stack: Stack) -> None:
-    """Restarts a service when a file of its package changes; a change elsewhere in the sources restarts them all."""
-    import watchfiles  # Needed for this only.
-
-    sources = Path(__file__).parents[2]
-    roots = {name: sources / ("gateway" if name == EDGE else "services") / f"trademesh_{name}" for name in (*SERVICES, EDGE)}
-    async for changes in watchfiles.awatch(sources / "services", sources / "gateway", watch_filter=watchfiles.PythonFilter()):
-        paths = [Path(path) for _change, path in changes]
-        touched = [name for name, root in roots.items() if any(path.is_relative_to(root) for path in paths)]
-        for name in touched or roots:
-            print(f"trademesh up: restarting {_process_name(name)}", file=sys.stderr)
-            await stack.restart(_process_name(name))

@@ -60,6 +60,8 @@ class ServiceClient:
             options=[
                 ("grpc.service_config", _SERVICE_CONFIG),
                 ("grpc.enable_retries", 1),
+                # A proxy for the web, as http_proxy names one, knows nothing of our servers.
+                ("grpc.enable_http_proxy", 0),
                 # Keeps what a server may send to a reader that stands still at 97 KB instead of megabytes.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.max_receive_message_length", max_message_bytes),

@@ -42,7 +42,7 @@ async def probe(target: str, service: str = "", *, connect_timeout_s: float = 1.
     if not target.strip():
         # gRPC would wait for ever, deaf to any time-out.
         return ProbeResult(ProbeExit.BAD_ARGUMENTS, "the target is empty: name one, for example 127.0.0.1:8000")
-    options = [("grpc.use_local_subchannel_pool", 1)]
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         try:
             await asyncio.wait_for(channel.channel_ready(), connect_timeout_s)

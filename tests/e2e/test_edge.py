@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import suppress
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
-from edge_client import EdgeClient, edge_client
+from edge_client import SUBSCRIBE, EdgeClient, edge_client
 from mesh_processes import Mesh, wait_until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -16,8 +19,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from trademesh.edge.v1 import frame_pb2
 from trademesh.gateway.v1 import feed_service_pb2, pipeline_service_pb2, supervision_service_pb2
 from trademesh.runtime.v1 import runtime_service_pb2
+from trademesh_edge.server import EdgeServer
+from trademesh_edge.settings import EdgeSettings
+from waiting import until
 
 pytestmark = pytest.mark.timeout(180)
+HEAD = "/trademesh.gateway.v1.FeedService/ListEvents"
 PIPELINE = "/trademesh.gateway.v1.PipelineService"
 
 
@@ -26,6 +33,40 @@ def start(mesh: Mesh, run_id: str, pace: int = 0, end: str = "2008-03-01", linge
     path.write_text(f"---\nsessions: {{start: 2007-06-01, end: {end}}}\nsupervision: {{linger_s: {linger_s}}}\n---\n")
     outcome = mesh.cli("run", "start", str(path), "--run-id", run_id, "--pace", str(pace), "--wait")
     assert outcome.returncode == 0, outcome.stderr
+
+
+@asynccontextmanager
+async def deaf_client(port: int) -> AsyncIterator[EdgeClient]:
+    """A socket that takes in little before somebody reads it: what a browser does not read must not vanish into the kernel."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    found.connect(("127.0.0.1", port))
+    found.setblocking(False)
+    async with edge_client(port, max_queue=1, sock=found) as client:
+        yield client
+
+
+async def drained(client: EdgeClient) -> int:
+    """Reads a socket to its end; the last sequence that was told."""
+    last = 0
+    with suppress(ConnectionClosed):
+        while True:
+            frame = await client.receive()
+            if frame.WhichOneof("kind") == "message":
+                last = max(last, feed_service_pb2.SubscribeResponse.FromString(frame.message.payload).events.last_sequence)
+    return last
+
+
+@asynccontextmanager
+async def own_edge(mesh: Mesh, **settings: Any) -> AsyncIterator[EdgeServer]:
+    """An edge in this process, with bounds of its own, in front of the mesh."""
+    targets = {f"{name}_target": f"127.0.0.1:{mesh.ports[name]}" for name in ("agent", "trading", "news", "runtime")}
+    server = EdgeServer(EdgeSettings(edge_listen="127.0.0.1:0", **targets, **settings))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
 
 
 async def follow(client: EdgeClient, run_id: str, *, stop_at: int = 0, kinds: tuple[str, ...] = (), **start_from: object) -> list[int]:
@@ -150,6 +191,32 @@ async def closed_with(mesh: Mesh, *frames: bytes | str) -> int:
                 while True:
                     await connection.recv()
         return int(connection.close_code or 0)
+
+
+async def test_calls_that_are_cancelled_at_once_free_their_places(mesh: Mesh) -> None:
+    request = runtime_service_pb2.ListRunsRequest()
+    method = "/trademesh.runtime.v1.RuntimeService/ListRuns"
+    async with own_edge(mesh, edge_max_messages_per_s=10_000) as edge, edge_client(edge.port) as client:
+        for _ in range(100):
+            call_id = await client.begin(method, request.SerializeToString())
+            await client.connection.send(frame_pb2.EdgeFrame(cancel=frame_pb2.Cancel(id=call_id)).SerializeToString())
+        _, status = await asyncio.wait_for(client.unary(method, request), 10)
+        assert status.code == 0, status.message
+
+
+async def test_a_browser_that_reads_nothing_is_cut_off_and_holds_up_nobody(mesh: Mesh) -> None:
+    await asyncio.to_thread(start, mesh, "stalled", 0, "2010-06-01", 60)
+    await asyncio.to_thread(mesh.summary, "stalled")
+    async with own_edge(mesh, edge_stall_timeout_s=0.5) as edge, deaf_client(edge.port) as deaf:
+        await deaf.begin(SUBSCRIBE, feed_service_pb2.SubscribeRequest(run_id="stalled", after_sequence=0).SerializeToString())
+        async with edge_client(edge.port) as reader:
+            head = (await reader.unary(HEAD, feed_service_pb2.ListEventsRequest(run_id="stalled", page_size=1)))[0]
+            count = feed_service_pb2.ListEventsResponse.FromString(head).head_sequence
+            assert await follow(reader, "stalled", after_sequence=0, stop_at=count) == list(range(1, count + 1))
+            await until(lambda: edge.open_sockets == 1)
+        # What is in the kernel's buffers already arrives; behind it there is no more than the end.
+        outcome = await asyncio.wait_for(drained(deaf), 20)
+        assert outcome < count
 
 
 async def test_faults_of_the_protocol_close_the_socket_with_their_code(mesh: Mesh) -> None:

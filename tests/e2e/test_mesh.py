@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -13,9 +14,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 from mesh_processes import PROCESSES, SERVICES, Mesh, free_ports, mesh_processes, wait_until
+
+from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -123,6 +128,179 @@ def test_the_same_request_id_is_the_same_run(mesh: Mesh) -> None:
     request = {"config": {"sessions": {"start": "2008-01-02", "end": "2008-01-31"}}, "request_id": str(uuid.uuid4())}
     method = "trademesh.runtime.v1.RuntimeService/StartRun"
     assert mesh.grpcurl("runtime", method, request)["run"]["runId"] == mesh.grpcurl("runtime", method, request)["run"]["runId"]
+
+
+def test_calls_with_one_request_id_at_the_same_time_are_one_run(mesh: Mesh) -> None:
+    config = RunConfig(sessions={"start": "2008-01-02", "end": "2008-01-31"})
+    request = runtime_service_pb2.StartRunRequest(config=config, request_id=str(uuid.uuid4()))
+    with grpc.insecure_channel(f"127.0.0.1:{mesh.ports['runtime']}") as channel:
+        stub = runtime_service_pb2_grpc.RuntimeServiceStub(channel)
+        answers = [call.result() for call in [stub.StartRun.future(request, timeout=30) for _ in range(8)]]
+    assert len({answer.run.run_id for answer in answers}) == 1
+
+
+def test_stops_around_a_start_are_never_overtaken_by_it(mesh: Mesh) -> None:
+    config = RunConfig(sessions={"start": "2007-06-01", "end": "2009-06-01"}, pipeline={"pace_sessions_per_s": 1})
+    with grpc.insecure_channel(f"127.0.0.1:{mesh.ports['runtime']}") as channel:
+        stub = runtime_service_pb2_grpc.RuntimeServiceStub(channel)
+        for number in range(3):
+            config.run_id = f"overtaken-{number}"
+            starting = stub.StartRun.future(runtime_service_pb2.StartRunRequest(config=config), timeout=30)
+            stop = runtime_service_pb2.StopRunRequest(run_id=config.run_id)
+            # Again and again from before the run is there: the first that finds it is the one that counts.
+            call = stub.StopRun.future(stop, timeout=30)
+            while call.code() is grpc.StatusCode.NOT_FOUND:
+                call = stub.StopRun.future(stop, timeout=30)
+            stopped = call.result().run
+            starting.result()
+            assert stopped.state == runtime_pb2.RUN_STATE_STOPPED
+            now = stub.GetRun(runtime_service_pb2.GetRunRequest(run_id=config.run_id), timeout=30).run
+            assert (now.state, now.pid) == (runtime_pb2.RUN_STATE_STOPPED, 0)
+        left = [process for process in mesh_processes(mesh.folder) if "trademesh_gateway" in " ".join(process.cmdline())]
+        known = {run.pid for run in stub.ListRuns(runtime_service_pb2.ListRunsRequest(page_size=500), timeout=30).runs if run.pid}
+        assert {process.pid for process in left} == known
+
+
+def test_a_run_can_be_proved_while_it_goes_on_and_after_it_was_cut_off(mesh: Mesh, two_years: Path) -> None:
+    assert mesh.cli("run", "start", str(two_years), "--run-id", "proved-live", "--pace", "100", "--wait").returncode == 0
+    for _ in range(5):
+        outcome = mesh.cli("run", "verify", "proved-live")
+        assert outcome.returncode == 0, outcome.stderr
+    run = mesh.json("run", "show", "proved-live")["run"]
+    os.kill(int(run["pid"]), signal.SIGKILL)
+    mesh.json("run", "stop", "proved-live")
+    outcome = mesh.cli("run", "verify", "proved-live")
+    assert outcome.returncode == 0, outcome.stderr
+
+
+ASKING = "---\nsessions: {start: 2008-01-02, end: 2008-03-31}\napprovals: {orders_over_nav: 0.0}\n---\n"
+LIST_APPROVALS = "trademesh.agent.v1.ApprovalService/ListApprovals"
+
+
+def test_orders_wait_for_a_person_and_neither_pause_nor_stop_does(mesh: Mesh) -> None:
+    path = mesh.folder / "asking.md"
+    path.write_text(ASKING)
+    assert mesh.cli("run", "start", str(path), "--run-id", "asking", "--wait").returncode == 0
+    target = mesh.json("run", "show", "asking")["run"]["target"]
+
+    def pending() -> list[Any]:
+        answer = mesh.grpcurl("agent", LIST_APPROVALS, {"run_id": "asking", "state": "APPROVAL_STATE_PENDING"})
+        return list(answer.get("approvals", []))
+
+    (asked,) = wait_until(pending, 30, "a question")
+    control = "trademesh.gateway.v1.PipelineService/"
+    paused = mesh.grpcurl(target, control + "PausePipeline", {"run_id": "asking"})["pipeline"]
+    assert paused["state"] == "PIPELINE_STATE_PAUSED"
+    assert mesh.grpcurl(target, control + "ResumePipeline", {"run_id": "asking"})["pipeline"]["state"] == "PIPELINE_STATE_RUNNING"
+    decision = {
+        "approval_id": asked["approvalId"],
+        "approve": True,
+        "decided_by": "ann",
+        "reason": "fine",
+        "subject_sha256": asked["subjectSha256"],
+    }
+    mesh.grpcurl("agent", "trademesh.agent.v1.ApprovalService/DecideApproval", decision)
+    (another,) = wait_until(lambda: [one for one in pending() if one["approvalId"] != asked["approvalId"]], 30, "the next question")
+    assert another["requestedAt"] > asked["requestedAt"]
+    stopped = mesh.json("run", "stop", "asking")
+    assert stopped["state"] == "RUN_STATE_STOPPED"
+    assert "signal" not in stopped["last_exit"]
+    assert stopped["last_exit"]["code"] == 0
+    assert mesh.json("run", "verify", "asking")["verified"] is True
+
+
+def test_a_run_of_the_same_name_as_an_earlier_one_does_not_get_its_approvals(mesh: Mesh) -> None:
+    path = mesh.folder / "again.md"
+    path.write_text(ASKING)
+
+    def asked() -> list[Any]:
+        return list(mesh.grpcurl("agent", LIST_APPROVALS, {"run_id": "again"}).get("approvals", []))
+
+    for attempt in range(2):
+        small = Mesh(mesh.folder / f"again-{attempt}")
+        small.folder.mkdir()
+        for name in ("TRADEMESH_AGENT_TARGET", "TRADEMESH_TRADING_TARGET", "TRADEMESH_NEWS_TARGET"):
+            small.environment[name] = mesh.environment[name]
+        try:
+            small.start("runtime")
+            small.wait_ready("runtime")
+            assert small.cli("run", "start", str(path), "--run-id", "again", "--wait").returncode == 0
+
+            wait_until(lambda attempt=attempt: len(asked()) > attempt, 30, "a question of its own")
+        finally:
+            small.stop()
+    assert len(asked()) == 2
+
+
+def test_a_gateway_whose_data_is_away_is_left_alone_and_goes_on_when_it_is_back(tmp_path: Path, two_years: Path) -> None:
+    mesh = Mesh(tmp_path)
+    # Thirty times as fast: the patience at the start is a second.
+    mesh.environment["TRADEMESH_RUNTIME_TIMER_SCALE"] = "0.034"
+    try:
+        mesh.start(*SERVICES)
+        mesh.wait_ready(*SERVICES)
+        assert mesh.cli("run", "start", str(two_years), "--run-id", "hungry", "--pace", "50", "--wait").returncode == 0
+        mesh.processes["trading"].kill()
+        mesh.processes["trading"].wait(10)
+        first = mesh.json("run", "show", "hungry")["run"]
+        os.kill(int(first["pid"]), signal.SIGKILL)
+
+        def degraded() -> Any:
+            run = mesh.json("run", "show", "hungry")["run"]
+            return run if run["state"] == "RUN_STATE_DEGRADED" and int(run["generation"]) > int(first["generation"]) else None
+
+        waiting = wait_until(degraded, 30, "DEGRADED")
+        mesh.start("trading")
+        mesh.wait_ready("trading")
+        summary = mesh.summary("hungry")
+        assert int(summary["sessions"]) == 504
+        assert mesh.json("run", "show", "hungry")["run"]["generation"] == waiting["generation"]
+    finally:
+        mesh.stop()
+
+
+def test_a_folder_with_a_journal_that_the_registry_does_not_know_is_not_overwritten(mesh: Mesh, undisturbed: dict[str, Any]) -> None:
+    assert undisturbed
+    shutil.copytree(mesh.runs / "undisturbed", mesh.runs / "unknown")
+    before = (mesh.runs / "unknown" / "BOOTSTRAP.md").read_bytes()
+    outcome = mesh.cli("run", "start", "--run-id", "unknown")
+    assert (outcome.returncode, outcome.stderr) == (1, "error: there is a journal of run unknown already\n")
+    assert (mesh.runs / "unknown" / "BOOTSTRAP.md").read_bytes() == before
+
+
+def test_the_command_line_takes_what_people_type(mesh: Mesh, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    assert undisturbed
+    path = tmp_path / "BOOTSTRAP.md"
+    path.write_text("---\nsessions: {start: 2008-01-02, end: 2008-12-31}\n---\n")
+    assert mesh.cli("run", "start", str(path), "--run-id", "bracketed", "--pace", "1").returncode == 0
+    assert mesh.cli("run", "stop", "bracketed", "--reason", "[/lunch]").returncode == 0
+    assert mesh.cli("run", "list").returncode == 0
+    assert "[/lunch]" in mesh.cli("run", "show", "bracketed").stdout
+    latin = tmp_path / "latin.md"
+    latin.write_bytes("---\n---\né".encode("latin-1"))
+    for arguments in (["run", "start", str(latin)], ["run", "verify", "../x"]):
+        outcome = mesh.cli(*arguments)
+        assert (outcome.returncode, outcome.stderr.count("\n")) == (2, 1), outcome.stderr
+    # A proxy for the web is not for us.
+    mesh.environment["http_proxy"] = "http://127.0.0.1:9"
+    try:
+        assert mesh.cli("run", "show", "undisturbed").returncode == 0
+        assert mesh.cli("probe", f"127.0.0.1:{mesh.ports['news']}").returncode == 0
+    finally:
+        del mesh.environment["http_proxy"]
+
+
+def test_watch_tells_json_line_by_line(mesh: Mesh) -> None:
+    assert mesh.cli("run", "start", "--run-id", "in-lines", "--pace", "20", "--wait").returncode == 0
+    command = [sys.executable, "-m", "trademesh_cli.main", "run", "watch", "in-lines", "--json"]
+    with subprocess.Popen(command, cwd=mesh.folder, env=mesh.environment, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        try:
+            first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
+        finally:
+            watching.kill()
+    assert first["run_id"] == second["run_id"] == "in-lines"
+    mesh.json("run", "stop", "in-lines")
 
 
 def test_every_fault_of_a_configuration_is_told(mesh: Mesh, tmp_path: Path) -> None:

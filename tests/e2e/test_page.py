@@ -115,6 +115,27 @@ def test_the_curve_moves_and_survives_a_reload_a_dead_gateway_and_a_dead_edge(me
     mesh.cli("run", "stop", "on-the-page")
 
 
+def test_an_edge_that_falls_silent_is_noticed_and_found_again(mesh: Mesh, page: Page) -> None:
+    page.goto(address(mesh))
+    badge = page.get_by_test_id("connection")
+    expect(badge).to_have_text("connected")
+    mesh.processes["edge"].send_signal(signal.SIGSTOP)
+    try:
+        expect(badge).not_to_have_text("connected", timeout=30_000)
+    finally:
+        mesh.processes["edge"].send_signal(signal.SIGCONT)
+    expect(badge).to_have_text("connected", timeout=30_000)
+
+
+def test_without_a_name_the_newest_run_is_shown(mesh: Mesh, page: Page) -> None:
+    for name in ("newest-but-one", "newest"):
+        start(mesh, name, 1, end="2007-06-30")
+    page.goto(address(mesh))
+    expect(page.locator("h1")).to_have_text("newest")
+    for name in ("newest-but-one", "newest"):
+        mesh.cli("run", "stop", name)
+
+
 def test_the_buttons_pause_step_and_resume(mesh: Mesh, page: Page) -> None:
     start(mesh, "with-buttons", 20)
     page.goto(address(mesh, "#/runs/with-buttons"))

@@ -94,7 +94,8 @@ def test_start_dev_with_a_taken_port_names_it_and_leaves_nothing(clone: Path) ->
     assert mesh_processes(clone) == []
 
 
-def test_start_dev_stops_everything_on_ctrl_c(clone: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whom", ["the group, as a terminal does", "the one process, as a supervisor does"])
+def test_start_dev_stops_everything_when_it_is_told_to(clone: Path, tmp_path: Path, whom: str) -> None:
     assert start_dev(clone, "--help").returncode == 0
     log = tmp_path / "start-dev.log"
     with log.open("wb") as stderr:
@@ -102,10 +103,57 @@ def test_start_dev_stops_everything_on_ctrl_c(clone: Path, tmp_path: Path) -> No
     try:
         wait_until(lambda: "trademesh is up" in log.read_text(), 120, "the mesh")
         wait_until(lambda: len(mesh_processes(clone)) >= len(PROCESSES) + 2, 60, "the gateway")
-        # As a terminal does: to the whole foreground group.
-        os.killpg(process.pid, signal.SIGINT)
+        if whom.startswith("the group"):
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
         assert process.wait(60) == 0
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+    assert mesh_processes(clone) == []
+
+
+def test_reload_restarts_what_has_changed_and_survives_a_source_that_does_not_start(clone: Path, tmp_path: Path) -> None:
+    assert start_dev(clone, "--help").returncode == 0
+    log = tmp_path / "reload.log"
+    news = clone / "services" / "trademesh_news" / "news_service.py"
+    agents = clone / "gateway" / "trademesh_gateway" / "agents" / "analysts.py"
+    before = {path: path.read_text() for path in (news, agents)}
+
+    def said(text: str) -> int:
+        return log.read_text().count(f"trademesh up: {text}")
+
+    def run() -> dict[str, Any]:
+        shown = subprocess.run(
+            [".venv/bin/trademesh", "run", "list", "--json"], cwd=clone, env=environment(), capture_output=True, text=True, check=False
+        )
+        return next((one for one in json.loads(shown.stdout) if one["state"] == "RUN_STATE_RUNNING"), {}) if shown.stdout else {}
+
+    def healthy() -> bool:
+        return subprocess.run([".venv/bin/trademesh", "probe", "127.0.0.1:8002"], cwd=clone, env=environment(), check=False).returncode == 0
+
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(["./start-dev.sh", "--reload"], cwd=clone, env=environment(), stderr=stderr, start_new_session=True)
+    try:
+        wait_until(lambda: "trademesh is up" in log.read_text(), 120, "the mesh")
+        first = wait_until(run, 60, "the demo")
+        news.write_text(before[news] + "this is not Python\n")
+        wait_until(lambda: said("news_service ended with status 1"), 60, "the word on the fault")
+        assert process.poll() is None
+        news.write_text(before[news])
+        wait_until(healthy, 60, "news_service again")
+        agents.write_text(before[agents] + "# A change.\n")
+        wait_until(lambda: said(f"restarting the gateway of {first['run_id']}"), 60, "the gateway's restart")
+        second = wait_until(lambda: (now := run()) and int(now["generation"]) > int(first["generation"]) and now, 60, "the next generation")
+        assert (second["run_id"], said("restarting trading_service")) == (first["run_id"], 0)
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+        process.terminate()
+        try:
+            assert process.wait(90) == 0
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     assert mesh_processes(clone) == []

@@ -136,6 +136,99 @@ async def test_only_one_of_many_writers_with_one_etag_gets_through(tmp_path: Pat
     assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
 
 
+async def test_calls_with_one_request_id_at_the_same_time_are_one(tmp_path: Path) -> None:
+    request_id = str(uuid.uuid4())
+    async with serving(tmp_path) as channel:
+        answers = await asyncio.gather(*(workspace(channel, request_id=request_id) for _ in range(8)))
+    assert all(answer == answers[0] for answer in answers)
+
+
+TEXTS = ["trend ---", "first\n---\nsecond", "---", "---\n", "a\r\nb", "a\u2028b", "# é: [x] {y} 'q' \"p\"", " \ttrailing \n\n"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+async def test_texts_come_back_to_the_letter_and_with_the_same_etag(tmp_path: Path, text: str) -> None:
+    async with serving(tmp_path) as channel:
+        asked = workspace_service_pb2.CreateWorkspaceRequest(
+            workspace_id="desk", workspace=workspace_pb2.Workspace(description=text, prompt=text)
+        )
+        made = (await Workspaces(channel).CreateWorkspace(asked)).workspace
+        skills = Skills(channel)
+        wanted = skill_service_pb2.CreateSkillRequest(
+            workspace="desk", skill_id="carry", skill=skill_pb2.Skill(description=text, instructions=text)
+        )
+        skill = (await skills.CreateSkill(wanted)).skill
+    async with serving(tmp_path) as channel:
+        found = (await Workspaces(channel).GetWorkspace(workspace_service_pb2.GetWorkspaceRequest(workspace_id="desk"))).workspace
+        assert found == made
+        assert (found.description, found.prompt) == (text, text)
+        read = (await Skills(channel).GetSkill(skill_service_pb2.GetSkillRequest(workspace="desk", skill_id="carry"))).skill
+        assert read == skill
+        assert (read.description, read.instructions) == (text, text)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"description": "d", "created_at": "soon", "updated_at": "soon"}'])
+async def test_a_file_that_somebody_has_spoilt_is_named_and_hides_no_other(tmp_path: Path, content: str) -> None:
+    async with serving(tmp_path) as channel:
+        await workspace(channel, "good")
+        await workspace(channel, "spoilt")
+        (tmp_path / "spoilt" / "workspace.json").write_text(content)
+        listed = (await Workspaces(channel).ListWorkspaces(workspace_service_pb2.ListWorkspacesRequest())).workspaces
+        assert [one.workspace_id for one in listed] == ["good"]
+        error = await refused(Workspaces(channel).GetWorkspace(workspace_service_pb2.GetWorkspaceRequest(workspace_id="spoilt")))
+    assert error.remote_reason == "STATE_CONFLICT"
+    assert "workspace.json" in error.message
+
+
+async def test_an_update_that_names_nothing_or_empties_what_must_be_said_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as channel:
+        await workspace(channel)
+        skills = Skills(channel)
+        asked = skill_service_pb2.CreateSkillRequest(workspace="desk", skill_id="carry", skill=skill_pb2.Skill(description="d"))
+        await skills.CreateSkill(asked)
+        for mask in ([], ["description"]):
+            request = skill_service_pb2.UpdateSkillRequest(
+                workspace="desk", skill_id="carry", skill=skill_pb2.Skill(), update_mask=FieldMask(paths=mask)
+            )
+            assert (await refused(skills.UpdateSkill(request))).remote_reason == "INVALID_REQUEST"
+
+
+async def test_a_page_is_never_larger_than_a_client_takes(tmp_path: Path) -> None:
+    async with serving(tmp_path) as channel:
+        stub = Approvals(channel)
+        for _ in range(40):
+            asked = question()
+            asked.subject_json = '{"x":"' + "y" * 65_000 + '"}'
+            await stub.RequestApproval(asked)
+        request, found = approval_service_pb2.ListApprovalsRequest(page_size=500), set[str]()
+        while True:
+            page = await stub.ListApprovals(request)
+            assert page.ByteSize() < 2_000_000
+            found |= {one.approval_id for one in page.approvals}
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                break
+    assert len(found) == 40
+
+
+async def test_a_watch_ends_with_a_word_as_soon_as_the_service_drains(tmp_path: Path) -> None:
+    settings = AgentSettings(workspaces_dir=tmp_path)
+    assembly = await assemble(settings)
+    server = MeshServer(settings, assembly.registrations, listen="127.0.0.1:0", readiness=assembly.readiness)
+    server.drain_hooks += assembly.drain_hooks
+    await server.start()
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stream = Approvals(channel).WatchApprovals(approval_service_pb2.WatchApprovalsRequest())
+        watching = asyncio.create_task(watched(stream, lambda seen: seen[-1].HasField("end")))
+        await asyncio.wait({watching}, timeout=0.2)
+        # Neither the grace nor the next checkpoint is waited for.
+        await asyncio.wait_for(server.stop(drain_delay_s=0.0, grace_s=60.0), 3)
+        seen = await watching
+    assert seen[-1].end.retry_after.seconds == 1
+    for close in assembly.closers:
+        await close()
+
+
 async def test_pages_hold_every_workspace_once(tmp_path: Path) -> None:
     async with serving(tmp_path) as channel:
         for number in range(7):

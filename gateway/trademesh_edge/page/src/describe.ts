@@ -30,8 +30,6 @@ export function describe(event: Event): Description {
       return said(`pipeline is ${words(PipelineState, payload.value.state)}${payload.value.reason ? `: ${payload.value.reason}` : ""}`);
     case "paceChanged":
       return said(payload.value.sessionsPerS ? `pace ${payload.value.sessionsPerS} sessions/s` : "as fast as it can");
-    case "journalTruncated":
-      return said(`events ${payload.value.foundSequence + 1n} to ${payload.value.acknowledgedSequence} were lost with the disk`);
     case "stateCheckpoint":
       return said(`checkpoint after ${whole(payload.value.sessionsSettled)} sessions`);
     case "runStarted": {

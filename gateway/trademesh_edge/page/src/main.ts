@@ -7,7 +7,7 @@ import { keep } from "./mesh/follow";
 import type { ConnectionState } from "./mesh/socket";
 import "./style.css";
 import { RunView } from "./views/run";
-import { RunsView } from "./views/runs";
+import { newestFirst, RunsView } from "./views/runs";
 
 const badge = byId("connection");
 const main = byId("main");
@@ -17,6 +17,8 @@ let view: RunView | undefined;
 let selected = "";
 let connection: ConnectionState = { kind: "connecting" };
 let runsTrouble = "";
+let allTold = false;
+let drawing = false;
 
 const mesh = connectToMesh((state) => {
   connection = state;
@@ -46,11 +48,21 @@ function route(): void {
   showRuns();
 }
 
+/** At most once per frame, however many runs are told at once. */
+function drawRuns(): void {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    showRuns();
+  });
+}
+
 function showRuns(): void {
   runsView.update(runs, selected);
   view?.tell(runs.get(selected));
-  if (!selected && runs.size) {
-    const newest = [...runs.values()].reduce((a, b) => ((b.createdAt?.seconds ?? 0n) > (a.createdAt?.seconds ?? 0n) ? b : a));
+  if (!selected && allTold && runs.size) {
+    const newest = [...runs.values()].reduce((a, b) => (newestFirst(a, b) > 0 ? b : a));
     location.replace(`#/runs/${newest.runId}`);
   }
 }
@@ -64,7 +76,9 @@ void keep(
     for await (const { kind } of mesh.runtime.watchRuns({})) {
       progressed();
       if (kind.case === "run") runs.set(kind.value.runId, kind.value);
-      showRuns();
+      // The first checkpoint says that every run was told: before it the newest is not known.
+      if (kind.case === "checkpoint") allTold = true;
+      drawRuns();
     }
     return false;
   },

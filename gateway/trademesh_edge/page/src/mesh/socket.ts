@@ -22,6 +22,9 @@ interface OpenCall {
 const SUBPROTOCOL = "trademesh.v1+proto";
 const FIRST_RETRY_MS = 250;
 const LONGEST_RETRY_MS = 10_000;
+const LISTEN_EVERY_MS = 1_000;
+const ASK_AFTER_MS = 10_000;
+const GIVE_UP_AFTER_MS = 15_000;
 /** Close codes after which coming back does not help. */
 const STOP_CODES = new Map([
   [4400, "the edge does not understand this page: reload it"],
@@ -35,6 +38,7 @@ export class EdgeSocket {
   private readonly waiters = new Set<() => void>();
   private lastId = 0;
   private failures = 0;
+  private heardAt = 0;
   state: ConnectionState = { kind: "connecting" };
 
   constructor(
@@ -43,6 +47,7 @@ export class EdgeSocket {
   ) {
     this.connect();
     addEventListener("online", () => this.hurry());
+    setInterval(() => this.listen(), LISTEN_EVERY_MS);
     document.addEventListener("visibilitychange", () => document.hidden || this.hurry());
   }
 
@@ -80,8 +85,25 @@ export class EdgeSocket {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     socket.onopen = () => this.send(create(EdgeFrameSchema, { kind: { case: "hello", value: { client: "page" } } }));
-    socket.onmessage = (event) => this.take(fromBinary(EdgeFrameSchema, new Uint8Array(event.data as ArrayBuffer)));
-    socket.onclose = (event) => this.lost(event);
+    socket.onmessage = (event) => {
+      this.heardAt = performance.now();
+      this.take(fromBinary(EdgeFrameSchema, new Uint8Array(event.data as ArrayBuffer)));
+    };
+    socket.onclose = (event) => this.lost(socket, event);
+  }
+
+  /** A connection can die without a word, as when a laptop sleeps: silence is asked, and given up if it does not answer. */
+  private listen(): void {
+    const silence = performance.now() - this.heardAt;
+    if (this.state.kind !== "open" || silence < ASK_AFTER_MS) return;
+    if (silence < GIVE_UP_AFTER_MS) {
+      this.send(create(EdgeFrameSchema, { kind: { case: "ping", value: { nonce: BigInt(Date.now()) } } }));
+    } else if (this.socket) {
+      // Its own close event would wait for the other side, which is not there.
+      const socket = this.socket;
+      socket.close();
+      this.lost(socket, new CloseEvent("close", { code: 1006 }));
+    }
   }
 
   private send(frame: EdgeFrame): void {
@@ -92,6 +114,7 @@ export class EdgeSocket {
     switch (frame.kind.case) {
       case "welcome":
         this.failures = 0;
+        this.heardAt = performance.now();
         this.change({ kind: "open" });
         for (const waiter of [...this.waiters]) waiter();
         break;
@@ -114,7 +137,9 @@ export class EdgeSocket {
     }
   }
 
-  private lost(event: CloseEvent): void {
+  private lost(socket: WebSocket, event: CloseEvent): void {
+    if (socket !== this.socket) return;
+    this.socket = undefined;
     const calls = [...this.calls.values()];
     this.calls.clear();
     const stop = STOP_CODES.get(event.code);

@@ -46,7 +46,7 @@ export class ControlsView {
     setText(this.reason, state.pipelineReason);
     const running = state.pipeline === PipelineState.RUNNING;
     setText(this.toggle, running ? "Pause" : state.pipeline === PipelineState.READY ? "Start" : "Resume");
-    this.toggle.disabled = !alive || state.pipeline === PipelineState.FINISHED || state.pipeline === PipelineState.FAILED;
+    this.toggle.disabled = !alive || state.pipeline === PipelineState.FINISHED;
     this.step.disabled = !alive || state.pipeline !== PipelineState.PAUSED;
     this.pace.disabled = !alive;
     if (document.activeElement !== this.pace) this.showPace(state.pace);

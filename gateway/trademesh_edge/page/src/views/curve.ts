@@ -14,10 +14,14 @@ export class CurveView {
   private plot: uPlot | undefined;
   private shown = -1;
 
+  private readonly resized = new ResizeObserver(() => this.resize());
+  private readonly destroyed = new AbortController();
+  private last: RunState | undefined;
+
   constructor() {
     this.root.append(element("h2", {}, "Equity, US dollars"), this.holder);
-    new ResizeObserver(() => this.resize()).observe(this.holder);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
+    this.resized.observe(this.holder);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild(), { signal: this.destroyed.signal });
   }
 
   private get size() {
@@ -26,6 +30,7 @@ export class CurveView {
   }
 
   update(state: RunState): void {
+    this.last = state;
     if (state.times.length === this.shown) return;
     this.shown = state.times.length;
     // The index has no name before its first value.
@@ -44,9 +49,12 @@ export class CurveView {
     this.plot?.destroy();
     this.plot = undefined;
     this.shown = -1;
+    if (this.last) this.update(this.last);
   }
 
   destroy(): void {
+    this.resized.disconnect();
+    this.destroyed.abort();
     this.plot?.destroy();
   }
 

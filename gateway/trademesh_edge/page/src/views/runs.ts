@@ -12,13 +12,22 @@ interface Row {
   figures: HTMLElement;
 }
 
+/** The order of runs in which the newest is the first. */
+export function newestFirst(a: Run, b: Run): number {
+  return created(b) > created(a) ? 1 : created(b) < created(a) ? -1 : 0;
+}
+
+function created(run: Run): bigint {
+  return (run.createdAt?.seconds ?? 0n) * 1_000_000_000n + BigInt(run.createdAt?.nanos ?? 0);
+}
+
 export class RunsView {
   private readonly rows = new Map<string, Row>();
 
   constructor(private readonly list: HTMLElement) {}
 
   update(runs: Map<string, Run>, selected: string): void {
-    const newest = [...runs.values()].sort((a, b) => Number((b.createdAt?.seconds ?? 0n) - (a.createdAt?.seconds ?? 0n)));
+    const newest = [...runs.values()].sort(newestFirst);
     if (!newest.length) {
       this.list.replaceChildren(element("li", { class: "empty" }, "No runs yet. Start one: trademesh run start BOOTSTRAP.md"));
       this.rows.clear();

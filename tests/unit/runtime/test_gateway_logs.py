@@ -1,0 +1,62 @@
+"""Reading logs of gateways: whole lines, each once, whatever the writer is in the middle of."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from trademesh_runtime import gateway_logs
+from trademesh_runtime.gateway_logs import follow_lines, last_lines
+
+
+async def read(path: Path, count: int, *, follow: bool = False, writes: tuple[str, ...] = ()) -> list[str]:
+    """Lines of a log; between two polls the writer adds one of `writes`, and then ends."""
+    left = list(writes)
+
+    def lives() -> bool:
+        if not left:
+            return False
+        with path.open("a") as stream:
+            stream.write(left.pop(0))
+        return True
+
+    async with asyncio.timeout(10):
+        return [line async for part in follow_lines(path, count, follow, lives) for line in part]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_logs, "POLL_S", 0.001)
+
+
+async def test_a_line_that_is_being_written_is_told_once_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("one\ntwo, first half")
+    assert await read(path, 10, follow=True, writes=(", second half\nthr", "ee\nthe last")) == [
+        "one",
+        "two, first half, second half",
+        "three",
+        "the last",
+    ]
+
+
+async def test_the_last_lines_are_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("".join(f"{number}\n" for number in range(20_000)))
+    assert await read(path, 3) == ["19997", "19998", "19999"]
+    assert last_lines(path, 2) == ["19998", "19999"]
+    assert last_lines(path, 0) == await read(path, 0) == []
+    assert len(await read(path, 5_000)) == 5_000
+
+
+async def test_a_line_without_an_end_is_told_in_parts(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("")
+    lines = await read(path, 1, follow=True, writes=("x" * 60_000,) * 3)
+    assert all(len(line) <= 16 * 1024 for line in lines)
+
+
+async def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:
+    assert await read(tmp_path / "log", 5) == last_lines(tmp_path / "log", 5) == []
