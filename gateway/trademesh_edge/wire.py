@@ -13,11 +13,10 @@ from google.rpc import error_details_pb2, status_pb2
 from trademesh.edge.v1 import frame_pb2
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh_edge.ring import Filter, RingEvent, Slice
+from trademesh_kernel.wire_format import delimited
 
-_EVENTS_TAG = b"\x22"
-"""EventBatch.events: field 4, length-delimited."""
-_BATCH_TAG = b"\x12"
-"""SubscribeResponse.events: field 2, length-delimited."""
+_EVENTS_FIELD = feed_service_pb2.EventBatch.DESCRIPTOR.fields_by_name["events"].number
+_BATCH_FIELD = feed_service_pb2.SubscribeResponse.DESCRIPTOR.fields_by_name["events"].number
 
 
 class BadFrameError(Exception):
@@ -125,7 +124,7 @@ def read_feed(payload: bytes) -> FeedBatch | FeedEnd | FeedSnapshot | None:
 
 def _ring_event(event: event_pb2.Event) -> RingEvent:
     encoded = event.SerializeToString()
-    return RingEvent(event.sequence, event.WhichOneof("payload") or "", event.agent_id, _EVENTS_TAG + _varint(len(encoded)) + encoded)
+    return RingEvent(event.sequence, event.WhichOneof("payload") or "", event.agent_id, delimited(_EVENTS_FIELD, encoded))
 
 
 def read_snapshot(payload: bytes) -> FeedSnapshot:
@@ -140,7 +139,7 @@ def events_payload(epoch: int, part: Slice) -> bytes:
         epoch=epoch, first_sequence=part.first_sequence, last_sequence=part.last_sequence
     ).SerializeToString()
     body = head + b"".join([event.encoded for event in part.events])
-    return _BATCH_TAG + _varint(len(body)) + body
+    return delimited(_BATCH_FIELD, body)
 
 
 def checkpoint_payload(through_sequence: int, head_sequence: int) -> bytes:
@@ -169,12 +168,3 @@ def subscribe_request(run_id: str, after_sequence: int, epoch: int | None, chose
         request.filter.kinds.extend(sorted(chosen.kinds))
         request.filter.agent_ids.extend(sorted(chosen.agent_ids))
     return request.SerializeToString()
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -20,6 +20,7 @@ from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import EpochChanged, FieldViolation, InvalidRequest, NotFound, SequenceAhead
 from trademesh_kernel.paging import PAGE_BYTES, page_token, read_page_place
+from trademesh_kernel.wire_format import delimited
 from trademesh_runs.fold import fold_journal
 from trademesh_runs.journal import KIND_NUMBERS, Head, JournalReader, StoredEvent
 
@@ -30,6 +31,8 @@ RING_BYTES = 8 * 1024 * 1024
 CHECKPOINT_S = 5.0
 DEFAULT_PAGE_SIZE = 100
 RETRY_AFTER_S = 0.5
+
+_EVENTS_FIELD = feed.EventBatch.DESCRIPTOR.fields_by_name["events"].number
 
 Answer = TypeVar("Answer")
 
@@ -252,9 +255,13 @@ def _within(part: Sequence[StoredEvent], most_bytes: int) -> Sequence[StoredEven
 
 
 def _batch(epoch: int, part: Sequence[StoredEvent], wanted: _Filter) -> feed.SubscribeResponse:
-    events = [event.parse() for event in part if wanted.passes(event)]
-    span = feed.EventBatch(epoch=epoch, first_sequence=part[0].sequence, last_sequence=part[-1].sequence, events=events)
-    return feed.SubscribeResponse(events=span)
+    """A batch with the events' own bytes: a message on the wire is its fields one after the other, so that none is decoded here."""
+    span = feed.EventBatch(epoch=epoch, first_sequence=part[0].sequence, last_sequence=part[-1].sequence)
+    pieces = [span.SerializeToString()]
+    for event in part:
+        if wanted.passes(event):
+            pieces.append(delimited(_EVENTS_FIELD, event.data))
+    return feed.SubscribeResponse(events=feed.EventBatch.FromString(b"".join(pieces)))
 
 
 def _end(reason: feed.StreamEndReason.ValueType, cursor: int) -> feed.SubscribeResponse:

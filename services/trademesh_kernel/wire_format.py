@@ -1,0 +1,20 @@
+"""Messages put together from the encoded bytes of their parts: on the wire a message is its fields, one after the other.
+
+For hot paths only, where decoding and encoding again what is passed on unchanged is most of the work.
+"""
+
+from __future__ import annotations
+
+
+def delimited(field_number: int, content: bytes) -> bytes:
+    """One field of a message, string or bytes type, as protobuf encodes it: tag, length, content."""
+    return _varint(field_number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)

@@ -1,0 +1,33 @@
+"""The command line of `scripts/bench`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.figures import Figure, as_json, table
+from bench.mesh_runs import run_figures
+from bench.throughput import kernel_figures
+
+SUITES: dict[str, Sequence[Callable[[], list[Figure]]]] = {"mesh": (kernel_figures, run_figures)}
+
+
+def main() -> int:
+    """Runs a suite; 0 if every goal holds, else 1."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the mesh, as ratios within one run.")
+    parser.add_argument("suite", choices=sorted(SUITES), metavar="SUITE", help="one of: " + ", ".join(sorted(SUITES)))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    chosen = parser.parse_args()
+    figures = list[Figure]()
+    for measure in SUITES[chosen.suite]:
+        figures += measure()
+    print(table(figures))
+    if chosen.json is not None:
+        chosen.json.write_text(as_json(figures))
+    return 1 if any(figure.holds is False for figure in figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
