@@ -49,11 +49,12 @@ def verify_run(layout: RunLayout) -> Verified:
     except NewerJournalError as error:
         raise VerificationError(str(error)) from error
     try:
+        # Asked first: a live run writes the file after the events that it tells of.
+        told = _sequence_told(layout)
         with reader.standing_still():
             head = reader.check()
             fold = fold_journal(layout.run_id, reader)
             summary = summary_of(layout.run_id, reader)
-            told = _sequence_told(layout)
             if told > head.sequence:
                 raise VerificationError(f"{STATE_FILE} is of event {told}, and the journal ends with {head.sequence}")
             state = (fold if told == head.sequence else fold_journal(layout.run_id, reader, told)).state()

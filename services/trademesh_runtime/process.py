@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,21 +51,11 @@ class ProcessHandle:
         self._pidfd = pidfd
         self._child = child
         self._ended = asyncio.Event()
-        self._when_ended = list[Callable[[], object]]()
         asyncio.get_running_loop().add_reader(pidfd, self._on_end)
 
     def _on_end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         self._ended.set()
-        for call in self._when_ended:
-            call()
-
-    def when_ended(self, call: Callable[[], object]) -> None:
-        """Calls something when the process has ended, at once if it has."""
-        if self.ended:
-            call()
-        else:
-            self._when_ended.append(call)
 
     async def wait(self) -> tuple[int | None, int | None]:
         """Exit code and signal, once the process has ended; both None if it was adopted, since its parent is not us."""

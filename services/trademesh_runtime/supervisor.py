@@ -14,29 +14,23 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import grpc
 from google.protobuf import json_format
-from google.protobuf.duration_pb2 import Duration
-from grpc_health.v1 import health_pb2
 
 from trademesh.gateway.v1 import supervision_service_pb2 as supervision
-from trademesh.gateway.v1 import supervision_service_pb2_grpc
 from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh_kernel.atomic_files import replace_file
-from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.context import detached
-from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
+from trademesh_runtime.gateway_link import GatewayLink
 from trademesh_runtime.gateway_logs import last_lines
 from trademesh_runtime.policy import State, Supervision
 from trademesh_runtime.process import Identity, LaunchedGateway, ProcessHandle, adopt, launch_gateway, read_identity
 from trademesh_runtime.registry import Registry, Revisions
 
-LIVENESS = "trademesh.liveness"
 KEPT_LOG_LINES = 20
 IDENTITY_WITHIN_S = 5.0
 """So soon after its start a gateway has said on disk who it is."""
@@ -274,77 +268,46 @@ class Supervisor:
             self._log.error("the registry cannot be written", reason=str(error), cause=cause)
 
     async def _probe(self, handle: ProcessHandle, target: str) -> None:
-        """Checks health and sends heartbeats until the process ends. A unary Check with a deadline is the only proof of life."""
+        """Checks health and sends heartbeats until the process ends."""
         self.run.target = target
-        async with ServiceClient(target, "gateway") as client:
-            check = client.channel.unary_unary(
-                "/grpc.health.v1.Health/Check",
-                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-                response_deserializer=health_pb2.HealthCheckResponse.FromString,
-            )
-            stub = client.stub(supervision_service_pb2_grpc.SupervisionServiceStub)
+        async with GatewayLink(target, self.run.generation, self._nonce, self._timers) as link:
             hint = asyncio.Event()
-            watch = self._task(self._watch_health(client, hint))
-            handle.when_ended(watch.cancel)
-            while not handle.ended:
-                hint.clear()
-                began = time.monotonic()
-                alive, detail = await self._check(check, LIVENESS)
-                ready, why = await self._check(check, "") if alive else (False, detail)
-                if handle.ended:
-                    return
-                # A check that failed while our own loop stood still says nothing about the gateway.
-                own_lag_s = time.monotonic() - began - 2 * self._timers.probe_timeout_s
-                if alive or own_lag_s < 0.25:
-                    health = (
-                        wire.GATEWAY_HEALTH_SERVING
-                        if ready
-                        else wire.GATEWAY_HEALTH_NOT_SERVING
-                        if alive
-                        else wire.GATEWAY_HEALTH_UNREACHABLE
-                    )
-                    changed, self.run.health = health != self.run.health, health
-                    state = self.state
-                    self.feed(policy.Probed(alive, ready, why))
-                    if changed and state is self.state:
-                        self.publish()
-                if alive:
-                    await self._heartbeat(client, stub)
-                interval_s = self._timers.probe_interval_s if self.state not in (State.STARTING, State.ADOPTING) else 0.05
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(hint.wait(), interval_s)
-
-    async def _watch_health(self, client: ServiceClient, hint: asyncio.Event) -> None:
-        """Says when the gateway's readiness has changed, so that it is checked at once. Silence proves nothing: only Check does."""
-        watch = client.channel.unary_stream(
-            "/grpc.health.v1.Health/Watch",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
-        while True:
-            call = watch(health_pb2.HealthCheckRequest())
+            watch = self._task(link.hint_at_changes(hint))
             try:
-                async for _ in call:
-                    hint.set()
-            except grpc.aio.AioRpcError:
-                pass
+                while not handle.ended:
+                    hint.clear()
+                    try:
+                        await self._probe_once(handle, link)
+                    except Exception:
+                        # Whatever it is: a gateway that nobody looks at any more is worse.
+                        self._log.exception("a probe failed by a fault of ours")
+                    interval_s = self._timers.probe_interval_s if self.state not in (State.STARTING, State.ADOPTING) else 0.05
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(hint.wait(), interval_s)
             finally:
-                call.cancel()
-            await asyncio.sleep(self._timers.probe_interval_s)
+                watch.cancel()
 
-    async def _check(self, check: Any, service: str) -> tuple[bool, str]:
-        try:
-            answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=self._timers.probe_timeout_s)
-        except grpc.aio.AioRpcError as error:
-            return False, error.code().name
-        return answer.status == health_pb2.HealthCheckResponse.SERVING, "NOT_SERVING"
-
-    async def _heartbeat(self, client: ServiceClient, stub: Any) -> None:
-        request = supervision.HeartbeatRequest(generation=self.run.generation, nonce=self._nonce)
-        try:
-            answer = await client.call(stub.Heartbeat, request, timeout_s=self._timers.probe_timeout_s)
-        except TrademeshError:
+    async def _probe_once(self, handle: ProcessHandle, link: GatewayLink) -> None:
+        began = time.monotonic()
+        alive, detail = await link.is_alive()
+        ready, why = await link.is_ready() if alive else (False, detail)
+        if handle.ended:
             return
+        # A check that failed while our own loop stood still says nothing about the gateway.
+        own_lag_s = time.monotonic() - began - 2 * self._timers.probe_timeout_s
+        if alive or own_lag_s < 0.25:
+            before = (self.run.health, self.state)
+            self.run.health = (
+                wire.GATEWAY_HEALTH_SERVING if ready else wire.GATEWAY_HEALTH_NOT_SERVING if alive else wire.GATEWAY_HEALTH_UNREACHABLE
+            )
+            self.feed(policy.Probed(alive, ready, why))
+            if before[0] != self.run.health and before[1] is self.state:
+                self.publish()
+        answer = await link.heartbeat() if alive else None
+        if answer is not None:
+            self._progressed(answer)
+
+    def _progressed(self, answer: supervision.HeartbeatResponse) -> None:
         pipeline = answer.pipeline
         progress = wire.RunProgress(
             sessions_settled=pipeline.sessions_settled,
@@ -363,13 +326,8 @@ class Supervisor:
 
     async def _drain(self) -> None:
         if self.run.target:
-            async with ServiceClient(self.run.target, "gateway") as client:
-                stub = client.stub(supervision_service_pb2_grpc.SupervisionServiceStub)
-                request = supervision.DrainRequest(
-                    generation=self.run.generation, nonce=self._nonce, within=Duration(seconds=max(1, int(self._timers.drain_s)))
-                )
-                with suppress(TrademeshError):
-                    await client.call(stub.Drain, request, timeout_s=self._timers.drain_s)
+            async with GatewayLink(self.run.target, self.run.generation, self._nonce, self._timers) as link:
+                await link.drain()
         self.feed(policy.Drained())
 
     def _set_timer(self) -> None:

@@ -56,6 +56,7 @@ def test_figures_are_shown_and_written_with_all_their_fields() -> None:
 
 
 MEASURE = """
+from bench.throughput import echo_servers, stream, unary
 with echo_servers(500) as servers:
     for server in servers:
         for work in (unary(128), stream):
