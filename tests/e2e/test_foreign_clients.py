@@ -95,6 +95,24 @@ def test_grpcurl_sees_a_gateway(foreign_run: dict[str, Any]) -> None:
     assert json.loads(answer)["pipeline"]["state"] == "PIPELINE_STATE_FINISHED"
 
 
+def test_the_client_of_the_readme_prints_what_happens(mesh: Mesh, tmp_path: Path) -> None:
+    path = mesh.folder / "of-the-readme.md"
+    path.write_text("---\nsessions: {start: 2008-01-02, end: 2008-03-31}\n---\n")
+    assert mesh.cli("run", "start", str(path), "--run-id", "of-the-readme").returncode == 0
+    mesh.summary("of-the-readme")
+    code = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in code.splitlines() if line]) <= 10
+    script = tmp_path / "client.py"
+    script.write_text(code.replace("127.0.0.1:8003", f"127.0.0.1:{mesh.ports['runtime']}"))
+    with subprocess.Popen([sys.executable, "-u", str(script)], stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        try:
+            lines = [client.stdout.readline().split() for _ in range(5)]
+        finally:
+            client.kill()
+    assert [line[-1] for line in lines] == ["gateway_started", "run_started", "pipeline_state_changed", "session_opened", "signals"]
+
+
 CLIENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
