@@ -34,8 +34,8 @@ SERVICERS = (
 )
 BY_SERVICE: dict[str, type[Any]] = {servicer.__name__.removesuffix("Servicer") + "Service": servicer for servicer in SERVICERS}
 VIOLATIONS = [violation for message in messages() for violation in violations_in(message)]
-# Requests that nothing in the contract constrains; what they are refused for is tested where they are served.
-UNCONSTRAINED = {"ValidateRunConfigRequest", "HeartbeatRequest"}
+# A request that nothing constrains: a fault of what it holds is its answer.
+UNCONSTRAINED = {"ValidateRunConfigRequest"}
 
 EXAMPLES: dict[str, errors.TrademeshError] = {
     "DEPENDENCY_FAILED": errors.RemoteError("not built", remote_code=grpc.StatusCode.UNIMPLEMENTED, remote_reason="UNIMPLEMENTED"),
