@@ -105,10 +105,12 @@ class Subscriber:
         self._told = self._cursor
         try:
             async with asyncio.timeout(CATCH_UP_WITH_WRITER_S):
-                while self._cursor > hub.ring.last and hub.failure is None:
+                while self._cursor > hub.ring.last and hub.failure is None and not hub.ended:
                     await hub.changed(hub.ring.last, CATCH_UP_WITH_WRITER_S)
         except TimeoutError:
-            raise SequenceAhead(self._cursor, hub.ring.last) from None
+            pass
+        if self._cursor > hub.ring.last and hub.failure is None:
+            raise SequenceAhead(self._cursor, hub.ring.last)
 
     async def _send_from_ring(self, until: int) -> None:
         part = self._hub.ring.slice(self._cursor, until, self._chosen)

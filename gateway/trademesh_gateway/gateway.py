@@ -194,7 +194,10 @@ class Gateway:
             ServiceClient(self._ticket.news_target, "news_service") as news,
             ServiceClient(self._ticket.agent_target, "agent_service") as agent,
         ):
-            source, sessions = await self._open_market(config, trading, news)
+            try:
+                source, sessions = await self._open_market(config, trading, news, controller)
+            except Stopped:
+                return
             rules = rules_of(config)
             tickers = list(config.tickers)
             desk = await first_desk(config, rules, source, sessions, self._desk_fold)
@@ -222,7 +225,9 @@ class Gateway:
             await self._trade(desk, source, sessions, controller, approvals)
             await source.close()
 
-    async def _open_market(self, config: RunConfig, trading: ServiceClient, news: ServiceClient) -> tuple[BarSource, list[SessionTimes]]:
+    async def _open_market(
+        self, config: RunConfig, trading: ServiceClient, news: ServiceClient, controller: Controller
+    ) -> tuple[BarSource, list[SessionTimes]]:
         """Waits for the services that hold the data: until then we are not ready, and say which is missing."""
         while True:
             source = BarSource(trading, news, config.data.set, config.sessions.start, config.sessions.end)
@@ -231,7 +236,7 @@ class Gateway:
             except (DependencyUnavailable, DeadlinePassed) as error:
                 await self._readiness.fail("market data", str(error))
                 self._launcher.tell("progress", what=str(error))
-                await asyncio.sleep(RETRY_S)
+                await controller.wait(RETRY_S)
 
     async def _trade(
         self, desk: DeskRun, source: BarSource, sessions: list[SessionTimes], controller: Controller, approvals: ApprovalDesk
@@ -242,7 +247,7 @@ class Gateway:
         try:
             for number in range(desk.sessions_settled + 1, len(sessions) + 1):
                 session = sessions[number - 1]
-                await self._until_data(source, session)
+                await self._until_data(source, session, controller)
                 cycle = Cycle(desk, source.history, session, number, self._writer.append, approvals.ask)
                 await controller.run_cycle(cycle)
                 await self._writer.room()
@@ -257,13 +262,13 @@ class Gateway:
         await self._writer.flush()
         await self._export(force=True)
 
-    async def _until_data(self, source: BarSource, session: SessionTimes) -> None:
+    async def _until_data(self, source: BarSource, session: SessionTimes, controller: Controller) -> None:
         while True:
             try:
                 await source.have(session)
             except (DependencyUnavailable, DeadlinePassed) as error:
                 await self._readiness.fail("market data", str(error))
-                await asyncio.sleep(RETRY_S)
+                await controller.wait(RETRY_S)
                 await source.reopen()
             else:
                 await self._readiness.hold("market data")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic
 
 from trademesh_agent.documents import DocumentDamagedError, WorkspaceFolders
 from trademesh_agent.model import Agent, AnyResource, Resource, Role, Skill, Workspace, changed, etag_of
@@ -23,6 +24,14 @@ MUTABLE_FIELDS = {
     Skill: frozenset({"description", "instructions"}),
 }
 """What an update mask may name."""
+
+
+@dataclass(frozen=True)
+class Listing(Generic[AnyResource]):
+    """What there is, by name, and the names of what cannot be read."""
+
+    items: list[AnyResource]
+    damaged: list[str]
 
 
 class Registry:
@@ -58,7 +67,7 @@ class Registry:
             raise NotFound("workspace", workspace_id)
         return value
 
-    def list_workspaces(self) -> list[Workspace]:
+    def list_workspaces(self) -> Listing[Workspace]:
         """All workspaces, by name."""
         with self._lock:
             return self._whole(self._folders.workspaces(), self.get_workspace)
@@ -97,7 +106,7 @@ class Registry:
             raise NotFound("agent", f"{workspace}/{agent_id}")
         return value
 
-    def list_agents(self, workspace: str) -> list[Agent]:
+    def list_agents(self, workspace: str) -> Listing[Agent]:
         """Agents of a workspace, by name; raises NotFound for the workspace."""
         with self._lock:
             self.get_workspace(workspace)
@@ -140,7 +149,7 @@ class Registry:
             raise NotFound("skill", f"{workspace}/{skill_id}")
         return value
 
-    def list_skills(self, workspace: str) -> list[Skill]:
+    def list_skills(self, workspace: str) -> Listing[Skill]:
         """Skills of a workspace, by name; raises NotFound for the workspace."""
         with self._lock:
             self.get_workspace(workspace)
@@ -161,15 +170,16 @@ class Registry:
             _check_etag(self.get_skill(workspace, skill_id), f"{workspace}/{skill_id}", etag)
             self._folders.remove(self._folders.skill_path(workspace, skill_id))
 
-    def _whole(self, names: Iterable[str], get: Callable[[str], AnyResource]) -> list[AnyResource]:
+    def _whole(self, names: Iterable[str], get: Callable[[str], AnyResource]) -> Listing[AnyResource]:
         """Those that can be read: one file that somebody has spoilt must not hide the others. To ask for it by name tells the fault."""
-        found = list[AnyResource]()
+        found, damaged = list[AnyResource](), list[str]()
         for name in names:
             try:
                 found.append(get(name))
             except DocumentDamagedError as error:
                 self._log.warning("left out of a list", name=name, reason=error.message)
-        return found
+                damaged.append(name)
+        return Listing(found, damaged)
 
     def _change(self, value: AnyResource, name: str, values: dict[str, Any], etag: str) -> AnyResource:
         _check_etag(value, name, etag)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -16,32 +16,31 @@ from trademesh.agent.v1 import agent_service_pb2_grpc, skill_service_pb2_grpc, w
 from trademesh.agent.v1 import skill_service_pb2 as skills
 from trademesh.agent.v1 import workspace_service_pb2 as workspaces
 from trademesh_agent import wire
-from trademesh_agent.registry import Registry
+from trademesh_agent.model import AnyResource
+from trademesh_agent.registry import Listing, Registry
 from trademesh_agent.requests import RequestMemory
 from trademesh_kernel.context import Context
 from trademesh_kernel.paging import fitting, page_token, read_page_token
 
 DEFAULT_PAGE_SIZE = 50
 
-Item = TypeVar("Item")
 Listed = TypeVar("Listed", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
 
 def page_of(
-    request: Message,
-    page_size: int,
-    token: str,
-    items: Sequence[Item],
-    name_of: Callable[[Item], str],
-    message_of: Callable[[Item], Listed],
-) -> tuple[Sequence[Listed], str]:
-    """One page of a list that is sorted by name, as messages, and the token of the next: what is added before it moves nothing."""
-    position = read_page_token(request, token)
+    request: Any, listing: Listing[AnyResource], name_of: Callable[[AnyResource], str], message_of: Callable[[AnyResource], Listed]
+) -> tuple[Sequence[Listed], str, list[str]]:
+    """One page of a list that is sorted by name, as messages; the token of the next; and, on the first page, what cannot be read.
+
+    `request` has a page size and token. The token names the last of the page: what is added before it moves nothing.
+    """
+    position = read_page_token(request, request.page_token)
     after = str(position[0]) if position else ""
-    rest = [item for item in items if name_of(item) > after]
-    page = fitting([message_of(item) for item in rest[: page_size or DEFAULT_PAGE_SIZE]])
-    return page, (page_token(request, [name_of(rest[len(page) - 1])]) if len(rest) > len(page) else "")
+    rest = [item for item in listing.items if name_of(item) > after]
+    page = fitting([message_of(item) for item in rest[: request.page_size or DEFAULT_PAGE_SIZE]])
+    token = page_token(request, [name_of(rest[len(page) - 1])]) if len(rest) > len(page) else ""
+    return page, token, [] if position else listing.damaged
 
 
 def once(memory: RequestMemory, request_id: str, request: Message, answer_type: type[Response], create: Callable[[], Response]) -> Response:
@@ -74,11 +73,9 @@ class WorkspaceServicer(workspace_service_pb2_grpc.WorkspaceServiceServicer):
         return workspaces.GetWorkspaceResponse(workspace=wire.workspace_message(value))
 
     async def ListWorkspaces(self, request: workspaces.ListWorkspacesRequest, context: Context) -> workspaces.ListWorkspacesResponse:
-        values = await asyncio.to_thread(self._registry.list_workspaces)
-        page, token = page_of(
-            request, request.page_size, request.page_token, values, lambda value: value.workspace_id, wire.workspace_message
-        )
-        return workspaces.ListWorkspacesResponse(workspaces=page, next_page_token=token)
+        listing = await asyncio.to_thread(self._registry.list_workspaces)
+        page, token, damaged = page_of(request, listing, lambda value: value.workspace_id, wire.workspace_message)
+        return workspaces.ListWorkspacesResponse(workspaces=page, next_page_token=token, damaged=damaged)
 
     async def UpdateWorkspace(self, request: workspaces.UpdateWorkspaceRequest, context: Context) -> workspaces.UpdateWorkspaceResponse:
         changes = wire.workspace_changes(request.workspace, list(request.update_mask.paths))
@@ -112,9 +109,9 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         return agents.GetAgentResponse(agent=wire.agent_message(value))
 
     async def ListAgents(self, request: agents.ListAgentsRequest, context: Context) -> agents.ListAgentsResponse:
-        values = await asyncio.to_thread(self._registry.list_agents, request.workspace)
-        page, token = page_of(request, request.page_size, request.page_token, values, lambda value: value.agent_id, wire.agent_message)
-        return agents.ListAgentsResponse(agents=page, next_page_token=token)
+        listing = await asyncio.to_thread(self._registry.list_agents, request.workspace)
+        page, token, damaged = page_of(request, listing, lambda value: value.agent_id, wire.agent_message)
+        return agents.ListAgentsResponse(agents=page, next_page_token=token, damaged=damaged)
 
     async def UpdateAgent(self, request: agents.UpdateAgentRequest, context: Context) -> agents.UpdateAgentResponse:
         changes = wire.agent_changes(request.agent, list(request.update_mask.paths))
@@ -145,9 +142,9 @@ class SkillServicer(skill_service_pb2_grpc.SkillServiceServicer):
         return skills.GetSkillResponse(skill=wire.skill_message(value))
 
     async def ListSkills(self, request: skills.ListSkillsRequest, context: Context) -> skills.ListSkillsResponse:
-        values = await asyncio.to_thread(self._registry.list_skills, request.workspace)
-        page, token = page_of(request, request.page_size, request.page_token, values, lambda value: value.skill_id, wire.skill_message)
-        return skills.ListSkillsResponse(skills=page, next_page_token=token)
+        listing = await asyncio.to_thread(self._registry.list_skills, request.workspace)
+        page, token, damaged = page_of(request, listing, lambda value: value.skill_id, wire.skill_message)
+        return skills.ListSkillsResponse(skills=page, next_page_token=token, damaged=damaged)
 
     async def UpdateSkill(self, request: skills.UpdateSkillRequest, context: Context) -> skills.UpdateSkillResponse:
         changes = wire.skill_changes(request.skill, list(request.update_mask.paths))

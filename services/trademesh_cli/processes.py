@@ -19,6 +19,7 @@ STOP_GRACE_S = 40.0
 """How long a process may take to end after SIGTERM: runtime_service drains its gateways in that time."""
 KILL_GRACE_S = 2.0
 REVIVED_WITHIN_S = 20.0
+KEEP_GATEWAYS_VARIABLE = "TRADEMESH_RUNTIME_KEEP_GATEWAYS"
 
 
 class StackError(Exception):
@@ -163,6 +164,7 @@ class Stack:
         lost = self._running.get(revive)
         if lost is not None and lost.process.returncode is not None:
             with suppress(StackError, OSError):
+                self._environment.pop(KEEP_GATEWAYS_VARIABLE, None)
                 await self._spawn(lost.program)
                 await self._wait_ready(lost.program, REVIVED_WITHIN_S)
         for running in reversed(list(self._running.values())):

@@ -13,7 +13,7 @@ from typing import Any
 
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh_cli.processes import ServiceProgram, Stack, StackError
+from trademesh_cli.processes import KEEP_GATEWAYS_VARIABLE, ServiceProgram, Stack, StackError
 from trademesh_cli.reload import Reloader, sources_to_watch
 from trademesh_cli.rpc import print_json, print_json_line
 from trademesh_kernel.client import ServiceClient
@@ -90,7 +90,7 @@ async def run_mesh(*, run_to_end: bool, reload: bool, as_json: bool = False) -> 
     except StackError as error:
         return _failed(str(error))
     # While services are restarted for their new source, runs go on.
-    content = environment(found) | ({"TRADEMESH_RUNTIME_KEEP_GATEWAYS": "true"} if reload else {})
+    content = environment(found) | ({KEEP_GATEWAYS_VARIABLE: "true"} if reload else {})
     stack = Stack(found, content, _ready)
     runtime_target = content["TRADEMESH_RUNTIME_TARGET"]
     try:
@@ -139,10 +139,15 @@ async def _start_demo(runtime: ServiceClient, pace: float) -> str:
 async def _stop_runs(runtime: ServiceClient) -> None:
     """Ends every run, which runtime_service would leave to be adopted."""
     stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+
+    async def stop(run_id: str) -> None:
+        # One that cannot be stopped must not keep the others alive.
+        with suppress(TrademeshError):
+            await runtime.call(stub.StopRun, runtime_service_pb2.StopRunRequest(run_id=run_id), timeout_s=30)
+
     with suppress(TrademeshError):
-        for run in (await runtime.call(stub.ListRuns, runtime_service_pb2.ListRunsRequest(page_size=500))).runs:
-            if run.state not in TERMINAL:
-                await runtime.call(stub.StopRun, runtime_service_pb2.StopRunRequest(run_id=run.run_id), timeout_s=30)
+        listing = await runtime.call(stub.ListRuns, runtime_service_pb2.ListRunsRequest(page_size=500))
+        await asyncio.gather(*(stop(run.run_id) for run in listing.runs if run.state not in TERMINAL))
 
 
 def _say_where(found: list[ServiceProgram], run_id: str, *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf.message import Message
@@ -94,6 +95,13 @@ class Registry:
                 "INSERT OR REPLACE INTO attempts (run_id, generation, started_at) VALUES (?, ?, ?)", (run_id, generation, time.time())
             )
 
+    def is_open(self, run_id: str, generation: int) -> bool:
+        """True if a generation was to be started, and has not been seen to end."""
+        query = "SELECT ended_at IS NULL FROM attempts WHERE run_id = ? AND generation = ?"
+        with self._lock:
+            row = self._connection.execute(query, (run_id, generation)).fetchone()
+        return row is not None and bool(row[0])
+
     def began_within(self, run_id: str, generation: int, seconds: float) -> bool:
         """True if a generation was started so short a time ago."""
         query = "SELECT started_at FROM attempts WHERE run_id = ? AND generation = ?"
@@ -131,14 +139,16 @@ class Revisions:
     """Numbers of changes, each higher than any before, also across restarts; the disk is asked once in ten thousand."""
 
     def __init__(self, registry: Registry) -> None:
+        """Reserves the first numbers; raises sqlite3.Error."""
         self._registry = registry
-        self._next = self._last = 0
+        self._next = registry.reserve_revisions(REVISIONS_AT_ONCE)
+        self._reserved_to = self._next + REVISIONS_AT_ONCE
 
     def next(self) -> int:
-        """The next number."""
-        if self._next >= self._last:
-            self._next = self._registry.reserve_revisions(REVISIONS_AT_ONCE)
-            self._last = self._next + REVISIONS_AT_ONCE
+        """The next number. A disk that cannot be written does not stop it: it is asked long before numbers run out."""
+        if self._next >= self._reserved_to - REVISIONS_AT_ONCE // 2:
+            with suppress(sqlite3.Error):
+                self._reserved_to = self._registry.reserve_revisions(REVISIONS_AT_ONCE) + REVISIONS_AT_ONCE
         number = self._next
         self._next += 1
         return number

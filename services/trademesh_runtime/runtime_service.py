@@ -23,7 +23,7 @@ from trademesh_runtime import policy
 from trademesh_runtime.gateway_logs import follow_lines
 from trademesh_runtime.registry import Registry
 from trademesh_runtime.runs import Runs, copy_of
-from trademesh_runtime.workspace import AgentFiles, built_in_desk, desk_of_workspace
+from trademesh_runtime.workspace import AgentFiles, WorkspaceDamagedError, built_in_desk, desk_of_workspace
 
 DEFAULT_PAGE_SIZE = 50
 DEFAULT_LOG_LINES = 100
@@ -134,6 +134,8 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
                 desk = await desk_of_workspace(self._agent, config)
             except RemoteError as error:
                 faults.append(FieldViolation("workspace", error.message))
+            except WorkspaceDamagedError as error:
+                faults.append(FieldViolation("workspace", str(error)))
             config.workspace, workspace = "", config.workspace
             faults += faults_of(config)
             config.workspace = workspace

@@ -77,6 +77,7 @@ class Supervisor:
         self._launching = asyncio.Lock()
         self._revisions = revisions
         self._unsaved = False
+        self._save_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._settled_at_start = 0
         self.moved = asyncio.Condition()
@@ -106,15 +107,16 @@ class Supervisor:
             return
         if self._adopt():
             return
-        was_there = bool(self.run.generation) and (self.state in policy.WITH_PROCESS or self.state is State.PENDING)
-        if was_there and self._registry.began_within(self.run.run_id, self.run.generation, IDENTITY_WITHIN_S):
-            # It may have been started a moment ago, and not have said yet who it is.
-            self._task(self._adopt_late())
-        elif was_there:
-            self._lost()
-        else:
+        if not self._registry.is_open(self.run.run_id, self.run.generation) or self.state is State.BACKOFF:
+            # It was to be started, for the first time or again, and was not yet.
             self._policy = replace(self._policy, state=State.PENDING)
             self.feed(policy.Start())
+        elif self._registry.began_within(self.run.run_id, self.run.generation, IDENTITY_WITHIN_S):
+            # It may have been started a moment ago, and not have said yet who it is.
+            self._policy = replace(self._policy, state=State.PENDING)
+            self._task(self._adopt_late())
+        else:
+            self._lost()
 
     def _adopt(self) -> bool:
         """Takes over the living gateway that the run's files tell of; False if there is none."""
@@ -122,19 +124,26 @@ class Supervisor:
         handle = adopt(identity) if identity is not None and identity.generation == self.run.generation else None
         if handle is None or identity is None:
             return False
+        if self.state in policy.TERMINAL:
+            # Somebody has stopped the run while we were looking for its gateway.
+            handle.send(signal.SIGKILL, group=True)
+            handle.close()
+            return True
         self._policy = replace(self._policy, state=State.PENDING)
         self._watch(handle, identity)
         self.feed(policy.Found())
         return True
 
     async def _adopt_late(self) -> None:
-        deadline = time.monotonic() + IDENTITY_WITHIN_S
-        while time.monotonic() < deadline and self.state not in policy.TERMINAL:
-            if self._adopt():
-                return
-            await asyncio.sleep(0.05)
-        if self.state not in policy.TERMINAL:
-            self._lost()
+        """Looks for a gateway that has not said yet who it is; meanwhile the run is PENDING, and a stop makes it STOPPED."""
+        async with self._launching:
+            deadline = time.monotonic() + IDENTITY_WITHIN_S
+            while time.monotonic() < deadline:
+                if self._adopt():
+                    return
+                await asyncio.sleep(0.05)
+            if self.state is State.PENDING:
+                self._lost()
 
     def _lost(self) -> None:
         """The gateway ended while nobody looked."""
@@ -154,8 +163,9 @@ class Supervisor:
         """Lets the gateway live on without us."""
         for task in self._tasks:
             task.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._save_timer):
+            if timer is not None:
+                timer.cancel()
         if self._handle is not None:
             self._handle.close()
 
@@ -195,12 +205,13 @@ class Supervisor:
             self._handle = launched.handle
             self.run.pid = launched.handle.pid
             self._settled_at_start = self.run.progress.sessions_settled
-            self.feed(policy.Launched())
             self._task(self._wait_end(launched.handle))
             self._task(self._wait_bound(launched, generation))
-            # A start keeps its slot until it serves or has failed: starts are costly, and two at once are enough.
-            with suppress(asyncio.CancelledError):
-                await self.until(*(state for state in State if state not in (State.PENDING, State.STARTING)))
+            self.feed(policy.Launched())
+            # A start keeps its slot until it serves or has failed: starts are costly, and two at once are enough. By then the run may
+            # already wait for its next start, which must not be taken for this one.
+            async with self.moved:
+                await self.moved.wait_for(lambda: self._handle is not launched.handle or self.state is not State.STARTING)
 
     async def _next_generation(self) -> int | None:
         """A generation that the registry knows of before its process is; None if the run is not to be started any more."""
@@ -318,11 +329,12 @@ class Supervisor:
         )
         if pipeline.sessions_settled > self._settled_at_start:
             self.feed(policy.SessionSettled())
-        self.finished = pipeline.state == PIPELINE_STATE_FINISHED
+        was_finished, self.finished = self.finished, pipeline.state == PIPELINE_STATE_FINISHED
         if progress != self.run.progress:
             self.run.progress.CopyFrom(progress)
-            # Not to the registry each second: a gateway tells its progress again, and leaves it behind when it ends.
-            self.publish(durable=False)
+            # Not to the registry each second: a gateway tells its progress again, and leaves it behind when it ends. That it has finished
+            # must be known also if it and we end at once.
+            self.publish(durable=self.finished and not was_finished)
 
     async def _drain(self) -> None:
         if self.run.target:
@@ -353,7 +365,8 @@ class Supervisor:
             run.ClearField("ended_at")
         run.revision = self._revisions.next()
         self._unsaved = self._unsaved or durable
-        self._save()
+        if self._save_timer is None:
+            self._save()
         text = json_format.MessageToJson(run, preserving_proto_field_name=True)
         with suppress(OSError):
             replace_file(self.layout.runtime_state, text.encode() + b"\n", durable=False)
@@ -361,6 +374,7 @@ class Supervisor:
         self._task(self._notify())
 
     def _save(self) -> None:
+        self._save_timer = None
         if not self._unsaved:
             return
         try:
@@ -368,7 +382,7 @@ class Supervisor:
             self._unsaved = False
         except sqlite3.Error as error:
             self._log.error("the registry cannot be written; it will be tried again", reason=str(error))
-            asyncio.get_running_loop().call_later(REGISTRY_RETRY_S, self._save, context=detached())
+            self._save_timer = asyncio.get_running_loop().call_later(REGISTRY_RETRY_S, self._save, context=detached())
 
     async def _notify(self) -> None:
         async with self.moved:

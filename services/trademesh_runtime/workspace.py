@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from trademesh.agent.v1 import (
+    agent_pb2,
     agent_service_pb2,
     agent_service_pb2_grpc,
     skill_service_pb2,
@@ -31,6 +32,10 @@ _PROFILES = {
     "risk_manager": "Computes exposure, volatility and headroom from the ledger, and warns or blocks.",
     "portfolio_manager": "Decides once for every ticker, sized so that each position carries a like risk.",
 }
+
+
+class WorkspaceDamagedError(Exception):
+    """Something of a workspace cannot be read; says what."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ async def desk_of_workspace(agent: ServiceClient, config: RunConfig) -> list[Age
     Raises:
         DependencyUnavailable: agent_service does not answer.
         RemoteError: there is no such workspace.
+        WorkspaceDamagedError: an agent or a skill of it cannot be read. A desk is never begun without it.
     """
     workspaces = agent.stub(workspace_service_pb2_grpc.WorkspaceServiceStub)
     found = await agent.call(workspaces.GetWorkspace, workspace_service_pb2.GetWorkspaceRequest(workspace_id=config.workspace))
@@ -75,10 +81,14 @@ async def desk_of_workspace(agent: ServiceClient, config: RunConfig) -> list[Age
     texts = dict[str, str]()
     skills_request = skill_service_pb2.ListSkillsRequest(workspace=config.workspace, page_size=500)
     async for skill_page in _pages(agent, skills.ListSkills, skills_request):
+        _refuse_damaged("skill", skill_page.damaged)
         texts |= {skill.skill_id: _skill(skill.skill_id, skill.description, skill.instructions) for skill in skill_page.skills}
     agents = agent.stub(agent_service_pb2_grpc.AgentServiceStub)
     agents_request = agent_service_pb2.ListAgentsRequest(workspace=config.workspace, page_size=500)
-    members = [member async for page in _pages(agent, agents.ListAgents, agents_request) for member in page.agents]
+    members = list[agent_pb2.Agent]()
+    async for agent_page in _pages(agent, agents.ListAgents, agents_request):
+        _refuse_damaged("agent", agent_page.damaged)
+        members += agent_page.agents
     desk = list[AgentFiles]()
     for member in members:
         role = words.AgentRole.Name(member.role).removeprefix("AGENT_ROLE_").lower()
@@ -93,6 +103,11 @@ async def desk_of_workspace(agent: ServiceClient, config: RunConfig) -> list[Age
             files[f"skills/active/{skill}/SKILL.md"] = texts.get(skill, _skill(skill, ""))
         desk.append(AgentFiles(role, files))
     return desk
+
+
+def _refuse_damaged(kind: str, names: Sequence[str]) -> None:
+    if names:
+        raise WorkspaceDamagedError(f"{kind} {', '.join(names)} cannot be read: mend the files, or remove them")
 
 
 async def _pages(client: ServiceClient, method: Any, request: Any) -> AsyncIterator[Any]:

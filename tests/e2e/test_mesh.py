@@ -259,6 +259,24 @@ def test_a_gateway_whose_data_is_away_is_left_alone_and_goes_on_when_it_is_back(
         mesh.stop()
 
 
+def test_a_desk_is_not_begun_without_an_agent_that_cannot_be_read(mesh: Mesh, tmp_path: Path) -> None:
+    service = "trademesh.agent.v1."
+    mesh.grpcurl("agent", service + "WorkspaceService/CreateWorkspace", {"workspace_id": "desk", "workspace": {"prompt": "calm"}})
+    for role in ("technical_analyst", "risk_manager", "portfolio_manager"):
+        agent = {"workspace": "desk", "agent_id": role.replace("_", "-"), "agent": {"role": f"AGENT_ROLE_{role.upper()}"}}
+        mesh.grpcurl("agent", service + "AgentService/CreateAgent", agent)
+    path = tmp_path / "BOOTSTRAP.md"
+    path.write_text("---\nworkspace: desk\nsessions: {start: 2008-01-02, end: 2008-01-31}\n---\n")
+    assert mesh.cli("run", "start", str(path), "--run-id", "of-the-desk").returncode == 0
+    assert int(mesh.summary("of-the-desk")["sessions"]) == 21
+    assert mesh.json("run", "show", "of-the-desk")["run"]["config"]["prompt"] == "calm"
+    spoilt = mesh.folder / "workspaces" / "desk" / "agents" / "risk-manager" / "agent.json"
+    spoilt.write_text(spoilt.read_text().replace('"role"', '"rolle"'))
+    outcome = mesh.cli("run", "start", str(path))
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("error: workspace: agent risk-manager cannot be read")
+
+
 def test_a_folder_with_a_journal_that_the_registry_does_not_know_is_not_overwritten(mesh: Mesh, undisturbed: dict[str, Any]) -> None:
     assert undisturbed
     shutil.copytree(mesh.runs / "undisturbed", mesh.runs / "unknown")

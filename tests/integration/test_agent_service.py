@@ -173,8 +173,9 @@ async def test_a_file_that_somebody_has_spoilt_is_named_and_hides_no_other(tmp_p
         await workspace(channel, "good")
         await workspace(channel, "spoilt")
         (tmp_path / "spoilt" / "workspace.json").write_text(content)
-        listed = (await Workspaces(channel).ListWorkspaces(workspace_service_pb2.ListWorkspacesRequest())).workspaces
-        assert [one.workspace_id for one in listed] == ["good"]
+        listed = await Workspaces(channel).ListWorkspaces(workspace_service_pb2.ListWorkspacesRequest())
+        assert [one.workspace_id for one in listed.workspaces] == ["good"]
+        assert listed.damaged == ["spoilt"]
         error = await refused(Workspaces(channel).GetWorkspace(workspace_service_pb2.GetWorkspaceRequest(workspace_id="spoilt")))
     assert error.remote_reason == "STATE_CONFLICT"
     assert "workspace.json" in error.message

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +67,14 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "registry.db")
 
 
-def supervise(tmp_path: Path, registry: Registry) -> Supervisor:
+TIMERS = policy.Timers(**{name: 0.05 for name in policy.Timers.__dataclass_fields__ if name.endswith("_s")})
+
+
+def supervise(tmp_path: Path, registry: Registry, timers: policy.Timers = TIMERS, **run_fields: Any) -> Supervisor:
     layout = RunLayout(tmp_path, "demo")
     layout.make_folders()
     targets = Targets(trading="t", news="n", agent="a", bind="127.0.0.1:0", advertise="")
-    run = runtime_pb2.Run(run_id="demo", state=runtime_pb2.RUN_STATE_PENDING)
-    timers = policy.Timers(**{name: 0.05 for name in policy.Timers.__dataclass_fields__ if name.endswith("_s")})
+    run = runtime_pb2.Run(run_id="demo", **{"state": runtime_pb2.RUN_STATE_PENDING, **run_fields})
     return Supervisor(run, layout, registry, targets, timers, asyncio.Semaphore(2), Revisions(registry), lambda _run: None)
 
 
@@ -130,3 +135,113 @@ async def test_a_registry_that_cannot_be_written_holds_nothing_up(
 
     await until(kept)
     found.release()
+
+
+async def test_a_start_that_fails_while_the_disk_is_slow_is_followed_by_the_next(
+    tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The delay before the next start is over before anybody is told that the first has failed.
+    found = supervise(tmp_path, registry, replace(TIMERS, start_deadline_s=30.0, first_delay_s=0.001, longest_delay_s=0.001))
+    launches.go_on.set()
+    found.feed(policy.Start())
+    await until(lambda: found.state is State.STARTING)
+    saved = registry.save
+
+    def slow(run: runtime_pb2.Run) -> None:
+        time.sleep(0.05)
+        saved(run)
+
+    monkeypatch.setattr(registry, "save", slow)
+    for number in range(2, 5):
+        os.kill(launches.pids[-1], signal.SIGKILL)
+        await until(lambda number=number: len(launches.pids) == number and found.state is State.STARTING)
+    found.feed(policy.Stop("asked"))
+    await until(lambda: found.state is State.STOPPED)
+    found.release()
+
+
+async def test_a_disk_that_is_full_is_not_asked_again_for_every_change(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "REGISTRY_RETRY_S", 0.05)
+    asked = list[int]()
+
+    def full(_run: runtime_pb2.Run) -> None:
+        asked.append(1)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(registry, "save", full)
+    found = supervise(tmp_path, registry)
+    found.publish()
+    for _ in range(50):
+        found.publish(durable=False)
+    assert len(asked) == 1
+    await until(lambda: len(asked) >= 3)
+    assert len(asked) < 10
+    found.release()
+
+
+def say_who(layout: RunLayout, pid: int, generation: int) -> None:
+    """Writes what a gateway says of itself."""
+    record = {
+        "generation": generation,
+        "nonce": "n" * 32,
+        "pid": pid,
+        "start_time_ticks": int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]),
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "target": "127.0.0.1:1",
+    }
+    layout.gateway_identity.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_gateway_that_says_late_who_it_is_is_taken_over_or_ended(
+    tmp_path: Path, registry: Registry, launches: Launches, stopped: bool
+) -> None:
+    registry.attempt_begins("demo", 1)
+    launches.go_on.set()
+    launched = await launches.launch(RunLayout(tmp_path, "demo"), 1, {})
+    found = supervise(tmp_path, registry, state=runtime_pb2.RUN_STATE_STARTING, generation=1)
+    found.adopt_or_restart()
+    if stopped:
+        found.feed(policy.Stop("asked"))
+        assert found.state is State.STOPPED
+    say_who(found.layout, launches.pids[0], 1)
+    if stopped:
+        await until(lambda: not launches.alive())
+        assert found.state is State.STOPPED
+    else:
+        await until(lambda: found.state is State.ADOPTING)
+        assert len(launches.pids) == 1
+    found.release()
+    await launched.end()
+
+
+async def test_a_restart_that_was_promised_is_carried_out_by_the_next_runtime_service(
+    tmp_path: Path, registry: Registry, launches: Launches
+) -> None:
+    registry.attempt_begins("demo", 1)
+    registry.attempt_ends("demo", 1, "exit 78: a bad setting")
+    launches.go_on.set()
+    found = supervise(tmp_path, registry, generation=1)
+    found.layout.gateway_exit.write_text(json.dumps({"generation": 1, "code": 78, "reason": "a bad setting", "progress": {}}))
+    found.adopt_or_restart()
+    await until(lambda: found.state is State.STARTING)
+    assert found.run.generation == 2
+    found.feed(policy.Stop("asked"))
+    await until(lambda: found.state is State.STOPPED)
+    found.release()
+
+
+def test_revisions_go_on_while_the_disk_is_full_and_are_higher_after_a_restart(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    revisions = Revisions(registry)
+    first = [revisions.next() for _ in range(12_000)]
+    after = Revisions(registry)
+    assert after.next() > first[-1]
+
+    def full(_count: int) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(registry, "reserve_revisions", full)
+    more = [after.next() for _ in range(12_000)]
+    assert more == sorted(set(more))

@@ -65,6 +65,15 @@ class Controller:
                 except Interrupted:
                     continue
 
+    async def wait(self, seconds: float) -> None:
+        """Waits before another try at something; raises Stopped when the gateway drains."""
+        async with self._changed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait_for(lambda: self._stopping)
+            if self._stopping:
+                raise Stopped
+
     async def give_way(self, within_s: float) -> None:
         """For phases that wait for something outside: waits a while, and raises Interrupted when the pipeline is to stand."""
         async with self._changed:
@@ -172,6 +181,7 @@ class Controller:
         async with self._changed:
             self.state, self.reason = state, reason
             self._standing = False
+            self._stepping = False
             self._allowed_phases = 0
             payload = events.PipelineStateChanged(state=events.PipelineState.ValueType(state), reason=reason)
             self._lifecycle("pipeline_state_changed", payload)

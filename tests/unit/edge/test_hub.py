@@ -136,6 +136,15 @@ async def test_a_cursor_that_no_event_reaches_is_refused(monkeypatch: pytest.Mon
         await Subscriber(1, request, hub_with(10), Sink())._begin()  # type: ignore[arg-type]  # a stand-in
 
 
+async def test_a_cursor_beyond_a_run_that_has_ended_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trademesh_edge.subscriber.CATCH_UP_WITH_WRITER_S", 3600.0)
+    hub = hub_with(10)
+    hub.ended = True
+    request = feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=25)
+    with pytest.raises(SequenceAhead):
+        await asyncio.wait_for(Subscriber(1, request, hub, Sink())._begin(), 5)  # type: ignore[arg-type]  # a stand-in
+
+
 async def test_a_browser_that_leaves_while_a_hub_opens_leaves_nothing_behind() -> None:
     upstream = NoUpstream()
     hubs = Hubs(upstream, EdgeSettings(edge_hub_linger_s=0.01), Channels())  # type: ignore[arg-type]  # a stand-in

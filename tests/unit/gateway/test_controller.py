@@ -102,6 +102,26 @@ async def test_a_step_into_the_phase_of_approvals_waits_for_the_answer() -> None
         assert phases.run_phases[-1] == APPROVAL
 
 
+async def test_a_pause_after_a_step_and_a_resume_does_not_wait_for_a_person_either() -> None:
+    async with running(events.PIPELINE_STATE_PAUSED, answered=False) as (controller, _, _, _):
+        for _ in range(APPROVAL - 1):
+            await within(controller.step(Step.PHASE))
+        stepping = asyncio.create_task(controller.step(Step.PHASE))
+        await asyncio.wait({stepping}, timeout=0.05)
+        await controller.resume("ann")
+        await within(controller.pause("lunch"))
+        await within(stepping)
+
+
+async def test_a_stop_ends_the_wait_for_another_try() -> None:
+    controller = Controller("demo", lambda _draft: None, state=events.PIPELINE_STATE_RUNNING, reason="", pace=0.0)
+    waiting = asyncio.create_task(controller.wait(3600))
+    await asyncio.sleep(0)
+    await controller.stop()
+    with pytest.raises(Stopped):
+        await within(waiting)
+
+
 async def test_a_stop_does_not_wait_for_a_person() -> None:
     async with running(events.PIPELINE_STATE_RUNNING, answered=False) as (controller, _, _, _):
         await controller.stop()

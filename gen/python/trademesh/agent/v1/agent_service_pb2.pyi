@@ -158,21 +158,29 @@ class ListAgentsResponse(message.Message):
 
     AGENTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    DAMAGED_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """For the next page; empty on the last."""
     @builtins.property
     def agents(self) -> containers.RepeatedCompositeFieldContainer[agent_pb2.Agent]:
         """By name."""
 
+    @builtins.property
+    def damaged(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of those that are left out, since a file of theirs cannot be read: GetAgent tells which and why. All of the
+        list's, on its first page.
+        """
+
     def __init__(
         self,
         *,
         agents: abc.Iterable[agent_pb2.Agent] | None = ...,
         next_page_token: builtins.str = ...,
+        damaged: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "damaged", b"damaged", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,21 +158,29 @@ class ListSkillsResponse(message.Message):
 
     SKILLS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    DAMAGED_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """For the next page; empty on the last."""
     @builtins.property
     def skills(self) -> containers.RepeatedCompositeFieldContainer[skill_pb2.Skill]:
         """By name."""
 
+    @builtins.property
+    def damaged(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of those that are left out, since a file of theirs cannot be read: GetSkill tells which and why. All of the
+        list's, on its first page.
+        """
+
     def __init__(
         self,
         *,
         skills: abc.Iterable[skill_pb2.Skill] | None = ...,
         next_page_token: builtins.str = ...,
+        damaged: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "skills", b"skills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["damaged", b"damaged", "next_page_token", b"next_page_token", "skills", b"skills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

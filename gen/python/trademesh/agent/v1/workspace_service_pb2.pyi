@@ -146,21 +146,29 @@ class ListWorkspacesResponse(message.Message):
 
     WORKSPACES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    DAMAGED_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """For the next page; empty on the last."""
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.Workspace]:
         """By name."""
 
+    @builtins.property
+    def damaged(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of those that are left out, since a file of theirs cannot be read: GetWorkspace tells which and why. All of the
+        list's, on its first page.
+        """
+
     def __init__(
         self,
         *,
         workspaces: abc.Iterable[workspace_pb2.Workspace] | None = ...,
         next_page_token: builtins.str = ...,
+        damaged: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["damaged", b"damaged", "next_page_token", b"next_page_token", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
