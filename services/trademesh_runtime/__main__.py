@@ -8,6 +8,7 @@ import sys
 
 from trademesh.runtime.v1 import runtime_service_pb2, runtime_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.health import Readiness
 from trademesh_kernel.server import Assembly, MeshServer, registration, run_service
 from trademesh_kernel.settings import EXIT_CONFIG, is_loopback, load_settings
 from trademesh_runtime.registry import Registry
@@ -39,8 +40,12 @@ async def assemble(settings: RuntimeSettings) -> Assembly:
     agent = ServiceClient(settings.agent_target, "agent_service")
     runs = Runs(settings, registry, settings.timers())
 
+    readiness = Readiness("runs")
+
     async def started(_server: MeshServer) -> None:
+        # Only once the address is ours: gateways are not to be taken over by a service that cannot serve.
         runs.recover()
+        await readiness.hold("runs")
 
     async def close_registry() -> None:
         registry.close()
@@ -54,6 +59,7 @@ async def assemble(settings: RuntimeSettings) -> Assembly:
                 "RuntimeService",
             )
         ],
+        readiness=readiness,
         started=started,
         drain_hooks=[runs.drain],
         closers=[runs.close, trading.close, agent.close, close_registry],

@@ -12,7 +12,7 @@ from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.atomic_files import replace_file
-from trademesh_kernel.errors import AlreadyExists, LimitReached, NotFound, StateConflict
+from trademesh_kernel.errors import AlreadyExists, DependencyUnavailable, LimitReached, NotFound, StateConflict
 from trademesh_runs.bootstrap import write_bootstrap
 from trademesh_runs.journal_sqlite import SqliteReader
 from trademesh_runs.layout import RunLayout
@@ -50,13 +50,20 @@ class Runs:
         """Names of runs whose folders are being written."""
         self._revisions = Revisions(registry)
         self._watchers: set[Watcher] = set()
+        self._recovered = False
         self.draining = False
         self._summaries: dict[tuple[str, int], wire.RunSummary] = {}
 
     def recover(self) -> None:
-        """Takes up the runs of an earlier runtime_service."""
+        """Takes up the runs of an earlier runtime_service. Before that no run is known, and every call is put off."""
         for _position, run in reversed(self._registry.newest_first()):
             self._supervise(run).adopt_or_restart()
+        self._recovered = True
+
+    def check_recovered(self) -> None:
+        """Raises DependencyUnavailable while runs of an earlier runtime_service are not known yet."""
+        if not self._recovered:
+            raise DependencyUnavailable("runtime_service", "runtime_service is starting: try again in a moment", 0.2, moved=True)
 
     async def start(self, config: RunConfig, agents: list[AgentFiles], request: messages.StartRunRequest) -> messages.StartRunResponse:
         """Accepts a normalised and checked configuration, and keeps the answer for a repeated `request`.
@@ -65,6 +72,7 @@ class Runs:
             AlreadyExists: there is a run of that name, or the journal of one.
             LimitReached: as many gateways live as may.
         """
+        self.check_recovered()
         run_id = config.run_id or f"run-{secrets.token_hex(4)}"
         known = self._supervisors.get(run_id)
         if known is not None:
@@ -122,6 +130,7 @@ class Runs:
 
     def get(self, run_id: str) -> Supervisor:
         """A run's supervisor; raises NotFound."""
+        self.check_recovered()
         supervisor = self._supervisors.get(run_id)
         if supervisor is None:
             raise NotFound("run", run_id)

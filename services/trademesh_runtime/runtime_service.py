@@ -82,12 +82,14 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         return messages.GetRunResponse(run=copy_of(run), summary=await self._runs.summary(request.run_id))
 
     async def ListRuns(self, request: messages.ListRunsRequest, context: Context) -> messages.ListRunsResponse:
+        self._runs.check_recovered()
         before = read_page_place(request, request.page_token)
         runs, following = self._runs.page(before, request.page_size or DEFAULT_PAGE_SIZE, frozenset(request.states))
         token = page_token(request, [following]) if following is not None else ""
         return messages.ListRunsResponse(runs=runs, next_page_token=token)
 
     async def WatchRuns(self, request: messages.WatchRunsRequest, context: Context) -> AsyncIterator[messages.WatchRunsResponse]:
+        self._runs.check_recovered()
         if request.run_id:
             self._runs.get(request.run_id)
         revision = 0

@@ -19,11 +19,14 @@ import pytest
 import pytest_asyncio
 
 from trademesh.runtime.v1 import runtime_pb2
+from trademesh_kernel.errors import DependencyUnavailable, NotFound
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy, supervisor
 from trademesh_runtime.policy import State
 from trademesh_runtime.process import LaunchedGateway, ProcessHandle
 from trademesh_runtime.registry import Registry, Revisions
+from trademesh_runtime.runs import Runs
+from trademesh_runtime.settings import RuntimeSettings
 from trademesh_runtime.supervisor import Supervisor, Targets
 from waiting import until
 
@@ -245,3 +248,12 @@ def test_revisions_go_on_while_the_disk_is_full_and_are_higher_after_a_restart(r
     monkeypatch.setattr(registry, "reserve_revisions", full)
     more = [after.next() for _ in range(12_000)]
     assert more == sorted(set(more))
+
+
+async def test_before_its_runs_are_taken_up_a_runtime_service_does_not_say_that_there_are_none(tmp_path: Path, registry: Registry) -> None:
+    runs = Runs(RuntimeSettings(runs_dir=tmp_path), registry, TIMERS)
+    with pytest.raises(DependencyUnavailable):
+        runs.get("demo")
+    runs.recover()
+    with pytest.raises(NotFound):
+        runs.get("demo")
