@@ -223,7 +223,11 @@ class Supervisor:
                 self._nonce = secrets.token_hex(16)
                 self._registry.save(self.run)
             except sqlite3.Error as error:
-                self._log.error("the registry cannot be written; the start waits", reason=str(error))
+                reason = f"the start waits: the registry cannot be written ({error})"
+                if self._policy.reason != reason:
+                    self._log.error("the registry cannot be written; the start waits", reason=str(error))
+                    self._policy = replace(self._policy, reason=reason)
+                    self.publish(durable=False)
                 await asyncio.sleep(REGISTRY_RETRY_S)
             else:
                 return generation

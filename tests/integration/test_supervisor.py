@@ -163,6 +163,29 @@ async def test_a_start_that_fails_while_the_disk_is_slow_is_followed_by_the_next
     found.release()
 
 
+async def test_a_start_that_waits_for_the_disk_says_so_and_goes_on(
+    tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "REGISTRY_RETRY_S", 0.02)
+    begins = registry.attempt_begins
+
+    def full(_run_id: str, _generation: int) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(registry, "attempt_begins", full)
+    launches.go_on.set()
+    found = supervise(tmp_path, registry)
+    found.feed(policy.Start())
+    await until(lambda: "disk is full" in found.run.reason)
+    assert (found.state, launches.pids) == (State.PENDING, [])
+    monkeypatch.setattr(registry, "attempt_begins", begins)
+    await until(lambda: found.state is State.STARTING)
+    assert found.run.reason == ""
+    found.feed(policy.Stop("asked"))
+    await until(lambda: found.state is State.STOPPED)
+    found.release()
+
+
 async def test_a_disk_that_is_full_is_not_asked_again_for_every_change(
     tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
