@@ -58,6 +58,12 @@ async def test_a_taken_port_is_refused_and_named(start_server: StartServer) -> N
 async def test_an_address_that_others_can_reach_needs_leave() -> None:
     with pytest.raises(BindError, match="TRADEMESH_ALLOW_INSECURE"):
         await MeshServer(ServerSettings(), [], listen="0.0.0.0:0").start()
+    server = MeshServer(ServerSettings(allow_insecure=True), [], listen="0.0.0.0:0")
+    await server.start()
+    try:
+        assert (await probe(f"127.0.0.1:{server.port}")).exit_code is ProbeExit.HEALTHY
+    finally:
+        await server.stop(drain_delay_s=0.0, grace_s=0.0)
 
 
 async def test_probe_tells_no_connection_from_a_failed_call(start_server: StartServer) -> None:
