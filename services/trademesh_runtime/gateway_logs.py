@@ -1,4 +1,8 @@
-"""Reading the log files of gateways: the last lines, and what is added."""
+"""The log files of gateways: the last lines, what is added, and a bound on their size.
+
+A gateway writes to a file that it keeps open for appending, and would lose its words if it wrote to a pipe whose reader has gone. So the file
+is cut by us: its end is copied beside it (`….log.1`, one such file), and the file itself begins anew.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+from trademesh_kernel.atomic_files import replace_file
 
 _BLOCK_BYTES = 65536
 _LONGEST_TAIL_BYTES = 4 * 1024 * 1024
@@ -15,10 +21,46 @@ _LINES_AT_ONCE = 100
 POLL_S = 0.2
 
 
+def earlier(path: Path) -> Path:
+    """Where the end of what was cut off is kept."""
+    return path.with_name(path.name + ".1")
+
+
+def cut_log(path: Path, most_bytes: int, kept_bytes: int) -> int:
+    """Cuts a log that is larger than it may be. What its writer adds between the copy and the cut is lost, and nothing else of the end.
+
+    Returns:
+        How many bytes were left out altogether; 0 if the log is small enough.
+    """
+    try:
+        with path.open("r+b") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size <= most_bytes:
+                return 0
+            stream.seek(size - kept_bytes)
+            # The line that the end begins in the middle of is left out, too.
+            kept = stream.read(kept_bytes).partition(b"\n")[2]
+            replace_file(earlier(path), kept, durable=False)
+            stream.truncate(0)
+    except FileNotFoundError:
+        return 0
+    return size - len(kept)
+
+
 def last_lines(path: Path, count: int) -> list[str]:
-    """The last lines of a file, without their ends; none if it is not there."""
-    lines, rest, _place = _tail(path, count)
+    """The last lines of a log, without their ends; none if it is not there."""
+    lines, rest, _place = _last(path, count)
     return [*lines, *_decoded([rest] if rest else [])][-count:] if count else []
+
+
+def _last(path: Path, count: int) -> tuple[list[str], bytes, int]:
+    """As `_tail`, with lines of the part that was cut off if the log has too few."""
+    lines, rest, place = _tail(path, count)
+    if len(lines) < count:
+        before, unfinished, _place = _tail(earlier(path), count)
+        # The writer may have been in the middle of a line when the log was cut: its two parts stay two lines.
+        lines = [*before, *_decoded([unfinished] if unfinished else []), *lines][-count:]
+    return lines, rest, place
 
 
 def _tail(path: Path, count: int) -> tuple[list[str], bytes, int]:
@@ -43,7 +85,7 @@ def _decoded(lines: list[bytes]) -> list[str]:
 
 async def follow_lines(path: Path, count: int, follow: bool, lives: Callable[[], bool]) -> AsyncIterator[list[str]]:
     """The last lines, then what is added while the writer lives. A file that was cut short is read from its beginning."""
-    lines, rest, place = await asyncio.to_thread(_tail, path, count)
+    lines, rest, place = await asyncio.to_thread(_last, path, count)
     for start in range(0, len(lines), _LINES_AT_ONCE):
         yield lines[start : start + _LINES_AT_ONCE]
     if not follow and rest:

@@ -124,7 +124,17 @@ class Runs:
 
     def _supervise(self, run: wire.Run) -> Supervisor:
         layout = RunLayout(self._settings.runs_dir, run.run_id)
-        supervisor = Supervisor(run, layout, self._registry, self._targets, self._timers, self._slots, self._revisions, self._tell)
+        supervisor = Supervisor(
+            run,
+            layout,
+            self._registry,
+            self._targets,
+            self._timers,
+            self._slots,
+            self._revisions,
+            self._tell,
+            self._settings.runtime_most_log_bytes,
+        )
         self._supervisors[run.run_id] = supervisor
         return supervisor
 

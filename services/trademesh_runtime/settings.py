@@ -23,6 +23,8 @@ class RuntimeSettings(ListenValidator, ServerSettings):
     """True: SIGTERM leaves gateways alive, to be adopted by the next runtime_service."""
     runtime_max_gateways: int = Field(default=0, ge=0)
     """Most live gateways; 0: 32, or four for each core if that is more."""
+    runtime_most_log_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
+    """A gateway's log that is larger is cut: the last quarter of so much is kept beside it."""
     runtime_timer_scale: float = Field(default=1.0, gt=0, le=1)
     """Scales every time-out of supervision down, for tests."""
     gateway_bind: str = "127.0.0.1:0"

@@ -20,21 +20,20 @@ from trademesh.gateway.v1 import supervision_service_pb2 as supervision
 from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1 import runtime_pb2 as wire
-from trademesh_kernel.atomic_files import replace_file
 from trademesh_kernel.context import detached
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
 from trademesh_runtime.gateway_link import GatewayLink
-from trademesh_runtime.gateway_logs import last_lines
+from trademesh_runtime.gateway_logs import cut_log, last_lines
 from trademesh_runtime.policy import State, Supervision
 from trademesh_runtime.process import Identity, LaunchedGateway, ProcessHandle, adopt, launch_gateway, read_identity
 from trademesh_runtime.registry import Registry, Revisions
+from trademesh_runtime.run_record import REGISTRY_RETRY_S, RunRecord
 
 KEPT_LOG_LINES = 20
 IDENTITY_WITHIN_S = 5.0
 """So soon after its start a gateway has said on disk who it is."""
-REGISTRY_RETRY_S = 1.0
 
 Changed = Callable[[wire.Run], None]
 
@@ -60,14 +59,14 @@ class Supervisor:
         slots: asyncio.Semaphore,
         revisions: Revisions,
         changed: Changed,
+        most_log_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self.run = run
         self.layout = layout
-        self._registry = registry
         self._targets = targets
         self._timers = timers
         self._slots = slots
-        self._changed = changed
+        self._record = RunRecord(run, layout, registry, revisions, targets.trading, changed)
         self._log = get_logger("supervisor").bind(run_id=run.run_id)
         restarts = run.config.supervision.restart != contract.RESTART_POLICY_NEVER
         self._policy = Supervision(State(run.state or 1), run.reason, restart_on_failure=restarts, restarts=run.restart_count)
@@ -75,9 +74,7 @@ class Supervisor:
         self._handle: ProcessHandle | None = None
         self._nonce = ""
         self._launching = asyncio.Lock()
-        self._revisions = revisions
-        self._unsaved = False
-        self._save_timer: asyncio.TimerHandle | None = None
+        self._most_log_bytes = most_log_bytes
         self._timer: asyncio.TimerHandle | None = None
         self._settled_at_start = 0
         self.moved = asyncio.Condition()
@@ -107,11 +104,11 @@ class Supervisor:
             return
         if self._adopt():
             return
-        if not self._registry.is_open(self.run.run_id, self.run.generation) or self.state is State.BACKOFF:
+        if not self._record.is_attempt_open() or self.state is State.BACKOFF:
             # It was to be started, for the first time or again, and was not yet.
             self._policy = replace(self._policy, state=State.PENDING)
             self.feed(policy.Start())
-        elif self._registry.began_within(self.run.run_id, self.run.generation, IDENTITY_WITHIN_S):
+        elif self._record.attempt_began_within(IDENTITY_WITHIN_S):
             # It may have been started a moment ago, and not have said yet who it is.
             self._policy = replace(self._policy, state=State.PENDING)
             self._task(self._adopt_late())
@@ -163,9 +160,9 @@ class Supervisor:
         """Lets the gateway live on without us."""
         for task in self._tasks:
             task.cancel()
-        for timer in (self._timer, self._save_timer):
-            if timer is not None:
-                timer.cancel()
+        self._record.close()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._handle is not None:
             self._handle.close()
 
@@ -200,7 +197,7 @@ class Supervisor:
                 return
             if self.state is not State.PENDING:
                 await launched.end()
-                self._attempt_ends(generation, "stopped while it was started")
+                self._record.end_attempt(generation, "stopped while it was started")
                 return
             self._handle = launched.handle
             self.run.pid = launched.handle.pid
@@ -218,10 +215,8 @@ class Supervisor:
         while self.state is State.PENDING:
             generation = self.run.generation + 1
             try:
-                self._registry.attempt_begins(self.run.run_id, generation)
-                self.run.generation = generation
+                self._record.begin_attempt(generation)
                 self._nonce = secrets.token_hex(16)
-                self._registry.save(self.run)
             except sqlite3.Error as error:
                 reason = f"the start waits: the registry cannot be written ({error})"
                 if self._policy.reason != reason:
@@ -270,17 +265,11 @@ class Supervisor:
         ended.log_lines.extend(last_lines(self.layout.gateway_log(self.run.generation), KEPT_LOG_LINES))
         self.run.last_exit.CopyFrom(ended)
         cause = f"signal {number}" if number is not None else f"exit {code}"
-        self._attempt_ends(self.run.generation, f"{cause}: {words}")
+        self._record.end_attempt(self.run.generation, f"{cause}: {words}")
         # Chance spreads restarts of many runs; it has nothing to do with secrets.
         jitter = random.random()  # noqa: S311  # see above
         self.feed(policy.Exited(code, number, words, jitter, finished))
         self.publish()
-
-    def _attempt_ends(self, generation: int, cause: str) -> None:
-        try:
-            self._registry.attempt_ends(self.run.run_id, generation, cause)
-        except sqlite3.Error as error:
-            self._log.error("the registry cannot be written", reason=str(error), cause=cause)
 
     async def _probe(self, handle: ProcessHandle, target: str) -> None:
         """Checks health and sends heartbeats until the process ends."""
@@ -293,6 +282,7 @@ class Supervisor:
                     hint.clear()
                     try:
                         await self._probe_once(handle, link)
+                        await self._bound_log()
                     except Exception:
                         # Whatever it is: a gateway that nobody looks at any more is worse.
                         self._log.exception("a probe failed by a fault of ours")
@@ -301,6 +291,12 @@ class Supervisor:
                         await asyncio.wait_for(hint.wait(), interval_s)
             finally:
                 watch.cancel()
+
+    async def _bound_log(self) -> None:
+        log = self.layout.gateway_log(self.run.generation)
+        left_out = await asyncio.to_thread(cut_log, log, self._most_log_bytes, self._most_log_bytes // 4)
+        if left_out:
+            self._log.warning("log_truncated", generation=self.run.generation, left_out_bytes=left_out)
 
     async def _probe_once(self, handle: ProcessHandle, link: GatewayLink) -> None:
         began = time.monotonic()
@@ -355,38 +351,9 @@ class Supervisor:
             self._timer = asyncio.get_running_loop().call_later(delay + 0.001, self.feed, policy.Tick(), context=detached())
 
     def publish(self, *, durable: bool = True) -> None:
-        """Brings the run's message up to date, keeps it, and tells everyone. What cannot be kept now is kept later: nothing waits for it."""
-        run = self.run
-        run.state = wire.RunState.ValueType(int(self.state))
-        run.reason = self._policy.reason
-        run.restart_count = self._policy.restarts
-        run.feed_target = run.target or self._targets.trading
-        run.updated_at.GetCurrentTime()
-        if self.state in policy.TERMINAL:
-            if not run.HasField("ended_at"):
-                run.ended_at.GetCurrentTime()
-        else:
-            run.ClearField("ended_at")
-        run.revision = self._revisions.next()
-        self._unsaved = self._unsaved or durable
-        if self._save_timer is None:
-            self._save()
-        text = json_format.MessageToJson(run, preserving_proto_field_name=True)
-        with suppress(OSError):
-            replace_file(self.layout.runtime_state, text.encode() + b"\n", durable=False)
-        self._changed(run)
+        """Shows the run as it is now."""
+        self._record.publish(self._policy, durable=durable)
         self._task(self._notify())
-
-    def _save(self) -> None:
-        self._save_timer = None
-        if not self._unsaved:
-            return
-        try:
-            self._registry.save(self.run)
-            self._unsaved = False
-        except sqlite3.Error as error:
-            self._log.error("the registry cannot be written; it will be tried again", reason=str(error))
-            self._save_timer = asyncio.get_running_loop().call_later(REGISTRY_RETRY_S, self._save, context=detached())
 
     async def _notify(self) -> None:
         async with self.moved:

@@ -21,7 +21,7 @@ import pytest_asyncio
 from trademesh.runtime.v1 import runtime_pb2
 from trademesh_kernel.errors import DependencyUnavailable, NotFound
 from trademesh_runs.layout import RunLayout
-from trademesh_runtime import policy, supervisor
+from trademesh_runtime import policy, run_record, supervisor
 from trademesh_runtime.policy import State
 from trademesh_runtime.process import LaunchedGateway, ProcessHandle
 from trademesh_runtime.registry import Registry, Revisions
@@ -111,7 +111,7 @@ async def test_a_start_after_such_a_stop_is_the_only_one(tmp_path: Path, registr
 async def test_a_registry_that_cannot_be_written_holds_nothing_up(
     tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "REGISTRY_RETRY_S", 0.02)
+    monkeypatch.setattr(run_record, "REGISTRY_RETRY_S", 0.02)
     found = supervise(tmp_path, registry)
     found.publish()
     launches.go_on.set()
@@ -189,7 +189,7 @@ async def test_a_start_that_waits_for_the_disk_says_so_and_goes_on(
 async def test_a_disk_that_is_full_is_not_asked_again_for_every_change(
     tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "REGISTRY_RETRY_S", 0.05)
+    monkeypatch.setattr(run_record, "REGISTRY_RETRY_S", 0.05)
     asked = list[int]()
 
     def full(_run: runtime_pb2.Run) -> None:

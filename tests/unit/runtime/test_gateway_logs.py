@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trademesh_runtime import gateway_logs
-from trademesh_runtime.gateway_logs import follow_lines, last_lines
+from trademesh_runtime.gateway_logs import cut_log, earlier, follow_lines, last_lines
 
 
 async def read(path: Path, count: int, *, follow: bool = False, writes: tuple[str, ...] = ()) -> list[str]:
@@ -60,3 +60,42 @@ async def test_a_line_without_an_end_is_told_in_parts(tmp_path: Path) -> None:
 
 async def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:
     assert await read(tmp_path / "log", 5) == last_lines(tmp_path / "log", 5) == []
+
+
+def test_a_log_that_is_too_large_keeps_its_end_beside_it_and_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("ab", buffering=0) as writer:
+        writer.write(b"".join(b"line %d\n" % number for number in range(10_000)))
+        assert cut_log(path, 1_000_000, 1_000) == 0
+        size = path.stat().st_size
+        left_out = cut_log(path, 50_000, 1_000)
+        kept = earlier(path).read_bytes()
+        assert (path.stat().st_size, left_out + len(kept)) == (0, size)
+        assert kept.startswith(b"line ")
+        assert kept.endswith(b"line 9999\n")
+        # The writer goes on where the file now ends: there is no hole.
+        writer.write(b"and on\n")
+    assert path.read_bytes() == b"and on\n"
+    assert last_lines(path, 3) == ["line 9998", "line 9999", "and on"]
+    assert cut_log(tmp_path / "absent", 1, 1) == 0
+
+
+async def test_a_reader_that_follows_gets_what_comes_after_the_cut_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("".join(f"{number}\n" for number in range(5_000)))
+    left = ["cut", "on\n", "and on\n"]
+
+    def lives() -> bool:
+        if not left:
+            return False
+        word = left.pop(0)
+        if word == "cut":
+            cut_log(path, 1_000, 100)
+        else:
+            with path.open("a") as stream:
+                stream.write(word)
+        return True
+
+    async with asyncio.timeout(10):
+        lines = [line async for part in follow_lines(path, 2, True, lives) for line in part]
+    assert lines == ["4998", "4999", "on", "and on"]
