@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from trademesh_cli.data_commands import data_app
+from trademesh_cli.feed_commands import feed_app
 from trademesh_cli.run_commands import run_app
 from trademesh_cli.up import run_mesh
 from trademesh_kernel.probe import ProbeExit, probe
@@ -20,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 
 app.add_typer(run_app, name="run")
 app.add_typer(data_app, name="data")
+app.add_typer(feed_app, name="feed")
 
 
 @app.callback()

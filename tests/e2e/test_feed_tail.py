@@ -1,0 +1,62 @@
+"""`trademesh feed tail`: every event once, through the death of a gateway and the end of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mesh_processes import Mesh, wait_until
+
+pytestmark = pytest.mark.timeout(180)
+SPAN = "---\nsessions: {start: 2008-01-02, end: 2008-12-31}\nsupervision: {linger_s: 0}\n---\n"
+
+
+@pytest.fixture(scope="module")
+def tailed(mesh: Mesh) -> list[int]:
+    """Sequences that a reader saw, from before the run's first session to its end; its gateway was killed on the way."""
+    path = mesh.folder / "tailed.md"
+    path.write_text(SPAN)
+    assert mesh.cli("run", "start", str(path), "--run-id", "tailed", "--pace", "60").returncode == 0
+    command = [sys.executable, "-m", "trademesh_cli.main", "feed", "tail", "tailed", "--after", "0", "--json"]
+    output = mesh.folder / "tailed.jsonl"
+    with output.open("w") as stream:
+        reader = subprocess.Popen(command, cwd=mesh.folder, env=mesh.environment, stdout=stream)
+    try:
+        wait_until(lambda: output.read_text().count("\n") > 300, 60, "events")
+        os.kill(int(mesh.json("run", "show", "tailed")["run"]["pid"]), signal.SIGKILL)
+        assert reader.wait(90) == 0
+    finally:
+        reader.kill()
+    return [int(json.loads(line)["sequence"]) for line in output.read_text().splitlines()]
+
+
+def test_a_reader_sees_every_event_once_through_a_dead_gateway_and_the_end(mesh: Mesh, tailed: list[int]) -> None:
+
+    def ended() -> Any:
+        run = mesh.json("run", "show", "tailed")["run"]
+        return run if run["state"] == "RUN_STATE_SUCCEEDED" else None
+
+    run = wait_until(ended, 20, "the run's end")
+    assert int(run["generation"]) == 2
+    assert tailed == list(range(1, int(run["progress"]["head_sequence"]) + 1))
+
+
+def test_a_finished_run_is_told_from_where_one_asks_and_by_kind(mesh: Mesh, tailed: list[int]) -> None:
+    outcome = mesh.cli("feed", "tail", "tailed", "--after", str(tailed[-1] - 3))
+    assert [int(line.split()[0]) for line in outcome.stdout.splitlines()] == tailed[-3:]
+    fills = mesh.cli("feed", "tail", "tailed", "--after", "0", "--kind", "order_filled").stdout.splitlines()
+    assert len(fills) == int(mesh.json("run", "show", "tailed")["summary"]["trades"])
+    assert all("  order_filled  " in line and " at " in line for line in fills)
+
+
+def test_what_cannot_be_told_is_said(mesh: Mesh, tmp_path: Path) -> None:
+    assert mesh.cli("feed", "tail", "nobody").returncode == 4
+    assert mesh.cli("feed", "tail", "nobody", "--after", "-1").returncode == 2
+    alone = Mesh(tmp_path)
+    assert alone.cli("feed", "tail", "nobody").returncode == 69
