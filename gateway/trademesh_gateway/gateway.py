@@ -130,7 +130,7 @@ class Gateway:
         self._writer = SqliteWriter(path, self._ticket.run_id, self._ticket.generation, self._publish)
         reader = SqliteReader(path)
         self._fold = Fold(self._ticket.run_id, reader.head().epoch)
-        self._feed = LiveFeed(self._ticket.run_id, reader, self._fold)
+        self._feed = LiveFeed(self._ticket.run_id, reader, SqliteReader(path), self._fold)
         self._fold.apply_all(all_events(reader))
         settled = reader.read_kind("settled", newest=1)
         self._desk_fold = Fold(self._ticket.run_id)
@@ -344,8 +344,8 @@ class Gateway:
 class LiveFeed(JournalFeed):
     """The feed of a gateway: like that of its journal, with the newest state at hand."""
 
-    def __init__(self, run_id: str, reader: SqliteReader, fold: Fold) -> None:
-        super().__init__(run_id, reader, finished=False)
+    def __init__(self, run_id: str, reader: SqliteReader, fold_reader: SqliteReader, fold: Fold) -> None:
+        super().__init__(run_id, reader, fold_reader, finished=False)
         self._fold = fold
 
     async def snapshot(self, at: int | None) -> ServerState:

@@ -68,10 +68,13 @@ class FeedSource(Protocol):
 class JournalFeed:
     """The feed of a journal file, with a ring of the newest events while its writer is in this process."""
 
-    def __init__(self, run_id: str, reader: JournalReader, *, finished: bool) -> None:
+    def __init__(self, run_id: str, reader: JournalReader, fold_reader: JournalReader, *, finished: bool) -> None:
+        """`fold_reader` reads the same journal for states of the past: a fold of decades must not hold up who reads events."""
         self._run_id = run_id
         self._reader = reader
+        self._fold_reader = fold_reader
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal reader")
+        self._fold_thread = ThreadPoolExecutor(1, thread_name_prefix="journal folds")
         self._ring: deque[StoredEvent] = deque()
         self._ring_bytes = 0
         self._wake = asyncio.Event()
@@ -130,15 +133,17 @@ class JournalFeed:
     async def snapshot(self, at: int | None) -> ServerState:
         """The state at a sequence, folded from the journal."""
         through = self.head.sequence if at is None else at
-        return await self._in_thread(lambda: fold_journal(self._run_id, self._reader, through).state())
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._fold_thread, lambda: fold_journal(self._run_id, self._fold_reader, through).state())
 
     async def _in_thread(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*arguments))
 
     def close(self) -> None:
         """Closes the journal."""
-        self._thread.shutdown()
-        self._reader.close()
+        for thread, reader in ((self._thread, self._reader), (self._fold_thread, self._fold_reader)):
+            thread.shutdown()
+            reader.close()
 
 
 FindSource = Callable[[str], Any]

@@ -146,7 +146,7 @@ class LiveGateway:
     def __init__(self, path: Path, run_id: str) -> None:
         self.server: MeshServer | None = None
         self.writer = SqliteWriter(path, run_id, 1, lambda group: self.publish(list(group)))
-        self.feed = JournalFeed(run_id, SqliteReader(path), finished=False)
+        self.feed = JournalFeed(run_id, SqliteReader(path), SqliteReader(path), finished=False)
 
     def publish(self, group: list[StoredEvent]) -> None:
         """Passes on what was committed."""
