@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mesh_processes import mesh, two_years
+from mesh_processes import mesh, two_years, undisturbed
 
-__all__ = ["mesh", "two_years"]
+__all__ = ["mesh", "two_years", "undisturbed"]

@@ -21,6 +21,8 @@ class EdgeClient:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self._ids = itertools.count(1)
+        self.last_sequence = 0
+        """Of all feeds on this socket, how far the furthest has come."""
 
     async def receive(self) -> frame_pb2.EdgeFrame:
         """The next frame."""
@@ -61,7 +63,12 @@ class EdgeClient:
     ) -> AsyncIterator[feed_service_pb2.SubscribeResponse | frame_pb2.Status]:
         """A feed."""
         async for item in self.payloads(await self.begin(SUBSCRIBE, request.SerializeToString())):
-            yield item if isinstance(item, frame_pb2.Status) else feed_service_pb2.SubscribeResponse.FromString(item)
+            if isinstance(item, frame_pb2.Status):
+                yield item
+                continue
+            message = feed_service_pb2.SubscribeResponse.FromString(item)
+            self.last_sequence = max(self.last_sequence, message.events.last_sequence)
+            yield message
 
 
 @asynccontextmanager

@@ -170,3 +170,10 @@ def two_years(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("configuration") / "BOOTSTRAP.md"
     path.write_text(TWO_YEARS)
     return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(mesh: Mesh, two_years: Path) -> dict[str, Any]:
+    """The summary of a run that nobody disturbed."""
+    assert mesh.cli("run", "start", str(two_years), "--run-id", "undisturbed").returncode == 0
+    return mesh.summary("undisturbed")

@@ -71,7 +71,7 @@ async def own_edge(mesh: Mesh, **settings: Any) -> AsyncIterator[EdgeServer]:
 
 async def follow(client: EdgeClient, run_id: str, *, stop_at: int = 0, kinds: tuple[str, ...] = (), **start_from: object) -> list[int]:
     """Sequences of a feed until it ends, or until one is reached; asserts that spans join."""
-    request = feed_service_pb2.SubscribeRequest(run_id=run_id, **start_from)  # type: ignore[arg-type]
+    request = feed_service_pb2.SubscribeRequest(run_id=run_id, **start_from)  # type: ignore[arg-type]  # fields by name
     request.filter.kinds.extend(kinds)
     told = request.after_sequence if request.HasField("after_sequence") else None
     seen = list[int]()
@@ -129,7 +129,7 @@ async def test_a_gateway_that_dies_is_no_gap_for_a_browser(mesh: Mesh) -> None:
     await asyncio.to_thread(start, mesh, "survived", 60)
     async with edge_client(mesh.ports["edge"]) as client:
         following = asyncio.create_task(follow(client, "survived", after_sequence=0))
-        await asyncio.sleep(0.5)
+        await until(lambda: client.last_sequence > 100)
         run = (await asyncio.to_thread(mesh.json, "run", "show", "survived"))["run"]
         os.kill(int(run["pid"]), signal.SIGKILL)
         story = await asyncio.wait_for(following, 60)
@@ -183,7 +183,7 @@ async def test_a_cancelled_call_leaves_the_socket_to_others(mesh: Mesh) -> None:
 
 async def closed_with(mesh: Mesh, *frames: bytes | str) -> int:
     """The close code that these frames lead to."""
-    async with connect(f"ws://127.0.0.1:{mesh.ports['edge']}/v1/socket", subprotocols=["trademesh.v1+proto"], proxy=None) as connection:  # type: ignore[list-item]
+    async with connect(f"ws://127.0.0.1:{mesh.ports['edge']}/v1/socket", subprotocols=["trademesh.v1+proto"], proxy=None) as connection:  # type: ignore[list-item]  # a name, as people write it
         with suppress(ConnectionClosed):
             for frame in frames:
                 await connection.send(frame)
@@ -239,7 +239,7 @@ async def test_strangers_are_refused(mesh: Mesh) -> None:
         ({"subprotocols": ["trademesh.v1+proto"], "additional_headers": {"Host": "evil.example"}}, 403),
     ):
         with pytest.raises(InvalidStatus) as refused:
-            async with connect(url, proxy=None, **options):  # type: ignore[arg-type]
+            async with connect(url, proxy=None, **options):  # type: ignore[arg-type]  # headers by name
                 pass
         assert refused.value.response.status_code == status
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-from mesh_processes import PROCESSES, SERVICES, Mesh, free_ports, mesh_processes, wait_until
+from mesh_processes import SERVICES, Mesh, mesh_processes, wait_until
 
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
@@ -25,13 +22,6 @@ from trademesh.runtime.v1.run_config_pb2 import RunConfig
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def undisturbed(mesh: Mesh, two_years: Path) -> dict[str, Any]:
-    """The summary of a run that nobody disturbed."""
-    assert mesh.cli("run", "start", str(two_years), "--run-id", "undisturbed").returncode == 0
-    return mesh.summary("undisturbed")
 
 
 def test_a_run_reaches_its_end_and_is_proved_from_its_journal(mesh: Mesh, undisturbed: dict[str, Any]) -> None:
@@ -173,65 +163,6 @@ def test_a_run_can_be_proved_while_it_goes_on_and_after_it_was_cut_off(mesh: Mes
     assert outcome.returncode == 0, outcome.stderr
 
 
-ASKING = "---\nsessions: {start: 2008-01-02, end: 2008-03-31}\napprovals: {orders_over_nav: 0.0}\n---\n"
-LIST_APPROVALS = "trademesh.agent.v1.ApprovalService/ListApprovals"
-
-
-def test_orders_wait_for_a_person_and_neither_pause_nor_stop_does(mesh: Mesh) -> None:
-    path = mesh.folder / "asking.md"
-    path.write_text(ASKING)
-    assert mesh.cli("run", "start", str(path), "--run-id", "asking", "--wait").returncode == 0
-    target = mesh.json("run", "show", "asking")["run"]["target"]
-
-    def pending() -> list[Any]:
-        answer = mesh.grpcurl("agent", LIST_APPROVALS, {"run_id": "asking", "state": "APPROVAL_STATE_PENDING"})
-        return list(answer.get("approvals", []))
-
-    (asked,) = wait_until(pending, 30, "a question")
-    control = "trademesh.gateway.v1.PipelineService/"
-    paused = mesh.grpcurl(target, control + "PausePipeline", {"run_id": "asking"})["pipeline"]
-    assert paused["state"] == "PIPELINE_STATE_PAUSED"
-    assert mesh.grpcurl(target, control + "ResumePipeline", {"run_id": "asking"})["pipeline"]["state"] == "PIPELINE_STATE_RUNNING"
-    decision = {
-        "approval_id": asked["approvalId"],
-        "approve": True,
-        "decided_by": "ann",
-        "reason": "fine",
-        "subject_sha256": asked["subjectSha256"],
-    }
-    mesh.grpcurl("agent", "trademesh.agent.v1.ApprovalService/DecideApproval", decision)
-    (another,) = wait_until(lambda: [one for one in pending() if one["approvalId"] != asked["approvalId"]], 30, "the next question")
-    assert another["requestedAt"] > asked["requestedAt"]
-    stopped = mesh.json("run", "stop", "asking")
-    assert stopped["state"] == "RUN_STATE_STOPPED"
-    assert "signal" not in stopped["last_exit"]
-    assert stopped["last_exit"]["code"] == 0
-    assert mesh.json("run", "verify", "asking")["verified"] is True
-
-
-def test_a_run_of_the_same_name_as_an_earlier_one_does_not_get_its_approvals(mesh: Mesh) -> None:
-    path = mesh.folder / "again.md"
-    path.write_text(ASKING)
-
-    def asked() -> list[Any]:
-        return list(mesh.grpcurl("agent", LIST_APPROVALS, {"run_id": "again"}).get("approvals", []))
-
-    for attempt in range(2):
-        small = Mesh(mesh.folder / f"again-{attempt}")
-        small.folder.mkdir()
-        for name in ("TRADEMESH_AGENT_TARGET", "TRADEMESH_TRADING_TARGET", "TRADEMESH_NEWS_TARGET"):
-            small.environment[name] = mesh.environment[name]
-        try:
-            small.start("runtime")
-            small.wait_ready("runtime")
-            assert small.cli("run", "start", str(path), "--run-id", "again", "--wait").returncode == 0
-
-            wait_until(lambda attempt=attempt: len(asked()) > attempt, 30, "a question of its own")
-        finally:
-            small.stop()
-    assert len(asked()) == 2
-
-
 def test_a_gateway_whose_data_is_away_is_left_alone_and_goes_on_when_it_is_back(tmp_path: Path, two_years: Path) -> None:
     mesh = Mesh(tmp_path)
     # Thirty times as fast: the patience at the start is a second.
@@ -259,24 +190,6 @@ def test_a_gateway_whose_data_is_away_is_left_alone_and_goes_on_when_it_is_back(
         mesh.stop()
 
 
-def test_a_desk_is_not_begun_without_an_agent_that_cannot_be_read(mesh: Mesh, tmp_path: Path) -> None:
-    service = "trademesh.agent.v1."
-    mesh.grpcurl("agent", service + "WorkspaceService/CreateWorkspace", {"workspace_id": "desk", "workspace": {"prompt": "calm"}})
-    for role in ("technical_analyst", "risk_manager", "portfolio_manager"):
-        agent = {"workspace": "desk", "agent_id": role.replace("_", "-"), "agent": {"role": f"AGENT_ROLE_{role.upper()}"}}
-        mesh.grpcurl("agent", service + "AgentService/CreateAgent", agent)
-    path = tmp_path / "BOOTSTRAP.md"
-    path.write_text("---\nworkspace: desk\nsessions: {start: 2008-01-02, end: 2008-01-31}\n---\n")
-    assert mesh.cli("run", "start", str(path), "--run-id", "of-the-desk").returncode == 0
-    assert int(mesh.summary("of-the-desk")["sessions"]) == 21
-    assert mesh.json("run", "show", "of-the-desk")["run"]["config"]["prompt"] == "calm"
-    spoilt = mesh.folder / "workspaces" / "desk" / "agents" / "risk-manager" / "agent.json"
-    spoilt.write_text(spoilt.read_text().replace('"role"', '"rolle"'))
-    outcome = mesh.cli("run", "start", str(path))
-    assert outcome.returncode == 2
-    assert outcome.stderr.startswith("error: workspace: agent risk-manager cannot be read")
-
-
 def test_a_folder_with_a_journal_that_the_registry_does_not_know_is_not_overwritten(mesh: Mesh, undisturbed: dict[str, Any]) -> None:
     assert undisturbed
     shutil.copytree(mesh.runs / "undisturbed", mesh.runs / "unknown")
@@ -284,64 +197,6 @@ def test_a_folder_with_a_journal_that_the_registry_does_not_know_is_not_overwrit
     outcome = mesh.cli("run", "start", "--run-id", "unknown")
     assert (outcome.returncode, outcome.stderr) == (1, "error: there is a journal of run unknown already\n")
     assert (mesh.runs / "unknown" / "BOOTSTRAP.md").read_bytes() == before
-
-
-def test_the_command_line_takes_what_people_type(mesh: Mesh, undisturbed: dict[str, Any], tmp_path: Path) -> None:
-    assert undisturbed
-    path = tmp_path / "BOOTSTRAP.md"
-    path.write_text("---\nsessions: {start: 2008-01-02, end: 2008-12-31}\n---\n")
-    assert mesh.cli("run", "start", str(path), "--run-id", "bracketed", "--pace", "1").returncode == 0
-    assert mesh.cli("run", "stop", "bracketed", "--reason", "[/lunch]").returncode == 0
-    assert mesh.cli("run", "list").returncode == 0
-    assert "[/lunch]" in mesh.cli("run", "show", "bracketed").stdout
-    latin = tmp_path / "latin.md"
-    latin.write_bytes("---\n---\né".encode("latin-1"))
-    for arguments in (["run", "start", str(latin)], ["run", "verify", "../x"]):
-        outcome = mesh.cli(*arguments)
-        assert (outcome.returncode, outcome.stderr.count("\n")) == (2, 1), outcome.stderr
-    # A proxy for the web is not for us.
-    mesh.environment["http_proxy"] = "http://127.0.0.1:9"
-    try:
-        assert mesh.cli("run", "show", "undisturbed").returncode == 0
-        assert mesh.cli("probe", f"127.0.0.1:{mesh.ports['news']}").returncode == 0
-    finally:
-        del mesh.environment["http_proxy"]
-
-
-def test_watch_tells_json_line_by_line(mesh: Mesh) -> None:
-    assert mesh.cli("run", "start", "--run-id", "in-lines", "--pace", "20", "--wait").returncode == 0
-    command = [sys.executable, "-m", "trademesh_cli.main", "run", "watch", "in-lines", "--json"]
-    with subprocess.Popen(command, cwd=mesh.folder, env=mesh.environment, stdout=subprocess.PIPE, text=True) as watching:
-        assert watching.stdout is not None
-        try:
-            first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
-        finally:
-            watching.kill()
-    assert first["run_id"] == second["run_id"] == "in-lines"
-    mesh.json("run", "stop", "in-lines")
-
-
-def test_every_fault_of_a_configuration_is_told(mesh: Mesh, tmp_path: Path) -> None:
-    path = tmp_path / "BOOTSTRAP.md"
-    path.write_text("---\ntickers: [AAPL, TSLA]\nsessions: {start: 2009-01-01, end: 2031-01-01}\nrisk: {gross: -1}\n---\n")
-    outcome = mesh.cli("run", "start", str(path))
-    assert outcome.returncode == 2
-    for part in ("TSLA", "sessions.end", "risk.gross"):
-        assert part in outcome.stderr
-
-
-def test_a_run_that_is_not_there_is_said(mesh: Mesh) -> None:
-    outcome = mesh.cli("run", "show", "nobody")
-    assert (outcome.returncode, outcome.stderr) == (4, "error: there is no run nobody\n")
-
-
-def test_nothing_but_runtime_service_starts_a_gateway(tmp_path: Path) -> None:
-    outcome = subprocess.run(
-        [sys.executable, "-m", "trademesh_gateway"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
-    )
-    assert outcome.returncode == 64
-    assert outcome.stderr.count("\n") == 1
-    assert "trademesh run start" in outcome.stderr
 
 
 @pytest.mark.parametrize("order", [("edge", "runtime", "news", "trading", "agent"), ("news", "agent", "edge", "runtime", "trading")])
@@ -390,49 +245,3 @@ def test_legacy_folders_are_not_read(mesh: Mesh, undisturbed: dict[str, Any]) ->
     for name in ("live", "production", "backtest"):
         assert mesh.cli("run", "show", f"legacy-{name}").returncode == 4
     assert mesh.json("run", "verify", "undisturbed")["journal_sha256"] == undisturbed["journal_sha256"]
-
-
-def up_environment(ports: list[int]) -> dict[str, str]:
-    """An environment in which `trademesh up` uses these ports."""
-    content = {name: value for name, value in os.environ.items() if not name.startswith("TRADEMESH_")}
-    return content | {f"TRADEMESH_{name.upper()}_LISTEN": f"127.0.0.1:{port}" for name, port in zip(PROCESSES, ports, strict=True)}
-
-
-def test_a_taken_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    import socket
-
-    ports = free_ports(5)
-    with socket.socket() as squatter:
-        squatter.bind(("127.0.0.1", ports[1]))
-        squatter.listen()
-        outcome = subprocess.run(
-            [sys.executable, "-m", "trademesh_cli.main", "up"],
-            cwd=tmp_path,
-            env=up_environment(ports),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert outcome.returncode != 0
-    assert outcome.stderr.count("\n") == 1
-    assert str(ports[1]) in outcome.stderr
-    assert "trading_service" in outcome.stderr
-    assert mesh_processes(tmp_path) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
-    log = tmp_path / "up.log"
-    with log.open("wb") as stderr:
-        up = subprocess.Popen(
-            [sys.executable, "-m", "trademesh_cli.main", "up"], cwd=tmp_path, env=up_environment(free_ports(5)), stderr=stderr
-        )
-    try:
-        wait_until(lambda: "trademesh is up" in log.read_text(), 60, "the mesh")
-        wait_until(lambda: len(mesh_processes(tmp_path)) >= 7, 30, "the gateway")
-        up.send_signal(number)
-        assert up.wait(60) == 0
-    finally:
-        up.kill()
-    assert mesh_processes(tmp_path) == []
