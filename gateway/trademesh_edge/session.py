@@ -139,7 +139,7 @@ class Session:
             await self._browser.send(status_frame(call.id, status_of(error)))
             return
         task = self._calls[call.id] = asyncio.create_task(self._call(call))
-        # A task that is cancelled before its first step runs nothing of its own, and must free its id all the same.
+        # However it ends: a task that is cancelled before its first step runs nothing of its own.
         task.add_done_callback(lambda done: self._free(call.id, done))
 
     def _free(self, call_id: int, task: asyncio.Task[None] | None) -> None:

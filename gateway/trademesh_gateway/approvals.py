@@ -42,7 +42,8 @@ class ApprovalDesk:
         self._run_id = run_id
         self._run_nonce = run_nonce
         self._give_way = give_way
-        self._asked = set[str]()
+        self._journaled = ""
+        """The order whose question is in the journal; one is asked at a time, and after an interruption the same one again."""
         self._log = get_logger("approvals")
         self._agent = agent
         self._stub = agent.stub(approval_service_pb2_grpc.ApprovalServiceStub)
@@ -68,8 +69,8 @@ class ApprovalDesk:
         message = events.Order(order_id=order, ticker=question.ticker, side=words.Side.ValueType(question.side), quantity=question.quantity)
         # No expiry in the event: it is wall time, and two runs of one configuration are to agree.
         payload = events.ApprovalRequested(approval_id="", order=message)
-        if order not in self._asked:
-            self._asked.add(order)
+        if order != self._journaled:
+            self._journaled = order
             emit(Draft("approval_requested", payload, question.session, events.PHASE_APPROVAL, item=order))
         await self._flush()
         while True:

@@ -13,9 +13,7 @@ from datetime import UTC, datetime, timedelta
 from trademesh_agent.control_database import ControlDatabase
 from trademesh_agent.model import Approval, ApprovalState
 from trademesh_kernel.errors import ApprovalSettled, FieldViolation, InvalidRequest, NotFound, RequestIdReused
-
-SUBJECTS_BYTES = 1024 * 1024
-"""Subjects of a page, together: gRPC clients take in 4 MiB by default."""
+from trademesh_kernel.paging import fitting
 
 _COLUMNS = "approval_id, run_id, title, subject_json, state, decided_by, reason, requested_at_us, expires_at_us, settled_at_us"
 
@@ -78,15 +76,8 @@ class ApprovalBook:
         query = f"SELECT {_COLUMNS}, position FROM approvals WHERE {' AND '.join(conditions)} ORDER BY position DESC LIMIT ?"
         with self._database.transaction() as connection:
             rows = connection.execute(query, (*values, limit + 1)).fetchall()
-        more = len(rows) > limit
-        rows = rows[:limit]
-        size_bytes = 0
-        for place, row in enumerate(rows):
-            size_bytes += len(row[3].encode())
-            if size_bytes > SUBJECTS_BYTES and place:
-                rows, more = rows[:place], True
-                break
-        return [_approval(row) for row in rows], (rows[-1][-1] if more else None)
+        page = fitting(rows[:limit], lambda row: len(row[3].encode()))
+        return [_approval(row) for row in page], (page[-1][-1] if len(rows) > len(page) else None)
 
     def decide(self, approval_id: str, approve: bool, decided_by: str, reason: str, subject_sha256: str) -> Approval:
         """Settles a pending approval. Repeating one's own decision returns it.

@@ -38,7 +38,7 @@ def page_of(
     position = read_page_token(request, request.page_token)
     after = str(position[0]) if position else ""
     rest = [item for item in listing.items if name_of(item) > after]
-    page = fitting([message_of(item) for item in rest[: request.page_size or DEFAULT_PAGE_SIZE]])
+    page = fitting([message_of(item) for item in rest[: request.page_size or DEFAULT_PAGE_SIZE]], lambda message: message.ByteSize())
     token = page_token(request, [name_of(rest[len(page) - 1])]) if len(rest) > len(page) else ""
     return page, token, [] if position else listing.damaged
 

@@ -85,7 +85,12 @@ class ServiceClient:
             RemoteError: it answered with an error; has its reason and details.
         """
         try:
-            return await method(request, timeout=self._timeout(timeout_s), metadata=_metadata(), wait_for_ready=wait_for_ready)
+            return await method(
+                request,
+                timeout=_within_inbound(self._default_timeout_s if timeout_s is None else timeout_s),
+                metadata=_metadata(),
+                wait_for_ready=wait_for_ready,
+            )
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from None
 
@@ -98,7 +103,7 @@ class ServiceClient:
             timeout_s: for the whole stream; None: that of the inbound call, or none.
             idle_timeout_s: the longest wait for the next message; DeadlinePassed after it. None: no bound.
         """
-        call = method(request, timeout=self._stream_timeout(timeout_s), metadata=_metadata())
+        call = method(request, timeout=_within_inbound(timeout_s), metadata=_metadata())
         try:
             while True:
                 async with asyncio.timeout(idle_timeout_s):
@@ -124,20 +129,6 @@ class ServiceClient:
     async def __aexit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
         await self.close()
 
-    def _timeout(self, wanted_s: float | None) -> float:
-        timeout_s = self._default_timeout_s if wanted_s is None else wanted_s
-        scope = current_call.get()
-        remaining_s = scope.remaining_s() if scope is not None else None
-        return timeout_s if remaining_s is None else max(0.001, min(timeout_s, remaining_s - DEADLINE_MARGIN_S))
-
-    def _stream_timeout(self, wanted_s: float | None) -> float | None:
-        scope = current_call.get()
-        remaining_s = scope.remaining_s() if scope is not None else None
-        if remaining_s is None:
-            return wanted_s
-        allowed_s = max(0.001, remaining_s - DEADLINE_MARGIN_S)
-        return allowed_s if wanted_s is None else min(wanted_s, allowed_s)
-
     def _method_in_hand(self) -> str:
         """What was not done in time: the call that we answer, or, on our own account, one to the service."""
         scope = current_call.get()
@@ -150,6 +141,16 @@ class ServiceClient:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlinePassed(self._method_in_hand())
         return remote
+
+
+def _within_inbound(wanted_s: float | None) -> float | None:
+    """The time-out that is wanted, or less if the call that we answer must be done before; None: no bound."""
+    scope = current_call.get()
+    remaining_s = scope.remaining_s() if scope is not None else None
+    if remaining_s is None:
+        return wanted_s
+    allowed_s = max(0.001, remaining_s - DEADLINE_MARGIN_S)
+    return allowed_s if wanted_s is None else min(wanted_s, allowed_s)
 
 
 def _metadata() -> tuple[tuple[str, str], ...]:

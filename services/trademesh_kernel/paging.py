@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -18,7 +18,7 @@ PAGE_BYTES = 1024 * 1024
 
 _FILTER_BYTES = 8
 
-AnyMessage = TypeVar("AnyMessage", bound=Message)
+Item = TypeVar("Item")
 
 
 def page_token(request: Message, position: list[str | int]) -> str:
@@ -57,14 +57,14 @@ def read_page_place(request: Message, token: str) -> int | None:
     raise PageTokenInvalid(request.DESCRIPTOR.name.removesuffix("Request"))
 
 
-def fitting(messages: Sequence[AnyMessage], most_bytes: int = PAGE_BYTES) -> Sequence[AnyMessage]:
-    """The longest beginning of a page that a client with gRPC's default limits can receive; at least one message."""
+def fitting(items: Sequence[Item], size_of: Callable[[Item], int], most_bytes: int = PAGE_BYTES) -> Sequence[Item]:
+    """The longest beginning of a page that a client with gRPC's default limits can receive; at least one item."""
     size = 0
-    for place, message in enumerate(messages):
-        size += message.ByteSize()
+    for place, item in enumerate(items):
+        size += size_of(item)
         if size > most_bytes and place:
-            return messages[:place]
-    return messages
+            return items[:place]
+    return items
 
 
 def _filter_hash(request: Message) -> bytes:

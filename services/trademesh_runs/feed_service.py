@@ -19,7 +19,7 @@ from trademesh.gateway.v1 import feed_service_pb2_grpc
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import EpochChanged, FieldViolation, InvalidRequest, NotFound, SequenceAhead
-from trademesh_kernel.paging import PAGE_BYTES, page_token, read_page_place
+from trademesh_kernel.paging import PAGE_BYTES, fitting, page_token, read_page_place
 from trademesh_kernel.wire_format import delimited
 from trademesh_runs.fold import fold_journal
 from trademesh_runs.journal import KIND_NUMBERS, Head, JournalReader, StoredEvent
@@ -185,7 +185,7 @@ class FeedServicer(feed_service_pb2_grpc.FeedServiceServicer):
                 # Before the backlog: who is far behind would be cut off without a cursor.
                 yield _end(feed.STREAM_END_REASON_DRAINING, cursor)
                 return
-            part = _within(await source.read(cursor, BATCH_EVENTS), BATCH_BYTES)
+            part = fitting(await source.read(cursor, BATCH_EVENTS), lambda event: len(event.data), BATCH_BYTES)
             if part:
                 yield _batch(source.head.epoch, part, wanted)
                 cursor = part[-1].sequence
@@ -247,16 +247,6 @@ class _Filter:
     def passes(self, event: StoredEvent) -> bool:
         """True if an event meets every condition."""
         return (not self._kinds or event.kind in self._kinds) and (not self._agents or event.agent_id in self._agents)
-
-
-def _within(part: Sequence[StoredEvent], most_bytes: int) -> Sequence[StoredEvent]:
-    """The longest beginning of that size; at least one event."""
-    size = 0
-    for place, event in enumerate(part):
-        size += len(event.data)
-        if size > most_bytes and place:
-            return part[:place]
-    return part
 
 
 def _batch(epoch: int, part: Sequence[StoredEvent], wanted: _Filter) -> feed.SubscribeResponse:

@@ -15,10 +15,14 @@ def performance_of(fold: Fold) -> Performance:
 
 def summary_of(run_id: str, reader: JournalReader) -> RunSummary:
     """Replays a journal through the ledger and sums it up; raises LedgerMismatchError."""
-    fold = fold_journal(run_id, reader)
+    return summary_of_fold(fold_journal(run_id, reader), reader)
+
+
+def summary_of_fold(fold: Fold, reader: JournalReader) -> RunSummary:
+    """Sums up a journal that has been replayed to its end."""
     figures = performance_of(fold)
     return RunSummary(
-        run_id=run_id,
+        run_id=fold.run_id,
         sessions=fold.sessions_settled,
         final_nav_micros=fold.nav_micros,
         total_return=figures.total_return or 0.0,

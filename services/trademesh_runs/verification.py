@@ -14,7 +14,7 @@ from trademesh_runs.fold import LedgerMismatchError, fold_journal
 from trademesh_runs.journal import JournalDamagedError
 from trademesh_runs.journal_sqlite import NewerJournalError, SqliteReader
 from trademesh_runs.layout import RunLayout
-from trademesh_runs.summary import summary_of
+from trademesh_runs.summary import summary_of_fold
 
 STATE_FILE = "state/server_state.json"
 
@@ -54,7 +54,7 @@ def verify_run(layout: RunLayout) -> Verified:
         with reader.standing_still():
             head = reader.check()
             fold = fold_journal(layout.run_id, reader)
-            summary = summary_of(layout.run_id, reader)
+            summary = summary_of_fold(fold, reader)
             if told > head.sequence:
                 raise VerificationError(f"{STATE_FILE} is of event {told}, and the journal ends with {head.sequence}")
             state = (fold if told == head.sequence else fold_journal(layout.run_id, reader, told)).state()

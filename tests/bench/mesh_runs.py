@@ -8,15 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import grpc
 from edge_client import edge_client
-from mesh_processes import PROCESSES, Mesh
+from mesh_processes import PROCESSES, Mesh, running_mesh
 
 from bench.figures import ROUNDS, Figure, against, at_least, interleaved
 from trademesh.gateway.v1 import feed_service_pb2, feed_service_pb2_grpc
@@ -27,22 +26,9 @@ LATENCY_S = 4.0
 """How long each round of the latencies listens; at 20 sessions a second that is about 900 events."""
 
 
-@contextmanager
-def running_mesh() -> Iterator[Mesh]:
-    """All services on free ports, in a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="trademesh-bench-") as name:
-        mesh = Mesh(Path(name))
-        mesh.start(*PROCESSES)
-        try:
-            mesh.wait_ready(*PROCESSES)
-            yield mesh
-        finally:
-            mesh.stop()
-
-
 def run_figures() -> list[Figure]:
     """Figures of the demo run, at full speed and at 20 sessions a second."""
-    with running_mesh() as mesh:
+    with tempfile.TemporaryDirectory(prefix="trademesh-bench-") as name, running_mesh(Path(name), *PROCESSES) as mesh:
         finished, figure = _sessions_per_s(mesh)
         figures = [figure, _events_per_s(mesh, finished)]
         mesh.json("run", "stop", finished)

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,16 +147,23 @@ class Mesh:
             left.kill()
 
 
-@pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """One mesh for the tests that do not break it."""
-    found = Mesh(tmp_path_factory.mktemp("mesh"))
-    found.start(*PROCESSES)
+@contextmanager
+def running_mesh(folder: Path, *names: str) -> Iterator[Mesh]:
+    """These services, ready, for a while; nothing is left of them."""
+    found = Mesh(folder)
+    found.start(*names)
     try:
-        found.wait_ready(*PROCESSES)
+        found.wait_ready(*names)
         yield found
     finally:
         found.stop()
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """One mesh for the tests that do not break it."""
+    with running_mesh(tmp_path_factory.mktemp("mesh"), *PROCESSES) as found:
+        yield found
 
 
 TWO_YEARS = """---

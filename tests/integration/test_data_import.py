@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from mesh_processes import SERVICES, Mesh
+from mesh_processes import SERVICES, Mesh, running_mesh
 from typer.testing import CliRunner
 
 from trademesh_cli import data_commands
@@ -21,13 +21,8 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """Services without an edge, in a folder without data."""
-    mesh = Mesh(tmp_path_factory.mktemp("import"))
-    mesh.start(*SERVICES)
-    try:
-        mesh.wait_ready(*SERVICES)
+    with running_mesh(tmp_path_factory.mktemp("import"), *SERVICES) as mesh:
         yield mesh
-    finally:
-        mesh.stop()
 
 
 @pytest.fixture(scope="module")

@@ -78,9 +78,9 @@ def test_a_text_without_two_fences_has_no_front_matter(text: str) -> None:
 
 def test_a_page_ends_before_it_is_larger_than_a_client_takes() -> None:
     events = [event_pb2.Event(event_id="x" * 400) for _ in range(10)]
-    assert len(fitting(events, 1000)) == 2
-    assert len(fitting(events, 10)) == 1
-    assert fitting(events, 10_000) == events
+    assert len(fitting(events, event_pb2.Event.ByteSize, 1000)) == 2
+    assert len(fitting(events, event_pb2.Event.ByteSize, 10)) == 1
+    assert fitting(events, event_pb2.Event.ByteSize, 10_000) == events
 
 
 @given(st.lists(st.tuples(st.text(max_size=400), st.text(max_size=2000)), min_size=1, max_size=80))
