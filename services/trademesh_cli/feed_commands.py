@@ -58,12 +58,16 @@ async def events_of(run_id: str, after: int | None, kinds: list[str]) -> AsyncIt
                 stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
                 run = (await runtime.call(stub.GetRun, runtime_service_pb2.GetRunRequest(run_id=run_id))).run
             known = True
-            request = feed_service_pb2.SubscribeRequest(
-                run_id=run_id, after_sequence=cursor, filter=feed_service_pb2.EventFilter(kinds=kinds)
-            )
             async with ServiceClient(run.feed_target, f"feed of {run_id}") as feed:
-                messages = feed.stream(feed.stub(feed_service_pb2_grpc.FeedServiceStub).Subscribe, request, idle_timeout_s=IDLE_TIMEOUT_S)
-                async for message in messages:
+                service = feed.stub(feed_service_pb2_grpc.FeedServiceStub)
+                if cursor is None:
+                    # Now has a number, or a feed that is lost before its first word would go on from a later now.
+                    newest = feed_service_pb2.ListEventsRequest(run_id=run_id, page_size=1, newest_first=True)
+                    cursor = int((await feed.call(service.ListEvents, newest)).head_sequence)
+                request = feed_service_pb2.SubscribeRequest(
+                    run_id=run_id, after_sequence=cursor, filter=feed_service_pb2.EventFilter(kinds=kinds)
+                )
+                async for message in feed.stream(service.Subscribe, request, idle_timeout_s=IDLE_TIMEOUT_S):
                     wait_s = FIRST_WAIT_S
                     for event in message.events.events:
                         yield event

@@ -55,6 +55,12 @@ def test_a_finished_run_is_told_from_where_one_asks_and_by_kind(mesh: Mesh, tail
     assert all("  order_filled  " in line and " at " in line for line in fills)
 
 
+def test_without_a_place_it_begins_with_what_happens_now(mesh: Mesh, tailed: list[int]) -> None:
+    # Of a run that is over nothing happens any more.
+    outcome = mesh.cli("feed", "tail", "tailed")
+    assert (outcome.returncode, outcome.stdout) == (0, "")
+
+
 def test_what_cannot_be_told_is_said(mesh: Mesh, tmp_path: Path) -> None:
     assert mesh.cli("feed", "tail", "nobody").returncode == 4
     assert mesh.cli("feed", "tail", "nobody", "--after", "-1").returncode == 2
