@@ -31,6 +31,14 @@ async def write(path: Path, numbers: Sequence[int], generation: int = 1, flush_e
     return published
 
 
+def assert_found_damaged(path: Path) -> None:
+    """The check of the whole journal refuses it."""
+    reader = SqliteReader(path)
+    with pytest.raises(JournalDamagedError):
+        reader.check()
+    reader.close()
+
+
 async def test_sequences_are_gapless_and_published_in_order(tmp_path: Path) -> None:
     published = await write(tmp_path / "j.db", range(1, 29), flush_every=3)
     assert [event.sequence for event in published] == list(range(1, 29))
@@ -64,10 +72,7 @@ async def test_one_changed_byte_is_found(tmp_path: Path, offset: int) -> None:
     connection.execute("UPDATE events SET data = ? WHERE sequence = 9", (bytes(changed),))
     connection.commit()
     connection.close()
-    reader = SqliteReader(path)
-    with pytest.raises(JournalDamagedError):
-        reader.check()
-    reader.close()
+    assert_found_damaged(path)
 
 
 async def test_a_missing_tail_is_found(tmp_path: Path) -> None:
@@ -77,10 +82,7 @@ async def test_a_missing_tail_is_found(tmp_path: Path) -> None:
     connection.execute("DELETE FROM events WHERE sequence > 15")
     connection.commit()
     connection.close()
-    reader = SqliteReader(path)
-    with pytest.raises(JournalDamagedError):
-        reader.check()
-    reader.close()
+    assert_found_damaged(path)
 
 
 async def test_a_writer_that_was_replaced_can_write_no_more(tmp_path: Path) -> None:
@@ -153,10 +155,7 @@ async def test_a_row_of_the_wrong_kind_is_damage_and_no_crash(tmp_path: Path, co
     connection.execute("ALTER TABLE loose RENAME TO events")
     connection.commit()
     connection.close()
-    reader = SqliteReader(path)
-    with pytest.raises(JournalDamagedError):
-        reader.check()
-    reader.close()
+    assert_found_damaged(path)
 
 
 async def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:
