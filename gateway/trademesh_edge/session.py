@@ -148,7 +148,7 @@ class Session:
 
     async def _call(self, call: frame_pb2.Call) -> None:
         request_id = new_request_id()
-        current_call.set(CallScope(request_id, call.method, None))
+        current_call.set(CallScope(call.method, None, request_id=request_id))
         status: status_pb2.Status | None = None
         try:
             method = ALLOWED_METHODS.get(call.method)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextvars
 import random
 import time
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
@@ -18,15 +18,38 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 REQUEST_ID_KEY = "x-request-id"
 """Metadata key of the request id, both ways."""
 
+_LONGEST_REQUEST_ID = 128
 
-@dataclass(slots=True)
+
 class CallScope:
-    """The call in hand. `deadline` is a reading of time.monotonic(), or None; `run_id` is the run that it is about, if it says so."""
+    """The call in hand.
 
-    request_id: str
-    method: str
-    deadline: float | None
-    run_id: str = ""
+    Most calls end without anyone asking for their request id, and an id costs as much as the rest of this: it is looked up, or made, when
+    it is first read.
+    """
+
+    __slots__ = ("_metadata", "_request_id", "deadline", "method", "run_id")
+
+    def __init__(
+        self, method: str, deadline: float | None, *, request_id: str = "", metadata: Callable[[], Iterable[Any] | None] | None = None
+    ) -> None:
+        """`deadline` is a reading of time.monotonic(), or None; `metadata` gives the inbound metadata, which may hold a request id."""
+        self.method = method
+        self.deadline = deadline
+        self.run_id = ""
+        """The run that the call is about, if it says so."""
+        self._request_id = request_id
+        self._metadata = metadata
+
+    @property
+    def request_id(self) -> str:
+        """Given by the client, or made here; the same whenever it is read."""
+        if not self._request_id:
+            for key, value in (self._metadata() if self._metadata is not None else None) or ():
+                if key == REQUEST_ID_KEY and isinstance(value, str):
+                    self._request_id = value[:_LONGEST_REQUEST_ID]
+            self._request_id = self._request_id or new_request_id()
+        return self._request_id
 
     def remaining_s(self) -> float | None:
         """Seconds to the deadline; below zero when it has passed; None without one."""

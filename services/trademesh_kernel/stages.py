@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from trademesh_kernel.context import REQUEST_ID_KEY, CallScope, Context, current_call, new_request_id
+from trademesh_kernel.context import REQUEST_ID_KEY, CallScope, Context, current_call
 from trademesh_kernel.errors import DeadlinePassed, FieldViolation, InvalidRequest, LimitReached, TrademeshError
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.status import internal_status, status_of
@@ -32,7 +32,6 @@ RETRY_PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """What gRPC's own retry makes of a status of ours. It is for servers that cannot be reached: an answer ends the call, -1, or each hop would
 try four times what the one below has tried four times. RetryInfo tells the caller when to come back."""
 
-_LONGEST_REQUEST_ID = 128
 _LATE_S = 0.005
 """A call that is cancelled with so little left was cancelled by its deadline."""
 
@@ -207,19 +206,14 @@ class _Stages:
 
     def _begin(self, context: Context, allowed_s: float | None) -> tuple[CallScope, float]:
         """Sets the scope of the call. Each RPC has a task of its own, so the variable needs no reset."""
-        request_id = ""
-        for key, value in context.invocation_metadata() or ():
-            if key == REQUEST_ID_KEY and isinstance(value, str):
-                request_id = value[:_LONGEST_REQUEST_ID]
-        request_id = request_id or new_request_id()
+        started = time.monotonic()
+        self._load.calls += 1
+        scope = CallScope(self._method, None if allowed_s is None else started + allowed_s, metadata=context.invocation_metadata)
+        current_call.set(scope)
         if self._always_logged:
             # Where the log has a line of the call, its caller learns how to find it. Failures say so in any case; on the answers to reads
             # it would be 6 % of their throughput for nothing.
-            context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-        started = time.monotonic()
-        self._load.calls += 1
-        scope = CallScope(request_id, self._method, None if allowed_s is None else started + allowed_s)
-        current_call.set(scope)
+            context.set_trailing_metadata(((REQUEST_ID_KEY, scope.request_id),))
         return scope, started
 
     def _validate(self, request: Any, scope: CallScope) -> None:
