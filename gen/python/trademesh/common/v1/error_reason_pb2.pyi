@@ -124,6 +124,16 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
 
         {"reason": "DEPENDENCY_FAILED", "domain": "trademesh", "metadata": {"code": "UNIMPLEMENTED"}}
     """
+    ERROR_REASON_HISTORY_COMPACTED: _ErrorReason.ValueType  # 21
+    """The events asked for are no longer kept: they were compacted into a snapshot. Begin with the snapshot, or after `compacted_through`. Status OUT_OF_RANGE.
+
+        {"reason": "HISTORY_COMPACTED", "domain": "trademesh", "metadata": {"sequence": "12", "compacted_through": "4096"}}
+    """
+    ERROR_REASON_DISK_LOW: _ErrorReason.ValueType  # 22
+    """The disk has too little room for a run to be started safely. Status FAILED_PRECONDITION.
+
+        {"reason": "DISK_LOW", "domain": "trademesh", "metadata": {"free_bytes": "104857600", "needed_bytes": "536870912"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error carries exactly one google.rpc.ErrorInfo with domain `trademesh` and, as its
@@ -231,4 +241,14 @@ ERROR_REASON_DEPENDENCY_FAILED: ErrorReason.ValueType  # 20
 """A service that this call needs refused with an error that names no reason of these: it is older, or not one of ours. Its status is passed on, here Status UNIMPLEMENTED.
 
     {"reason": "DEPENDENCY_FAILED", "domain": "trademesh", "metadata": {"code": "UNIMPLEMENTED"}}
+"""
+ERROR_REASON_HISTORY_COMPACTED: ErrorReason.ValueType  # 21
+"""The events asked for are no longer kept: they were compacted into a snapshot. Begin with the snapshot, or after `compacted_through`. Status OUT_OF_RANGE.
+
+    {"reason": "HISTORY_COMPACTED", "domain": "trademesh", "metadata": {"sequence": "12", "compacted_through": "4096"}}
+"""
+ERROR_REASON_DISK_LOW: ErrorReason.ValueType  # 22
+"""The disk has too little room for a run to be started safely. Status FAILED_PRECONDITION.
+
+    {"reason": "DISK_LOW", "domain": "trademesh", "metadata": {"free_bytes": "104857600", "needed_bytes": "536870912"}}
 """

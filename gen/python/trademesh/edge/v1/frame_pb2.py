@@ -24,31 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrademesh/edge/v1/frame.proto\x12\x11trademesh.edge.v1\"\xe1\x03\n\tEdgeFrame\x12\x30\n\x05hello\x18\x01 \x01(\x0b\x32\x18.trademesh.edge.v1.HelloH\x00R\x05hello\x12-\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x17.trademesh.edge.v1.CallH\x00R\x04\x63\x61ll\x12\x33\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.trademesh.edge.v1.CancelH\x00R\x06\x63\x61ncel\x12-\n\x04ping\x18\x04 \x01(\x0b\x32\x17.trademesh.edge.v1.PingH\x00R\x04ping\x12\x36\n\x07welcome\x18\n \x01(\x0b\x32\x1a.trademesh.edge.v1.WelcomeH\x00R\x07welcome\x12\x33\n\x06opened\x18\x0b \x01(\x0b\x32\x19.trademesh.edge.v1.OpenedH\x00R\x06opened\x12\x36\n\x07message\x18\x0c \x01(\x0b\x32\x1a.trademesh.edge.v1.MessageH\x00R\x07message\x12\x33\n\x06status\x18\r \x01(\x0b\x32\x19.trademesh.edge.v1.StatusH\x00R\x06status\x12-\n\x04pong\x18\x0e \x01(\x0b\x32\x17.trademesh.edge.v1.PongH\x00R\x04pongB\x06\n\x04kind\"\x1f\n\x05Hello\x12\x16\n\x06\x63lient\x18\x01 \x01(\tR\x06\x63lient\"H\n\x04\x43\x61ll\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n\x07request\x18\x03 \x01(\x0cR\x07request\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\"\x1c\n\x04Ping\x12\x14\n\x05nonce\x18\x01 \x01(\x04R\x05nonce\"h\n\x07Welcome\x12\x1b\n\tmax_calls\x18\x01 \x01(\rR\x08maxCalls\x12&\n\x0fmax_frame_bytes\x18\x02 \x01(\rR\rmaxFrameBytes\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"2\n\x06Opened\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n\x07\x63hannel\x18\x02 \x01(\rR\x07\x63hannel\"=\n\x07Message\x12\x18\n\x07\x63hannel\x18\x01 \x01(\rR\x07\x63hannel\x12\x18\n\x07payload\x18\x02 \x01(\x0cR\x07payload\"\x9e\x01\n\x06Status\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n\x04\x63ode\x18\x02 \x01(\x05R\x04\x63ode\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x18\n\x07\x64\x65tails\x18\x04 \x01(\x0cR\x07\x64\x65tails\x12)\n\x0eretry_after_ms\x18\x05 \x01(\rH\x00R\x0cretryAfterMs\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"\x1c\n\x04Pong\x12\x14\n\x05nonce\x18\x01 \x01(\x04R\x05nonceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrademesh/edge/v1/frame.proto\x12\x11trademesh.edge.v1\"\xcb\x04\n\tEdgeFrame\x12\x30\n\x05hello\x18\x01 \x01(\x0b\x32\x18.trademesh.edge.v1.HelloH\x00R\x05hello\x12-\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x17.trademesh.edge.v1.CallH\x00R\x04\x63\x61ll\x12\x33\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.trademesh.edge.v1.CancelH\x00R\x06\x63\x61ncel\x12-\n\x04ping\x18\x04 \x01(\x0b\x32\x17.trademesh.edge.v1.PingH\x00R\x04ping\x12-\n\x04pace\x18\x05 \x01(\x0b\x32\x17.trademesh.edge.v1.PaceH\x00R\x04pace\x12\x36\n\x07welcome\x18\n \x01(\x0b\x32\x1a.trademesh.edge.v1.WelcomeH\x00R\x07welcome\x12\x33\n\x06opened\x18\x0b \x01(\x0b\x32\x19.trademesh.edge.v1.OpenedH\x00R\x06opened\x12\x36\n\x07message\x18\x0c \x01(\x0b\x32\x1a.trademesh.edge.v1.MessageH\x00R\x07message\x12\x33\n\x06status\x18\r \x01(\x0b\x32\x19.trademesh.edge.v1.StatusH\x00R\x06status\x12-\n\x04pong\x18\x0e \x01(\x0b\x32\x17.trademesh.edge.v1.PongH\x00R\x04pong\x12\x39\n\x08upstream\x18\x0f \x01(\x0b\x32\x1b.trademesh.edge.v1.UpstreamH\x00R\x08upstreamB\x06\n\x04kind\"5\n\x05Hello\x12\x16\n\x06\x63lient\x18\x01 \x01(\tR\x06\x63lient\x12\x14\n\x05token\x18\x02 \x01(\tR\x05token\"H\n\x04\x43\x61ll\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n\x07request\x18\x03 \x01(\x0cR\x07request\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\"\x94\x01\n\x04Pace\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12&\n\x0esessions_per_s\x18\x02 \x01(\x01H\x00R\x0csessionsPerS\x12\x18\n\x06paused\x18\x03 \x01(\x08H\x00R\x06paused\x12\x30\n\x13seek_after_sequence\x18\x04 \x01(\x04H\x00R\x11seekAfterSequenceB\x08\n\x06\x61\x63tion\"\x1c\n\x04Ping\x12\x14\n\x05nonce\x18\x01 \x01(\x04R\x05nonce\"\xb6\x01\n\x07Welcome\x12\x1b\n\tmax_calls\x18\x01 \x01(\rR\x08maxCalls\x12&\n\x0fmax_frame_bytes\x18\x02 \x01(\rR\rmaxFrameBytes\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x1f\n\x0bheartbeat_s\x18\x04 \x01(\x01R\nheartbeatS\x12+\n\x12max_messages_per_s\x18\x05 \x01(\x01R\x0fmaxMessagesPerS\"2\n\x06Opened\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n\x07\x63hannel\x18\x02 \x01(\rR\x07\x63hannel\"=\n\x07Message\x12\x18\n\x07\x63hannel\x18\x01 \x01(\rR\x07\x63hannel\x12\x18\n\x07payload\x18\x02 \x01(\x0cR\x07payload\"\x9e\x01\n\x06Status\x12\x0e\n\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n\x04\x63ode\x18\x02 \x01(\x05R\x04\x63ode\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x18\n\x07\x64\x65tails\x18\x04 \x01(\x0cR\x07\x64\x65tails\x12)\n\x0eretry_after_ms\x18\x05 \x01(\rH\x00R\x0cretryAfterMs\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"\x1c\n\x04Pong\x12\x14\n\x05nonce\x18\x01 \x01(\x04R\x05nonce\"t\n\x08Upstream\x12\x18\n\x07\x63hannel\x18\x01 \x01(\rR\x07\x63hannel\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32 .trademesh.edge.v1.UpstreamStateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason*f\n\rUpstreamState\x12\x1e\n\x1aUPSTREAM_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18UPSTREAM_STATE_CONNECTED\x10\x01\x12\x17\n\x13UPSTREAM_STATE_LOST\x10\x02*\xa9\x01\n\tCloseCode\x12\x1a\n\x16\x43LOSE_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x13\x43LOSE_CODE_PROTOCOL\x10\xb0\"\x12\x1f\n\x1a\x43LOSE_CODE_UNAUTHENTICATED\x10\xb1\"\x12\x19\n\x14\x43LOSE_CODE_FORBIDDEN\x10\xb3\"\x12\x14\n\x0f\x43LOSE_CODE_SLOW\x10\xb8\"\x12\x14\n\x0f\x43LOSE_CODE_RATE\x10\xcd\"b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trademesh.edge.v1.frame_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPSTREAMSTATE']._serialized_start=1587
+  _globals['_UPSTREAMSTATE']._serialized_end=1689
+  _globals['_CLOSECODE']._serialized_start=1692
+  _globals['_CLOSECODE']._serialized_end=1861
   _globals['_EDGEFRAME']._serialized_start=53
-  _globals['_EDGEFRAME']._serialized_end=534
-  _globals['_HELLO']._serialized_start=536
-  _globals['_HELLO']._serialized_end=567
-  _globals['_CALL']._serialized_start=569
-  _globals['_CALL']._serialized_end=641
-  _globals['_CANCEL']._serialized_start=643
-  _globals['_CANCEL']._serialized_end=667
-  _globals['_PING']._serialized_start=669
-  _globals['_PING']._serialized_end=697
-  _globals['_WELCOME']._serialized_start=699
-  _globals['_WELCOME']._serialized_end=803
-  _globals['_OPENED']._serialized_start=805
-  _globals['_OPENED']._serialized_end=855
-  _globals['_MESSAGE']._serialized_start=857
-  _globals['_MESSAGE']._serialized_end=918
-  _globals['_STATUS']._serialized_start=921
-  _globals['_STATUS']._serialized_end=1079
-  _globals['_PONG']._serialized_start=1081
-  _globals['_PONG']._serialized_end=1109
+  _globals['_EDGEFRAME']._serialized_end=640
+  _globals['_HELLO']._serialized_start=642
+  _globals['_HELLO']._serialized_end=695
+  _globals['_CALL']._serialized_start=697
+  _globals['_CALL']._serialized_end=769
+  _globals['_CANCEL']._serialized_start=771
+  _globals['_CANCEL']._serialized_end=795
+  _globals['_PACE']._serialized_start=798
+  _globals['_PACE']._serialized_end=946
+  _globals['_PING']._serialized_start=948
+  _globals['_PING']._serialized_end=976
+  _globals['_WELCOME']._serialized_start=979
+  _globals['_WELCOME']._serialized_end=1161
+  _globals['_OPENED']._serialized_start=1163
+  _globals['_OPENED']._serialized_end=1213
+  _globals['_MESSAGE']._serialized_start=1215
+  _globals['_MESSAGE']._serialized_end=1276
+  _globals['_STATUS']._serialized_start=1279
+  _globals['_STATUS']._serialized_end=1437
+  _globals['_PONG']._serialized_start=1439
+  _globals['_PONG']._serialized_end=1467
+  _globals['_UPSTREAM']._serialized_start=1469
+  _globals['_UPSTREAM']._serialized_end=1585
 # @@protoc_insertion_point(module_scope)

@@ -88,6 +88,8 @@ class _PipelineStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Pipeline
     """Stands between two phases until ResumePipeline or StepPipeline."""
     PIPELINE_STATE_FINISHED: _PipelineState.ValueType  # 4
     """Every session is settled."""
+    PIPELINE_STATE_STOPPED: _PipelineState.ValueType  # 5
+    """Ended before its last session by StopPipeline, for good."""
 
 class PipelineState(_PipelineState, metaclass=_PipelineStateEnumTypeWrapper):
     """What the pipeline does."""
@@ -102,6 +104,8 @@ PIPELINE_STATE_PAUSED: PipelineState.ValueType  # 3
 """Stands between two phases until ResumePipeline or StepPipeline."""
 PIPELINE_STATE_FINISHED: PipelineState.ValueType  # 4
 """Every session is settled."""
+PIPELINE_STATE_STOPPED: PipelineState.ValueType  # 5
+"""Ended before its last session by StopPipeline, for good."""
 
 class _Stance:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -299,6 +303,7 @@ class Event(message.Message):
     PIPELINE_STATE_CHANGED_FIELD_NUMBER: builtins.int
     PACE_CHANGED_FIELD_NUMBER: builtins.int
     STATE_CHECKPOINT_FIELD_NUMBER: builtins.int
+    JOURNAL_TRUNCATED_FIELD_NUMBER: builtins.int
     RUN_STARTED_FIELD_NUMBER: builtins.int
     SESSION_OPENED_FIELD_NUMBER: builtins.int
     SIGNALS_FIELD_NUMBER: builtins.int
@@ -312,6 +317,7 @@ class Event(message.Message):
     ORDER_REJECTED_FIELD_NUMBER: builtins.int
     SETTLED_FIELD_NUMBER: builtins.int
     RUN_FINISHED_FIELD_NUMBER: builtins.int
+    CYCLE_FAILED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the run's journal: gapless, from 1."""
     event_id: builtins.str
@@ -343,6 +349,10 @@ class Event(message.Message):
     @builtins.property
     def state_checkpoint(self) -> StateCheckpoint:
         """The state at this point, so that a reader need not begin at 1."""
+
+    @builtins.property
+    def journal_truncated(self) -> JournalTruncated:
+        """The journal lost its end, and went on in a new epoch."""
 
     @builtins.property
     def run_started(self) -> RunStarted:
@@ -396,6 +406,10 @@ class Event(message.Message):
     def run_finished(self) -> RunFinished:
         """Every session is settled."""
 
+    @builtins.property
+    def cycle_failed(self) -> CycleFailed:
+        """A cycle was given up before its orders were executed."""
+
     def __init__(
         self,
         *,
@@ -410,6 +424,7 @@ class Event(message.Message):
         pipeline_state_changed: PipelineStateChanged | None = ...,
         pace_changed: PaceChanged | None = ...,
         state_checkpoint: StateCheckpoint | None = ...,
+        journal_truncated: JournalTruncated | None = ...,
         run_started: RunStarted | None = ...,
         session_opened: SessionOpened | None = ...,
         signals: Signals | None = ...,
@@ -423,12 +438,13 @@ class Event(message.Message):
         order_rejected: OrderRejected | None = ...,
         settled: Settled | None = ...,
         run_finished: RunFinished | None = ...,
+        cycle_failed: CycleFailed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "decisions", b"decisions", "gateway_started", b"gateway_started", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -497,6 +513,70 @@ class PaceChanged(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["sessions_per_s", b"sessions_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class JournalTruncated(message.Message):
+    """The journal lost its end: events that runtime_service had heard of were not in it when it was opened (a damaged disk, a file put back).
+    The numbers after `kept_through` are given again, in a new epoch; a cursor of the old epoch is answered with a gap.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KEPT_THROUGH_FIELD_NUMBER: builtins.int
+    KNOWN_THROUGH_FIELD_NUMBER: builtins.int
+    EARLIER_EPOCH_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    kept_through: builtins.int
+    """Everything up to this sequence is still there."""
+    known_through: builtins.int
+    """The newest sequence that was known to be written; 0 if nobody knows."""
+    earlier_epoch: builtins.int
+    """The epoch before."""
+    reason: builtins.str
+    """What was found."""
+    def __init__(
+        self,
+        *,
+        kept_through: builtins.int = ...,
+        known_through: builtins.int = ...,
+        earlier_epoch: builtins.int = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["earlier_epoch", b"earlier_epoch", "kept_through", b"kept_through", "known_through", b"known_through", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CycleFailed(message.Message):
+    """A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    VOID_ORDER_IDS_FIELD_NUMBER: builtins.int
+    phase: Phase.ValueType
+    """In which phase."""
+    reason: builtins.str
+    """Why."""
+    @builtins.property
+    def void_order_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Orders that had been decided and are void."""
+
+    def __init__(
+        self,
+        *,
+        phase: Phase.ValueType = ...,
+        reason: builtins.str = ...,
+        void_order_ids: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["phase", b"phase", "reason", b"reason", "void_order_ids", b"void_order_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

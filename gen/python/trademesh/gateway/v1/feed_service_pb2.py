@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trademesh.gateway.v1 import event_pb2 as trademesh_dot_gateway_dot_v1_dot_event__pb2
 from trademesh.gateway.v1 import state_pb2 as trademesh_dot_gateway_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'trademesh/gateway/v1/feed_service.proto\x12\x14trademesh.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a trademesh/gateway/v1/event.proto\x1a trademesh/gateway/v1/state.proto\"\x91\x01\n\x0b\x45ventFilter\x12\x39\n\x05kinds\x18\x01 \x03(\tB#\xbaH \x92\x01\x1d\x10@\x18\x01\"\x17r\x15\x32\x13^[a-z][a-z_]{1,63}$R\x05kinds\x12G\n\tagent_ids\x18\x02 \x03(\tB*\xbaH\'\x92\x01$\x10@\x18\x01\"\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x08\x61gentIds\"\xf6\x02\n\x10SubscribeRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12\x19\n\x05\x65poch\x18\x02 \x01(\rH\x00R\x05\x65poch\x88\x01\x01\x12*\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04H\x01R\rafterSequence\x88\x01\x01\x12\x1a\n\x08snapshot\x18\x04 \x01(\x08R\x08snapshot\x12\x39\n\x06\x66ilter\x18\x05 \x01(\x0b\x32!.trademesh.gateway.v1.EventFilterR\x06\x66ilter:n\xbaHk\x1ai\n\x0fsubscribe.start\x12(set snapshot or after_sequence, not both\x1a,!(this.snapshot && has(this.after_sequence))B\x08\n\x06_epochB\x11\n\x0f_after_sequence\"\x91\x02\n\x11SubscribeResponse\x12?\n\x08snapshot\x18\x01 \x01(\x0b\x32!.trademesh.gateway.v1.ServerStateH\x00R\x08snapshot\x12:\n\x06\x65vents\x18\x02 \x01(\x0b\x32 .trademesh.gateway.v1.EventBatchH\x00R\x06\x65vents\x12\x42\n\ncheckpoint\x18\x03 \x01(\x0b\x32 .trademesh.gateway.v1.CheckpointH\x00R\ncheckpoint\x12\x33\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1f.trademesh.gateway.v1.StreamEndH\x00R\x03\x65ndB\x06\n\x04kind\"\xa3\x01\n\nEventBatch\x12\x14\n\x05\x65poch\x18\x01 \x01(\rR\x05\x65poch\x12%\n\x0e\x66irst_sequence\x18\x02 \x01(\x04R\rfirstSequence\x12#\n\rlast_sequence\x18\x03 \x01(\x04R\x0clastSequence\x12\x33\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x1b.trademesh.gateway.v1.EventR\x06\x65vents\"\\\n\nCheckpoint\x12)\n\x10through_sequence\x18\x01 \x01(\x04R\x0fthroughSequence\x12#\n\rhead_sequence\x18\x02 \x01(\x04R\x0cheadSequence\"\xba\x01\n\tStreamEnd\x12=\n\x06reason\x18\x01 \x01(\x0e\x32%.trademesh.gateway.v1.StreamEndReasonR\x06reason\x12\x32\n\x15resume_after_sequence\x18\x02 \x01(\x04R\x13resumeAfterSequence\x12:\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"\xa1\x02\n\x11ListEventsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x39\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.trademesh.gateway.v1.EventFilterR\x06\x66ilter\x12%\n\x0e\x61\x66ter_sequence\x18\x05 \x01(\x04R\rafterSequence\x12!\n\x0cnewest_first\x18\x06 \x01(\x08R\x0bnewestFirst\"\x96\x01\n\x12ListEventsResponse\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.trademesh.gateway.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12#\n\rhead_sequence\x18\x03 \x01(\x04R\x0cheadSequence\"\x83\x01\n\x12GetSnapshotRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12$\n\x0b\x61t_sequence\x18\x02 \x01(\x04H\x00R\natSequence\x88\x01\x01\x42\x0e\n\x0c_at_sequence\"N\n\x13GetSnapshotResponse\x12\x37\n\x05state\x18\x01 \x01(\x0b\x32!.trademesh.gateway.v1.ServerStateR\x05state*\x91\x01\n\x0fStreamEndReason\x12!\n\x1dSTREAM_END_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSTREAM_END_REASON_RUN_ENDED\x10\x01\x12\x1e\n\x1aSTREAM_END_REASON_DRAINING\x10\x02\x12\x1a\n\x16STREAM_END_REASON_SLOW\x10\x03\x32\xb2\x02\n\x0b\x46\x65\x65\x64Service\x12^\n\tSubscribe\x12&.trademesh.gateway.v1.SubscribeRequest\x1a\'.trademesh.gateway.v1.SubscribeResponse0\x01\x12_\n\nListEvents\x12\'.trademesh.gateway.v1.ListEventsRequest\x1a(.trademesh.gateway.v1.ListEventsResponse\x12\x62\n\x0bGetSnapshot\x12(.trademesh.gateway.v1.GetSnapshotRequest\x1a).trademesh.gateway.v1.GetSnapshotResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'trademesh/gateway/v1/feed_service.proto\x12\x14trademesh.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a trademesh/gateway/v1/event.proto\x1a trademesh/gateway/v1/state.proto\"\xbf\x01\n\x0b\x45ventFilter\x12\x39\n\x05kinds\x18\x01 \x03(\tB#\xbaH \x92\x01\x1d\x10@\x18\x01\"\x17r\x15\x32\x13^[a-z][a-z_]{1,63}$R\x05kinds\x12G\n\tagent_ids\x18\x02 \x03(\tB*\xbaH\'\x92\x01$\x10@\x18\x01\"\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x08\x61gentIds\x12,\n\x07tickers\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\"\x91\x01\n\x0eQuoteSelection\x12-\n\x07tickers\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12P\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x03\x08\x90\x1c\x32\x05\x10\x80\xc2\xd7/R\x0bminInterval\"\xc4\x02\n\x10SubscribeRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12\x19\n\x05\x65poch\x18\x02 \x01(\rH\x00R\x05\x65poch\x88\x01\x01\x12*\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04H\x01R\rafterSequence\x88\x01\x01\x12\x1a\n\x08snapshot\x18\x04 \x01(\x08R\x08snapshot\x12\x39\n\x06\x66ilter\x18\x05 \x01(\x0b\x32!.trademesh.gateway.v1.EventFilterR\x06\x66ilter\x12<\n\x06quotes\x18\x06 \x01(\x0b\x32$.trademesh.gateway.v1.QuoteSelectionR\x06quotesB\x08\n\x06_epochB\x11\n\x0f_after_sequence\"\xfc\x02\n\x11SubscribeResponse\x12?\n\x08snapshot\x18\x01 \x01(\x0b\x32!.trademesh.gateway.v1.ServerStateH\x00R\x08snapshot\x12:\n\x06\x65vents\x18\x02 \x01(\x0b\x32 .trademesh.gateway.v1.EventBatchH\x00R\x06\x65vents\x12\x42\n\ncheckpoint\x18\x03 \x01(\x0b\x32 .trademesh.gateway.v1.CheckpointH\x00R\ncheckpoint\x12\x33\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1f.trademesh.gateway.v1.StreamEndH\x00R\x03\x65nd\x12:\n\x06quotes\x18\x05 \x01(\x0b\x32 .trademesh.gateway.v1.QuoteBatchH\x00R\x06quotes\x12-\n\x03gap\x18\x06 \x01(\x0b\x32\x19.trademesh.gateway.v1.GapH\x00R\x03gapB\x06\n\x04kind\"A\n\nQuoteBatch\x12\x33\n\x06quotes\x18\x01 \x03(\x0b\x32\x1b.trademesh.gateway.v1.QuoteR\x06quotes\"\xa2\x01\n\x05Quote\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\x12!\n\x0cprice_micros\x18\x02 \x01(\x03R\x0bpriceMicros\x12;\n\x0bobserved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nobservedAt\x12!\n\x0csession_date\x18\x04 \x01(\tR\x0bsessionDate\"\x81\x01\n\x03Gap\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.trademesh.gateway.v1.GapReasonR\x06reason\x12+\n\x11\x63ompacted_through\x18\x02 \x01(\x04R\x10\x63ompactedThrough\x12\x14\n\x05\x65poch\x18\x03 \x01(\rR\x05\x65poch\"\xa3\x01\n\nEventBatch\x12\x14\n\x05\x65poch\x18\x01 \x01(\rR\x05\x65poch\x12%\n\x0e\x66irst_sequence\x18\x02 \x01(\x04R\rfirstSequence\x12#\n\rlast_sequence\x18\x03 \x01(\x04R\x0clastSequence\x12\x33\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x1b.trademesh.gateway.v1.EventR\x06\x65vents\"\\\n\nCheckpoint\x12)\n\x10through_sequence\x18\x01 \x01(\x04R\x0fthroughSequence\x12#\n\rhead_sequence\x18\x02 \x01(\x04R\x0cheadSequence\"\xba\x01\n\tStreamEnd\x12=\n\x06reason\x18\x01 \x01(\x0e\x32%.trademesh.gateway.v1.StreamEndReasonR\x06reason\x12\x32\n\x15resume_after_sequence\x18\x02 \x01(\x04R\x13resumeAfterSequence\x12:\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"\xa1\x02\n\x11ListEventsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x39\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.trademesh.gateway.v1.EventFilterR\x06\x66ilter\x12%\n\x0e\x61\x66ter_sequence\x18\x05 \x01(\x04R\rafterSequence\x12!\n\x0cnewest_first\x18\x06 \x01(\x08R\x0bnewestFirst\"\xc3\x01\n\x12ListEventsResponse\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.trademesh.gateway.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12#\n\rhead_sequence\x18\x03 \x01(\x04R\x0cheadSequence\x12+\n\x11\x63ompacted_through\x18\x04 \x01(\x04R\x10\x63ompactedThrough\"\x83\x01\n\x12GetSnapshotRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12$\n\x0b\x61t_sequence\x18\x02 \x01(\x04H\x00R\natSequence\x88\x01\x01\x42\x0e\n\x0c_at_sequence\"N\n\x13GetSnapshotResponse\x12\x37\n\x05state\x18\x01 \x01(\x0b\x32!.trademesh.gateway.v1.ServerStateR\x05state*_\n\tGapReason\x12\x1a\n\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14GAP_REASON_COMPACTED\x10\x01\x12\x1c\n\x18GAP_REASON_EPOCH_CHANGED\x10\x02*\xaf\x01\n\x0fStreamEndReason\x12!\n\x1dSTREAM_END_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSTREAM_END_REASON_RUN_ENDED\x10\x01\x12\x1e\n\x1aSTREAM_END_REASON_DRAINING\x10\x02\x12\x1a\n\x16STREAM_END_REASON_SLOW\x10\x03\x12\x1c\n\x18STREAM_END_REASON_FENCED\x10\x04\x32\xb2\x02\n\x0b\x46\x65\x65\x64Service\x12^\n\tSubscribe\x12&.trademesh.gateway.v1.SubscribeRequest\x1a\'.trademesh.gateway.v1.SubscribeResponse0\x01\x12_\n\nListEvents\x12\'.trademesh.gateway.v1.ListEventsRequest\x1a(.trademesh.gateway.v1.ListEventsResponse\x12\x62\n\x0bGetSnapshot\x12(.trademesh.gateway.v1.GetSnapshotRequest\x1a).trademesh.gateway.v1.GetSnapshotResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +40,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTFILTER'].fields_by_name['kinds']._serialized_options = b'\272H \222\001\035\020@\030\001\"\027r\0252\023^[a-z][a-z_]{1,63}$'
   _globals['_EVENTFILTER'].fields_by_name['agent_ids']._loaded_options = None
   _globals['_EVENTFILTER'].fields_by_name['agent_ids']._serialized_options = b'\272H\'\222\001$\020@\030\001\"\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
+  _globals['_EVENTFILTER'].fields_by_name['tickers']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['tickers']._serialized_options = b'\272H\017\222\001\014\020@\030\001\"\006r\004\020\001\030 '
+  _globals['_QUOTESELECTION'].fields_by_name['tickers']._loaded_options = None
+  _globals['_QUOTESELECTION'].fields_by_name['tickers']._serialized_options = b'\272H\020\222\001\r\020\210\'\030\001\"\006r\004\020\001\030 '
+  _globals['_QUOTESELECTION'].fields_by_name['min_interval']._loaded_options = None
+  _globals['_QUOTESELECTION'].fields_by_name['min_interval']._serialized_options = b'\272H\017\252\001\014\"\003\010\220\0342\005\020\200\302\327/'
   _globals['_SUBSCRIBEREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_SUBSCRIBEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
-  _globals['_SUBSCRIBEREQUEST']._loaded_options = None
-  _globals['_SUBSCRIBEREQUEST']._serialized_options = b'\272Hk\032i\n\017subscribe.start\022(set snapshot or after_sequence, not both\032,!(this.snapshot && has(this.after_sequence))'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_LISTEVENTSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -51,28 +56,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_GETSNAPSHOTREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_GETSNAPSHOTREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
-  _globals['_STREAMENDREASON']._serialized_start=2104
-  _globals['_STREAMENDREASON']._serialized_end=2249
-  _globals['_EVENTFILTER']._serialized_start=195
-  _globals['_EVENTFILTER']._serialized_end=340
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=343
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=717
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=720
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=993
-  _globals['_EVENTBATCH']._serialized_start=996
-  _globals['_EVENTBATCH']._serialized_end=1159
-  _globals['_CHECKPOINT']._serialized_start=1161
-  _globals['_CHECKPOINT']._serialized_end=1253
-  _globals['_STREAMEND']._serialized_start=1256
-  _globals['_STREAMEND']._serialized_end=1442
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1445
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1734
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1737
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1887
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1890
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=2021
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=2023
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=2101
-  _globals['_FEEDSERVICE']._serialized_start=2252
-  _globals['_FEEDSERVICE']._serialized_end=2558
+  _globals['_GAPREASON']._serialized_start=2796
+  _globals['_GAPREASON']._serialized_end=2891
+  _globals['_STREAMENDREASON']._serialized_start=2894
+  _globals['_STREAMENDREASON']._serialized_end=3069
+  _globals['_EVENTFILTER']._serialized_start=228
+  _globals['_EVENTFILTER']._serialized_end=419
+  _globals['_QUOTESELECTION']._serialized_start=422
+  _globals['_QUOTESELECTION']._serialized_end=567
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=570
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=894
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=897
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=1277
+  _globals['_QUOTEBATCH']._serialized_start=1279
+  _globals['_QUOTEBATCH']._serialized_end=1344
+  _globals['_QUOTE']._serialized_start=1347
+  _globals['_QUOTE']._serialized_end=1509
+  _globals['_GAP']._serialized_start=1512
+  _globals['_GAP']._serialized_end=1641
+  _globals['_EVENTBATCH']._serialized_start=1644
+  _globals['_EVENTBATCH']._serialized_end=1807
+  _globals['_CHECKPOINT']._serialized_start=1809
+  _globals['_CHECKPOINT']._serialized_end=1901
+  _globals['_STREAMEND']._serialized_start=1904
+  _globals['_STREAMEND']._serialized_end=2090
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2093
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2382
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2385
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2580
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=2583
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=2714
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=2716
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=2794
+  _globals['_FEEDSERVICE']._serialized_start=3072
+  _globals['_FEEDSERVICE']._serialized_end=3378
 # @@protoc_insertion_point(module_scope)

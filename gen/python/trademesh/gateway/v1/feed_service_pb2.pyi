@@ -7,6 +7,7 @@ from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 from trademesh.gateway.v1 import event_pb2 as event_pb2
@@ -22,6 +23,29 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _GapReason:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GapReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_GapReason.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    GAP_REASON_UNSPECIFIED: _GapReason.ValueType  # 0
+    """Never sent."""
+    GAP_REASON_COMPACTED: _GapReason.ValueType  # 1
+    """They were compacted into a snapshot."""
+    GAP_REASON_EPOCH_CHANGED: _GapReason.ValueType  # 2
+    """The cursor was of another epoch: the journal lost its end, or was made anew from a damaged one."""
+
+class GapReason(_GapReason, metaclass=_GapReasonEnumTypeWrapper):
+    """Why events are missing in a stream."""
+
+GAP_REASON_UNSPECIFIED: GapReason.ValueType  # 0
+"""Never sent."""
+GAP_REASON_COMPACTED: GapReason.ValueType  # 1
+"""They were compacted into a snapshot."""
+GAP_REASON_EPOCH_CHANGED: GapReason.ValueType  # 2
+"""The cursor was of another epoch: the journal lost its end, or was made anew from a damaged one."""
+
 class _StreamEndReason:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -36,6 +60,8 @@ class _StreamEndReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Stream
     """The server goes down; come back to `Run.feed_target`."""
     STREAM_END_REASON_SLOW: _StreamEndReason.ValueType  # 3
     """The client read too slowly; come back with the cursor."""
+    STREAM_END_REASON_FENCED: _StreamEndReason.ValueType  # 4
+    """Another gateway writes this journal now; come back to `Run.feed_target`."""
 
 class StreamEndReason(_StreamEndReason, metaclass=_StreamEndReasonEnumTypeWrapper):
     """Why a stream ends."""
@@ -48,6 +74,8 @@ STREAM_END_REASON_DRAINING: StreamEndReason.ValueType  # 2
 """The server goes down; come back to `Run.feed_target`."""
 STREAM_END_REASON_SLOW: StreamEndReason.ValueType  # 3
 """The client read too slowly; come back with the cursor."""
+STREAM_END_REASON_FENCED: StreamEndReason.ValueType  # 4
+"""Another gateway writes this journal now; come back to `Run.feed_target`."""
 
 @typing.final
 class EventFilter(message.Message):
@@ -57,6 +85,7 @@ class EventFilter(message.Message):
 
     KINDS_FIELD_NUMBER: builtins.int
     AGENT_IDS_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
     @builtins.property
     def kinds(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of payload fields of Event, for example `order_filled`; empty: all."""
@@ -65,15 +94,52 @@ class EventFilter(message.Message):
     def agent_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Events of these agents; empty: all, those of the desk too."""
 
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Events that name at least one of these tickers, whole: a `signals` event passes with all its signals. Empty: all events, those that
+        name no ticker too.
+        """
+
     def __init__(
         self,
         *,
         kinds: abc.Iterable[builtins.str] | None = ...,
         agent_ids: abc.Iterable[builtins.str] | None = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "kinds", b"kinds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "kinds", b"kinds", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class QuoteSelection(message.Message):
+    """Asks for quotes beside the events."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: builtins.int
+    MIN_INTERVAL_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of these tickers; empty: all that the run trades."""
+
+    @builtins.property
+    def min_interval(self) -> duration_pb2.Duration:
+        """The stream waits so long between two quote messages, at least; default and least 100 ms. Of a ticker that moved several times
+        meanwhile only the newest quote is sent.
+        """
+
+    def __init__(
+        self,
+        *,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        min_interval: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["min_interval", b"min_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["min_interval", b"min_interval", "tickers", b"tickers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,6 +154,7 @@ class SubscribeRequest(message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: builtins.int
     SNAPSHOT_FIELD_NUMBER: builtins.int
     FILTER_FIELD_NUMBER: builtins.int
+    QUOTES_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     epoch: builtins.int
@@ -95,10 +162,17 @@ class SubscribeRequest(message.Message):
     after_sequence: builtins.int
     """Begin after this sequence; 0: from the first event; absent: with what happens from now on."""
     snapshot: builtins.bool
-    """Begin with the state now; events follow from its sequence on. Not together with `after_sequence`."""
+    """Begin with the state now; events follow from its sequence on. Together with `after_sequence`: a snapshot comes only if the events after
+    that one are no longer kept, or if `epoch` is over, behind a `gap` that says so. Without it such a stream is refused (HISTORY_COMPACTED,
+    EPOCH_CHANGED).
+    """
     @builtins.property
     def filter(self) -> EventFilter:
         """Only these events. Batches still say the whole span that they cover."""
+
+    @builtins.property
+    def quotes(self) -> QuoteSelection:
+        """Quotes beside the events; absent: none. Only a gateway has them: they are not kept."""
 
     def __init__(
         self,
@@ -108,10 +182,11 @@ class SubscribeRequest(message.Message):
         after_sequence: builtins.int | None = ...,
         snapshot: builtins.bool = ...,
         filter: EventFilter | None = ...,
+        quotes: QuoteSelection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_after_sequence", b"_after_sequence", "_epoch", b"_epoch", "after_sequence", b"after_sequence", "epoch", b"epoch", "filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_after_sequence", b"_after_sequence", "_epoch", b"_epoch", "after_sequence", b"after_sequence", "epoch", b"epoch", "filter", b"filter", "quotes", b"quotes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_after_sequence", b"_after_sequence", "_epoch", b"_epoch", "after_sequence", b"after_sequence", "epoch", b"epoch", "filter", b"filter", "run_id", b"run_id", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_after_sequence", b"_after_sequence", "_epoch", b"_epoch", "after_sequence", b"after_sequence", "epoch", b"epoch", "filter", b"filter", "quotes", b"quotes", "run_id", b"run_id", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_sequence: _TypeAlias = typing.Literal["after_sequence"]  # noqa: Y015
     _WhichOneofArgType__after_sequence: _TypeAlias = typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015
@@ -132,6 +207,8 @@ class SubscribeResponse(message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    QUOTES_FIELD_NUMBER: builtins.int
+    GAP_FIELD_NUMBER: builtins.int
     @builtins.property
     def snapshot(self) -> state_pb2.ServerState:
         """The state from which the stream goes on."""
@@ -148,6 +225,14 @@ class SubscribeResponse(message.Message):
     def end(self) -> StreamEnd:
         """The last message, if the stream ends by the server's will."""
 
+    @builtins.property
+    def quotes(self) -> QuoteBatch:
+        """Newest quotes, if they were asked for."""
+
+    @builtins.property
+    def gap(self) -> Gap:
+        """Events are missing here, and why. The snapshot that the stream goes on from follows."""
+
     def __init__(
         self,
         *,
@@ -155,14 +240,100 @@ class SubscribeResponse(message.Message):
         events: EventBatch | None = ...,
         checkpoint: Checkpoint | None = ...,
         end: StreamEnd | None = ...,
+        quotes: QuoteBatch | None = ...,
+        gap: Gap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "events", b"events", "kind", b"kind", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "events", b"events", "gap", b"gap", "kind", b"kind", "quotes", b"quotes", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "events", b"events", "kind", b"kind", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "events", b"events", "gap", b"gap", "kind", b"kind", "quotes", b"quotes", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["snapshot", "events", "checkpoint", "end"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["snapshot", "events", "checkpoint", "end", "quotes", "gap"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+@typing.final
+class QuoteBatch(message.Message):
+    """Newest prices of tickers that moved since the last message of this kind."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    QUOTES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def quotes(self) -> containers.RepeatedCompositeFieldContainer[Quote]:
+        """One per ticker, those that moved last come last."""
+
+    def __init__(
+        self,
+        *,
+        quotes: abc.Iterable[Quote] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["quotes", b"quotes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Quote(message.Message):
+    """The newest price of one ticker. Not journaled: what the desk saw is in its events."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: builtins.int
+    PRICE_MICROS_FIELD_NUMBER: builtins.int
+    OBSERVED_AT_FIELD_NUMBER: builtins.int
+    SESSION_DATE_FIELD_NUMBER: builtins.int
+    ticker: builtins.str
+    """Which ticker."""
+    price_micros: builtins.int
+    """In micro-dollars."""
+    session_date: builtins.str
+    """Session it belongs to, ISO date."""
+    @builtins.property
+    def observed_at(self) -> timestamp_pb2.Timestamp:
+        """When it was seen, on the run's own clock."""
+
+    def __init__(
+        self,
+        *,
+        ticker: builtins.str = ...,
+        price_micros: builtins.int = ...,
+        observed_at: timestamp_pb2.Timestamp | None = ...,
+        session_date: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["observed_at", b"observed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["observed_at", b"observed_at", "price_micros", b"price_micros", "session_date", b"session_date", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Gap(message.Message):
+    """Events are missing between the cursor and the snapshot that follows."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    COMPACTED_THROUGH_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    reason: GapReason.ValueType
+    """Why."""
+    compacted_through: builtins.int
+    """Events up to and including this one are no longer kept; 0: all are."""
+    epoch: builtins.int
+    """Epoch of the journal now."""
+    def __init__(
+        self,
+        *,
+        reason: GapReason.ValueType = ...,
+        compacted_through: builtins.int = ...,
+        epoch: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["compacted_through", b"compacted_through", "epoch", b"epoch", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class EventBatch(message.Message):
@@ -303,10 +474,13 @@ class ListEventsResponse(message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     HEAD_SEQUENCE_FIELD_NUMBER: builtins.int
+    COMPACTED_THROUGH_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """For the next page; empty on the last."""
     head_sequence: builtins.int
     """Newest sequence in the journal."""
+    compacted_through: builtins.int
+    """Events up to and including this one are no longer kept; 0: all are."""
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.Event]:
         """In the order asked for."""
@@ -317,10 +491,11 @@ class ListEventsResponse(message.Message):
         events: abc.Iterable[event_pb2.Event] | None = ...,
         next_page_token: builtins.str = ...,
         head_sequence: builtins.int = ...,
+        compacted_through: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["events", b"events", "head_sequence", b"head_sequence", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["compacted_through", b"compacted_through", "events", b"events", "head_sequence", b"head_sequence", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

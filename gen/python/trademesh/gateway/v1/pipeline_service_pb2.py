@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from trademesh.gateway.v1 import feed_service_pb2 as trademesh_dot_gateway_dot_v1_dot_feed__service__pb2
 from trademesh.gateway.v1 import state_pb2 as trademesh_dot_gateway_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trademesh/gateway/v1/pipeline_service.proto\x12\x14trademesh.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a trademesh/gateway/v1/state.proto\"O\n\x14StartPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"S\n\x15StartPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"q\n\x14PausePipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"S\n\x15PausePipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"P\n\x15ResumePipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"T\n\x16ResumePipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x8c\x01\n\x13StepPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12<\n\x04size\x18\x02 \x01(\x0e\x32\x1e.trademesh.gateway.v1.StepSizeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04size\"R\n\x14StepPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"M\n\x12GetPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"Q\n\x13GetPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x88\x01\n\x0eSetPaceRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12=\n\x0esessions_per_s\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0csessionsPerS\"M\n\x0fSetPaceResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline*O\n\x08StepSize\x12\x19\n\x15STEP_SIZE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTEP_SIZE_PHASE\x10\x01\x12\x13\n\x0fSTEP_SIZE_CYCLE\x10\x02\x32\xf5\x04\n\x0fPipelineService\x12h\n\rStartPipeline\x12*.trademesh.gateway.v1.StartPipelineRequest\x1a+.trademesh.gateway.v1.StartPipelineResponse\x12h\n\rPausePipeline\x12*.trademesh.gateway.v1.PausePipelineRequest\x1a+.trademesh.gateway.v1.PausePipelineResponse\x12k\n\x0eResumePipeline\x12+.trademesh.gateway.v1.ResumePipelineRequest\x1a,.trademesh.gateway.v1.ResumePipelineResponse\x12\x65\n\x0cStepPipeline\x12).trademesh.gateway.v1.StepPipelineRequest\x1a*.trademesh.gateway.v1.StepPipelineResponse\x12\x62\n\x0bGetPipeline\x12(.trademesh.gateway.v1.GetPipelineRequest\x1a).trademesh.gateway.v1.GetPipelineResponse\x12V\n\x07SetPace\x12$.trademesh.gateway.v1.SetPaceRequest\x1a%.trademesh.gateway.v1.SetPaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trademesh/gateway/v1/pipeline_service.proto\x12\x14trademesh.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\'trademesh/gateway/v1/feed_service.proto\x1a trademesh/gateway/v1/state.proto\"O\n\x14StartPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"S\n\x15StartPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"q\n\x14PausePipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"S\n\x15PausePipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"P\n\x15ResumePipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"T\n\x16ResumePipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x8c\x01\n\x13StepPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12<\n\x04size\x18\x02 \x01(\x0e\x32\x1e.trademesh.gateway.v1.StepSizeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04size\"R\n\x14StepPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"p\n\x13StopPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"R\n\x14StopPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"O\n\x14WatchPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"\xd6\x01\n\x15WatchPipelineResponse\x12<\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineH\x00R\x08pipeline\x12\x42\n\ncheckpoint\x18\x02 \x01(\x0b\x32 .trademesh.gateway.v1.CheckpointH\x00R\ncheckpoint\x12\x33\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1f.trademesh.gateway.v1.StreamEndH\x00R\x03\x65ndB\x06\n\x04kind\"M\n\x12GetPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"Q\n\x13GetPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x88\x01\n\x0eSetPaceRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12=\n\x0esessions_per_s\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0csessionsPerS\"M\n\x0fSetPaceResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline*O\n\x08StepSize\x12\x19\n\x15STEP_SIZE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTEP_SIZE_PHASE\x10\x01\x12\x13\n\x0fSTEP_SIZE_CYCLE\x10\x02\x32\xc8\x06\n\x0fPipelineService\x12h\n\rStartPipeline\x12*.trademesh.gateway.v1.StartPipelineRequest\x1a+.trademesh.gateway.v1.StartPipelineResponse\x12h\n\rPausePipeline\x12*.trademesh.gateway.v1.PausePipelineRequest\x1a+.trademesh.gateway.v1.PausePipelineResponse\x12k\n\x0eResumePipeline\x12+.trademesh.gateway.v1.ResumePipelineRequest\x1a,.trademesh.gateway.v1.ResumePipelineResponse\x12\x65\n\x0cStepPipeline\x12).trademesh.gateway.v1.StepPipelineRequest\x1a*.trademesh.gateway.v1.StepPipelineResponse\x12\x65\n\x0cStopPipeline\x12).trademesh.gateway.v1.StopPipelineRequest\x1a*.trademesh.gateway.v1.StopPipelineResponse\x12\x62\n\x0bGetPipeline\x12(.trademesh.gateway.v1.GetPipelineRequest\x1a).trademesh.gateway.v1.GetPipelineResponse\x12j\n\rWatchPipeline\x12*.trademesh.gateway.v1.WatchPipelineRequest\x1a+.trademesh.gateway.v1.WatchPipelineResponse0\x01\x12V\n\x07SetPace\x12$.trademesh.gateway.v1.SetPaceRequest\x1a%.trademesh.gateway.v1.SetPaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,38 +46,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEPPIPELINEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_STEPPIPELINEREQUEST'].fields_by_name['size']._loaded_options = None
   _globals['_STEPPIPELINEREQUEST'].fields_by_name['size']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_STOPPIPELINEREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_STOPPIPELINEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_STOPPIPELINEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_STOPPIPELINEREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_WATCHPIPELINEREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_WATCHPIPELINEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_GETPIPELINEREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_GETPIPELINEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_SETPACEREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_SETPACEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_SETPACEREQUEST'].fields_by_name['sessions_per_s']._loaded_options = None
   _globals['_SETPACEREQUEST'].fields_by_name['sessions_per_s']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000j\370@)\000\000\000\000\000\000\000\000'
-  _globals['_STEPSIZE']._serialized_start=1273
-  _globals['_STEPSIZE']._serialized_end=1352
-  _globals['_STARTPIPELINEREQUEST']._serialized_start=132
-  _globals['_STARTPIPELINEREQUEST']._serialized_end=211
-  _globals['_STARTPIPELINERESPONSE']._serialized_start=213
-  _globals['_STARTPIPELINERESPONSE']._serialized_end=296
-  _globals['_PAUSEPIPELINEREQUEST']._serialized_start=298
-  _globals['_PAUSEPIPELINEREQUEST']._serialized_end=411
-  _globals['_PAUSEPIPELINERESPONSE']._serialized_start=413
-  _globals['_PAUSEPIPELINERESPONSE']._serialized_end=496
-  _globals['_RESUMEPIPELINEREQUEST']._serialized_start=498
-  _globals['_RESUMEPIPELINEREQUEST']._serialized_end=578
-  _globals['_RESUMEPIPELINERESPONSE']._serialized_start=580
-  _globals['_RESUMEPIPELINERESPONSE']._serialized_end=664
-  _globals['_STEPPIPELINEREQUEST']._serialized_start=667
-  _globals['_STEPPIPELINEREQUEST']._serialized_end=807
-  _globals['_STEPPIPELINERESPONSE']._serialized_start=809
-  _globals['_STEPPIPELINERESPONSE']._serialized_end=891
-  _globals['_GETPIPELINEREQUEST']._serialized_start=893
-  _globals['_GETPIPELINEREQUEST']._serialized_end=970
-  _globals['_GETPIPELINERESPONSE']._serialized_start=972
-  _globals['_GETPIPELINERESPONSE']._serialized_end=1053
-  _globals['_SETPACEREQUEST']._serialized_start=1056
-  _globals['_SETPACEREQUEST']._serialized_end=1192
-  _globals['_SETPACERESPONSE']._serialized_start=1194
-  _globals['_SETPACERESPONSE']._serialized_end=1271
-  _globals['_PIPELINESERVICE']._serialized_start=1355
-  _globals['_PIPELINESERVICE']._serialized_end=1984
+  _globals['_STEPSIZE']._serialized_start=1810
+  _globals['_STEPSIZE']._serialized_end=1889
+  _globals['_STARTPIPELINEREQUEST']._serialized_start=173
+  _globals['_STARTPIPELINEREQUEST']._serialized_end=252
+  _globals['_STARTPIPELINERESPONSE']._serialized_start=254
+  _globals['_STARTPIPELINERESPONSE']._serialized_end=337
+  _globals['_PAUSEPIPELINEREQUEST']._serialized_start=339
+  _globals['_PAUSEPIPELINEREQUEST']._serialized_end=452
+  _globals['_PAUSEPIPELINERESPONSE']._serialized_start=454
+  _globals['_PAUSEPIPELINERESPONSE']._serialized_end=537
+  _globals['_RESUMEPIPELINEREQUEST']._serialized_start=539
+  _globals['_RESUMEPIPELINEREQUEST']._serialized_end=619
+  _globals['_RESUMEPIPELINERESPONSE']._serialized_start=621
+  _globals['_RESUMEPIPELINERESPONSE']._serialized_end=705
+  _globals['_STEPPIPELINEREQUEST']._serialized_start=708
+  _globals['_STEPPIPELINEREQUEST']._serialized_end=848
+  _globals['_STEPPIPELINERESPONSE']._serialized_start=850
+  _globals['_STEPPIPELINERESPONSE']._serialized_end=932
+  _globals['_STOPPIPELINEREQUEST']._serialized_start=934
+  _globals['_STOPPIPELINEREQUEST']._serialized_end=1046
+  _globals['_STOPPIPELINERESPONSE']._serialized_start=1048
+  _globals['_STOPPIPELINERESPONSE']._serialized_end=1130
+  _globals['_WATCHPIPELINEREQUEST']._serialized_start=1132
+  _globals['_WATCHPIPELINEREQUEST']._serialized_end=1211
+  _globals['_WATCHPIPELINERESPONSE']._serialized_start=1214
+  _globals['_WATCHPIPELINERESPONSE']._serialized_end=1428
+  _globals['_GETPIPELINEREQUEST']._serialized_start=1430
+  _globals['_GETPIPELINEREQUEST']._serialized_end=1507
+  _globals['_GETPIPELINERESPONSE']._serialized_start=1509
+  _globals['_GETPIPELINERESPONSE']._serialized_end=1590
+  _globals['_SETPACEREQUEST']._serialized_start=1593
+  _globals['_SETPACEREQUEST']._serialized_end=1729
+  _globals['_SETPACERESPONSE']._serialized_start=1731
+  _globals['_SETPACERESPONSE']._serialized_end=1808
+  _globals['_PIPELINESERVICE']._serialized_start=1892
+  _globals['_PIPELINESERVICE']._serialized_end=2732
 # @@protoc_insertion_point(module_scope)

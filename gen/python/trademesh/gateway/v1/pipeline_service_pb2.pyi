@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
+from trademesh.gateway.v1 import feed_service_pb2 as feed_service_pb2
 from trademesh.gateway.v1 import state_pb2 as state_pb2
 import builtins as builtins
 import sys
@@ -216,6 +217,108 @@ class StepPipelineResponse(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StopPipelineRequest(message.Message):
+    """Names the run whose pipeline is to end."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run; must be the gateway's own."""
+    reason: builtins.str
+    """Why; shown in the pipeline's reason."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StopPipelineResponse(message.Message):
+    """The pipeline after the call."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def pipeline(self) -> state_pb2.Pipeline:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: state_pb2.Pipeline | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchPipelineRequest(message.Message):
+    """Names the run to watch."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run; must be the gateway's own."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchPipelineResponse(message.Message):
+    """One message of the watch."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def pipeline(self) -> state_pb2.Pipeline:
+        """The pipeline as it is now. A newer message replaces an older one."""
+
+    @builtins.property
+    def checkpoint(self) -> feed_service_pb2.Checkpoint:
+        """Nothing changed for a while."""
+
+    @builtins.property
+    def end(self) -> feed_service_pb2.StreamEnd:
+        """The last message, if the stream ends by the server's will. `resume_after_sequence` is the journal's head: a new watch begins with what is then."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: state_pb2.Pipeline | None = ...,
+        checkpoint: feed_service_pb2.Checkpoint | None = ...,
+        end: feed_service_pb2.StreamEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "kind", b"kind", "pipeline", b"pipeline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "kind", b"kind", "pipeline", b"pipeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["pipeline", "checkpoint", "end"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 @typing.final
 class GetPipelineRequest(message.Message):

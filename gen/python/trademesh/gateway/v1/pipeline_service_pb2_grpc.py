@@ -55,10 +55,20 @@ class PipelineServiceStub:
                 request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StepPipelineRequest.SerializeToString,
                 response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StepPipelineResponse.FromString,
                 _registered_method=True)
+        self.StopPipeline = channel.unary_unary(
+                '/trademesh.gateway.v1.PipelineService/StopPipeline',
+                request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StopPipelineRequest.SerializeToString,
+                response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StopPipelineResponse.FromString,
+                _registered_method=True)
         self.GetPipeline = channel.unary_unary(
                 '/trademesh.gateway.v1.PipelineService/GetPipeline',
                 request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.GetPipelineRequest.SerializeToString,
                 response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.GetPipelineResponse.FromString,
+                _registered_method=True)
+        self.WatchPipeline = channel.unary_stream(
+                '/trademesh.gateway.v1.PipelineService/WatchPipeline',
+                request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.WatchPipelineRequest.SerializeToString,
+                response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.WatchPipelineResponse.FromString,
                 _registered_method=True)
         self.SetPace = channel.unary_unary(
                 '/trademesh.gateway.v1.PipelineService/SetPace',
@@ -99,8 +109,23 @@ class PipelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StopPipeline(self, request, context):
+        """Ends the pipeline for good, and answers once it stands: a session in hand is settled first, unless the pipeline is paused in the middle of
+        it. The gateway goes on serving as after the last session; the run then ends as STOPPED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPipeline(self, request, context):
         """Where the pipeline stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPipeline(self, request, context):
+        """Where the pipeline stands, then each change, newest only if there are many in one moment, with a checkpoint while idle.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,10 +161,20 @@ def add_PipelineServiceServicer_to_server(servicer, server):
                     request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StepPipelineRequest.FromString,
                     response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StepPipelineResponse.SerializeToString,
             ),
+            'StopPipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopPipeline,
+                    request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StopPipelineRequest.FromString,
+                    response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StopPipelineResponse.SerializeToString,
+            ),
             'GetPipeline': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPipeline,
                     request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.GetPipelineRequest.FromString,
                     response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.GetPipelineResponse.SerializeToString,
+            ),
+            'WatchPipeline': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPipeline,
+                    request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.WatchPipelineRequest.FromString,
+                    response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.WatchPipelineResponse.SerializeToString,
             ),
             'SetPace': grpc.unary_unary_rpc_method_handler(
                     servicer.SetPace,
@@ -267,6 +302,33 @@ class PipelineService:
             _registered_method=True)
 
     @staticmethod
+    def StopPipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.gateway.v1.PipelineService/StopPipeline',
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StopPipelineRequest.SerializeToString,
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.StopPipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetPipeline(request,
             target,
             options=(),
@@ -283,6 +345,33 @@ class PipelineService:
             '/trademesh.gateway.v1.PipelineService/GetPipeline',
             trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.GetPipelineRequest.SerializeToString,
             trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.GetPipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trademesh.gateway.v1.PipelineService/WatchPipeline',
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.WatchPipelineRequest.SerializeToString,
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.WatchPipelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

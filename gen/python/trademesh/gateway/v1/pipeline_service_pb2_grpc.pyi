@@ -24,8 +24,14 @@ class PipelineServiceStub:
     """Goes on after a pause."""
     StepPipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.StepPipelineRequest, _pipeline_service_pb2.StepPipelineResponse]
     """Runs exactly one phase or one cycle of a paused pipeline, and answers when it is done."""
+    StopPipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.StopPipelineRequest, _pipeline_service_pb2.StopPipelineResponse]
+    """Ends the pipeline for good, and answers once it stands: a session in hand is settled first, unless the pipeline is paused in the middle of
+    it. The gateway goes on serving as after the last session; the run then ends as STOPPED.
+    """
     GetPipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.GetPipelineRequest, _pipeline_service_pb2.GetPipelineResponse]
     """Where the pipeline stands."""
+    WatchPipeline: _aio.UnaryStreamMultiCallable[_pipeline_service_pb2.WatchPipelineRequest, _pipeline_service_pb2.WatchPipelineResponse]
+    """Where the pipeline stands, then each change, newest only if there are many in one moment, with a checkpoint while idle."""
     SetPace: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.SetPaceRequest, _pipeline_service_pb2.SetPaceResponse]
     """Sets how fast a backtest goes."""
 
@@ -65,12 +71,30 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs exactly one phase or one cycle of a paused pipeline, and answers when it is done."""
 
     @_abc_1.abstractmethod
+    def StopPipeline(
+        self,
+        request: _pipeline_service_pb2.StopPipelineRequest,
+        context: _aio.ServicerContext[_pipeline_service_pb2.StopPipelineRequest, _abc.Awaitable[_pipeline_service_pb2.StopPipelineResponse]],
+    ) -> _abc.Awaitable[_pipeline_service_pb2.StopPipelineResponse]:
+        """Ends the pipeline for good, and answers once it stands: a session in hand is settled first, unless the pipeline is paused in the middle of
+        it. The gateway goes on serving as after the last session; the run then ends as STOPPED.
+        """
+
+    @_abc_1.abstractmethod
     def GetPipeline(
         self,
         request: _pipeline_service_pb2.GetPipelineRequest,
         context: _aio.ServicerContext[_pipeline_service_pb2.GetPipelineRequest, _abc.Awaitable[_pipeline_service_pb2.GetPipelineResponse]],
     ) -> _abc.Awaitable[_pipeline_service_pb2.GetPipelineResponse]:
         """Where the pipeline stands."""
+
+    @_abc_1.abstractmethod
+    def WatchPipeline(
+        self,
+        request: _pipeline_service_pb2.WatchPipelineRequest,
+        context: _aio.ServicerContext[_pipeline_service_pb2.WatchPipelineRequest, _abc.AsyncIterator[_pipeline_service_pb2.WatchPipelineResponse]],
+    ) -> _abc.AsyncIterator[_pipeline_service_pb2.WatchPipelineResponse]:
+        """Where the pipeline stands, then each change, newest only if there are many in one moment, with a checkpoint while idle."""
 
     @_abc_1.abstractmethod
     def SetPace(

@@ -22,20 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trademesh.gateway.v1 import event_pb2 as trademesh_dot_gateway_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trademesh/gateway/v1/state.proto\x12\x14trademesh.gateway.v1\x1a trademesh/gateway/v1/event.proto\"\xd4\x03\n\x0bServerState\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x14\n\x05\x65poch\x18\x02 \x01(\rR\x05\x65poch\x12$\n\x0e\x61s_of_sequence\x18\x03 \x01(\x04R\x0c\x61sOfSequence\x12:\n\x08pipeline\x18\x04 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\x12\x42\n\tportfolio\x18\x05 \x01(\x0b\x32$.trademesh.gateway.v1.PortfolioStateR\tportfolio\x12\x1d\n\nnav_micros\x18\x06 \x01(\x03R\tnavMicros\x12\x39\n\x06\x65quity\x18\x07 \x03(\x0b\x32!.trademesh.gateway.v1.EquityPointR\x06\x65quity\x12\x44\n\x0crecent_fills\x18\x08 \x03(\x0b\x32!.trademesh.gateway.v1.OrderFilledR\x0brecentFills\x12<\n\tbaselines\x18\t \x03(\x0b\x32\x1e.trademesh.gateway.v1.BaselineR\tbaselines\x12\x14\n\x05\x66ills\x18\n \x01(\rR\x05\x66ills\"\xf0\x02\n\x08Pipeline\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32#.trademesh.gateway.v1.PipelineStateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12)\n\x10sessions_settled\x18\x04 \x01(\rR\x0fsessionsSettled\x12%\n\x0esessions_total\x18\x05 \x01(\rR\rsessionsTotal\x12!\n\x0csession_date\x18\x06 \x01(\tR\x0bsessionDate\x12\x31\n\x05phase\x18\x07 \x01(\x0e\x32\x1b.trademesh.gateway.v1.PhaseR\x05phase\x12-\n\x13pace_sessions_per_s\x18\x08 \x01(\x01R\x10paceSessionsPerS\x12#\n\rhead_sequence\x18\t \x01(\x04R\x0cheadSequence\"\xa9\x01\n\x0b\x45quityPoint\x12!\n\x0csession_date\x18\x01 \x01(\tR\x0bsessionDate\x12\x1d\n\nnav_micros\x18\x02 \x01(\x03R\tnavMicros\x12<\n\tbaselines\x18\x03 \x03(\x0b\x32\x1e.trademesh.gateway.v1.BaselineR\tbaselines\x12\x1a\n\x08sequence\x18\x04 \x01(\x04R\x08sequenceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trademesh/gateway/v1/state.proto\x12\x14trademesh.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a trademesh/gateway/v1/event.proto\"\xfc\x03\n\x0bServerState\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x14\n\x05\x65poch\x18\x02 \x01(\rR\x05\x65poch\x12$\n\x0e\x61s_of_sequence\x18\x03 \x01(\x04R\x0c\x61sOfSequence\x12:\n\x08pipeline\x18\x04 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\x12\x42\n\tportfolio\x18\x05 \x01(\x0b\x32$.trademesh.gateway.v1.PortfolioStateR\tportfolio\x12\x1d\n\nnav_micros\x18\x06 \x01(\x03R\tnavMicros\x12\x39\n\x06\x65quity\x18\x07 \x03(\x0b\x32!.trademesh.gateway.v1.EquityPointR\x06\x65quity\x12\x44\n\x0crecent_fills\x18\x08 \x03(\x0b\x32!.trademesh.gateway.v1.OrderFilledR\x0brecentFills\x12<\n\tbaselines\x18\t \x03(\x0b\x32\x1e.trademesh.gateway.v1.BaselineR\tbaselines\x12\x14\n\x05\x66ills\x18\n \x01(\rR\x05\x66ills\x12&\n\x0fpeak_nav_micros\x18\x0b \x01(\x03R\rpeakNavMicros\"\xb6\x03\n\x08Pipeline\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32#.trademesh.gateway.v1.PipelineStateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12)\n\x10sessions_settled\x18\x04 \x01(\rR\x0fsessionsSettled\x12%\n\x0esessions_total\x18\x05 \x01(\rR\rsessionsTotal\x12!\n\x0csession_date\x18\x06 \x01(\tR\x0bsessionDate\x12\x31\n\x05phase\x18\x07 \x01(\x0e\x32\x1b.trademesh.gateway.v1.PhaseR\x05phase\x12-\n\x13pace_sessions_per_s\x18\x08 \x01(\x01R\x10paceSessionsPerS\x12#\n\rhead_sequence\x18\t \x01(\x04R\x0cheadSequence\x12\x44\n\x10\x63ycle_started_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x63ycleStartedAt\"\xa9\x01\n\x0b\x45quityPoint\x12!\n\x0csession_date\x18\x01 \x01(\tR\x0bsessionDate\x12\x1d\n\nnav_micros\x18\x02 \x01(\x03R\tnavMicros\x12<\n\tbaselines\x18\x03 \x03(\x0b\x32\x1e.trademesh.gateway.v1.BaselineR\tbaselines\x12\x1a\n\x08sequence\x18\x04 \x01(\x04R\x08sequenceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trademesh.gateway.v1.state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVERSTATE']._serialized_start=93
-  _globals['_SERVERSTATE']._serialized_end=561
-  _globals['_PIPELINE']._serialized_start=564
-  _globals['_PIPELINE']._serialized_end=932
-  _globals['_EQUITYPOINT']._serialized_start=935
-  _globals['_EQUITYPOINT']._serialized_end=1104
+  _globals['_SERVERSTATE']._serialized_start=126
+  _globals['_SERVERSTATE']._serialized_end=634
+  _globals['_PIPELINE']._serialized_start=637
+  _globals['_PIPELINE']._serialized_end=1075
+  _globals['_EQUITYPOINT']._serialized_start=1078
+  _globals['_EQUITYPOINT']._serialized_end=1247
 # @@protoc_insertion_point(module_scope)

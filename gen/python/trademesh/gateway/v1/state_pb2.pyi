@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
 from trademesh.gateway.v1 import event_pb2 as event_pb2
 import builtins as builtins
@@ -35,6 +36,7 @@ class ServerState(message.Message):
     RECENT_FILLS_FIELD_NUMBER: builtins.int
     BASELINES_FIELD_NUMBER: builtins.int
     FILLS_FIELD_NUMBER: builtins.int
+    PEAK_NAV_MICROS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     epoch: builtins.int
@@ -45,6 +47,8 @@ class ServerState(message.Message):
     """Net asset value at the last settled close, in micro-dollars."""
     fills: builtins.int
     """Orders filled so far."""
+    peak_nav_micros: builtins.int
+    """The highest net asset value at a settled close so far, in micro-dollars."""
     @builtins.property
     def pipeline(self) -> Pipeline:
         """Where the pipeline stands."""
@@ -78,10 +82,11 @@ class ServerState(message.Message):
         recent_fills: abc.Iterable[event_pb2.OrderFilled] | None = ...,
         baselines: abc.Iterable[event_pb2.Baseline] | None = ...,
         fills: builtins.int = ...,
+        peak_nav_micros: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline", "portfolio", b"portfolio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "baselines", b"baselines", "epoch", b"epoch", "equity", b"equity", "fills", b"fills", "nav_micros", b"nav_micros", "pipeline", b"pipeline", "portfolio", b"portfolio", "recent_fills", b"recent_fills", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "baselines", b"baselines", "epoch", b"epoch", "equity", b"equity", "fills", b"fills", "nav_micros", b"nav_micros", "peak_nav_micros", b"peak_nav_micros", "pipeline", b"pipeline", "portfolio", b"portfolio", "recent_fills", b"recent_fills", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -100,6 +105,7 @@ class Pipeline(message.Message):
     PHASE_FIELD_NUMBER: builtins.int
     PACE_SESSIONS_PER_S_FIELD_NUMBER: builtins.int
     HEAD_SEQUENCE_FIELD_NUMBER: builtins.int
+    CYCLE_STARTED_AT_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     state: event_pb2.PipelineState.ValueType
@@ -118,6 +124,10 @@ class Pipeline(message.Message):
     """Sessions per second of wall time; 0 = as fast as it can."""
     head_sequence: builtins.int
     """Newest sequence in the journal."""
+    @builtins.property
+    def cycle_started_at(self) -> timestamp_pb2.Timestamp:
+        """When the cycle in hand began, wall time; absent between cycles and in states of the past."""
+
     def __init__(
         self,
         *,
@@ -130,10 +140,11 @@ class Pipeline(message.Message):
         phase: event_pb2.Phase.ValueType = ...,
         pace_sessions_per_s: builtins.float = ...,
         head_sequence: builtins.int = ...,
+        cycle_started_at: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["cycle_started_at", b"cycle_started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["head_sequence", b"head_sequence", "pace_sessions_per_s", b"pace_sessions_per_s", "phase", b"phase", "reason", b"reason", "run_id", b"run_id", "session_date", b"session_date", "sessions_settled", b"sessions_settled", "sessions_total", b"sessions_total", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cycle_started_at", b"cycle_started_at", "head_sequence", b"head_sequence", "pace_sessions_per_s", b"pace_sessions_per_s", "phase", b"phase", "reason", b"reason", "run_id", b"run_id", "session_date", b"session_date", "sessions_settled", b"sessions_settled", "sessions_total", b"sessions_total", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from trademesh.gateway.v1 import state_pb2 as trademesh_dot_gateway_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.trademesh/gateway/v1/supervision_service.proto\x12\x14trademesh.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a trademesh/gateway/v1/state.proto\"Z\n\x10HeartbeatRequest\x12\'\n\ngeneration\x18\x01 \x01(\rB\x07\xbaH\x04*\x02(\x01R\ngeneration\x12\x1d\n\x05nonce\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x10R\x05nonce\"\xb7\x01\n\x11HeartbeatResponse\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1e\n\ngeneration\x18\x02 \x01(\rR\ngeneration\x12\x10\n\x03pid\x18\x03 \x01(\x03R\x03pid\x12:\n\x08pipeline\x18\x04 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\x12\x1d\n\nnav_micros\x18\x05 \x01(\x03R\tnavMicros\"\x9f\x01\n\x0c\x44rainRequest\x12\'\n\ngeneration\x18\x01 \x01(\rB\x07\xbaH\x04*\x02(\x01R\ngeneration\x12\x1d\n\x05nonce\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x10R\x05nonce\x12G\n\x06within\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\xbaH\x11\xaa\x01\x0b\"\x03\x08\x90\x1c\x32\x04\x10\xc0\x84=\xc8\x01\x01R\x06within\"4\n\rDrainResponse\x12#\n\rhead_sequence\x18\x01 \x01(\x04R\x0cheadSequence2\xc4\x01\n\x12SupervisionService\x12\\\n\tHeartbeat\x12&.trademesh.gateway.v1.HeartbeatRequest\x1a\'.trademesh.gateway.v1.HeartbeatResponse\x12P\n\x05\x44rain\x12\".trademesh.gateway.v1.DrainRequest\x1a#.trademesh.gateway.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.trademesh/gateway/v1/supervision_service.proto\x12\x14trademesh.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a trademesh/gateway/v1/state.proto\"Z\n\x10HeartbeatRequest\x12\'\n\ngeneration\x18\x01 \x01(\rB\x07\xbaH\x04*\x02(\x01R\ngeneration\x12\x1d\n\x05nonce\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x10R\x05nonce\"\xcd\x01\n\x11HeartbeatResponse\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1e\n\ngeneration\x18\x02 \x01(\rR\ngeneration\x12\x10\n\x03pid\x18\x03 \x01(\x03R\x03pid\x12:\n\x08pipeline\x18\x04 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\x12\x1d\n\nnav_micros\x18\x05 \x01(\x03R\tnavMicros\x12\x14\n\x05\x65poch\x18\x06 \x01(\rR\x05\x65poch\"\x9f\x01\n\x0c\x44rainRequest\x12\'\n\ngeneration\x18\x01 \x01(\rB\x07\xbaH\x04*\x02(\x01R\ngeneration\x12\x1d\n\x05nonce\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x10R\x05nonce\x12G\n\x06within\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\xbaH\x11\xaa\x01\x0b\"\x03\x08\x90\x1c\x32\x04\x10\xc0\x84=\xc8\x01\x01R\x06within\"4\n\rDrainResponse\x12#\n\rhead_sequence\x18\x01 \x01(\x04R\x0cheadSequence2\xc4\x01\n\x12SupervisionService\x12\\\n\tHeartbeat\x12&.trademesh.gateway.v1.HeartbeatRequest\x1a\'.trademesh.gateway.v1.HeartbeatResponse\x12P\n\x05\x44rain\x12\".trademesh.gateway.v1.DrainRequest\x1a#.trademesh.gateway.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,11 +47,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEATREQUEST']._serialized_start=167
   _globals['_HEARTBEATREQUEST']._serialized_end=257
   _globals['_HEARTBEATRESPONSE']._serialized_start=260
-  _globals['_HEARTBEATRESPONSE']._serialized_end=443
-  _globals['_DRAINREQUEST']._serialized_start=446
-  _globals['_DRAINREQUEST']._serialized_end=605
-  _globals['_DRAINRESPONSE']._serialized_start=607
-  _globals['_DRAINRESPONSE']._serialized_end=659
-  _globals['_SUPERVISIONSERVICE']._serialized_start=662
-  _globals['_SUPERVISIONSERVICE']._serialized_end=858
+  _globals['_HEARTBEATRESPONSE']._serialized_end=465
+  _globals['_DRAINREQUEST']._serialized_start=468
+  _globals['_DRAINREQUEST']._serialized_end=627
+  _globals['_DRAINRESPONSE']._serialized_start=629
+  _globals['_DRAINRESPONSE']._serialized_end=681
+  _globals['_SUPERVISIONSERVICE']._serialized_start=684
+  _globals['_SUPERVISIONSERVICE']._serialized_end=880
 # @@protoc_insertion_point(module_scope)

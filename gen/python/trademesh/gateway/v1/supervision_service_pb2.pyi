@@ -53,6 +53,7 @@ class HeartbeatResponse(message.Message):
     PID_FIELD_NUMBER: builtins.int
     PIPELINE_FIELD_NUMBER: builtins.int
     NAV_MICROS_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     generation: builtins.int
@@ -61,6 +62,8 @@ class HeartbeatResponse(message.Message):
     """Process id."""
     nav_micros: builtins.int
     """Net asset value at the last settled close, in micro-dollars."""
+    epoch: builtins.int
+    """Epoch of the journal."""
     @builtins.property
     def pipeline(self) -> state_pb2.Pipeline:
         """Where the pipeline stands."""
@@ -73,10 +76,11 @@ class HeartbeatResponse(message.Message):
         pid: builtins.int = ...,
         pipeline: state_pb2.Pipeline | None = ...,
         nav_micros: builtins.int = ...,
+        epoch: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["generation", b"generation", "nav_micros", b"nav_micros", "pid", b"pid", "pipeline", b"pipeline", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["epoch", b"epoch", "generation", b"generation", "nav_micros", b"nav_micros", "pid", b"pid", "pipeline", b"pipeline", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

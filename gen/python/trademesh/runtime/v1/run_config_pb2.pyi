@@ -115,7 +115,9 @@ class _RestartPolicyEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RestartP
     RESTART_POLICY_NEVER: _RestartPolicy.ValueType  # 1
     """Never."""
     RESTART_POLICY_ON_FAILURE: _RestartPolicy.ValueType  # 2
-    """After a crash, a hang or a non-zero exit that a restart can mend."""
+    """After a crash, a hang or a non-zero exit that a restart can mend. Exit 0 ends the run: STOPPED, or SUCCEEDED at its end."""
+    RESTART_POLICY_ALWAYS: _RestartPolicy.ValueType  # 3
+    """Whenever it ends before its pipeline has, exit 0 too."""
 
 class RestartPolicy(_RestartPolicy, metaclass=_RestartPolicyEnumTypeWrapper):
     """When a gateway that ended is started again."""
@@ -125,7 +127,9 @@ RESTART_POLICY_UNSPECIFIED: RestartPolicy.ValueType  # 0
 RESTART_POLICY_NEVER: RestartPolicy.ValueType  # 1
 """Never."""
 RESTART_POLICY_ON_FAILURE: RestartPolicy.ValueType  # 2
-"""After a crash, a hang or a non-zero exit that a restart can mend."""
+"""After a crash, a hang or a non-zero exit that a restart can mend. Exit 0 ends the run: STOPPED, or SUCCEEDED at its end."""
+RESTART_POLICY_ALWAYS: RestartPolicy.ValueType  # 3
+"""Whenever it ends before its pipeline has, exit 0 too."""
 
 @typing.final
 class RunConfig(message.Message):
@@ -485,23 +489,34 @@ class PipelineOptions(message.Message):
 
     AUTOSTART_FIELD_NUMBER: builtins.int
     PACE_SESSIONS_PER_S_FIELD_NUMBER: builtins.int
+    CYCLE_DEADLINE_S_FIELD_NUMBER: builtins.int
     autostart: builtins.bool
     """Begin cycles as soon as the gateway serves; default true."""
     pace_sessions_per_s: builtins.float
     """Sessions per second of wall time; 0 (default) = as fast as it can."""
+    cycle_deadline_s: builtins.int
+    """How long a cycle may take, in seconds of wall time; default 300. Pauses, pace and waiting for a person are not counted. One that takes
+    longer is given up (CycleFailed); one that cannot even be given up makes the gateway count as hung.
+    """
     def __init__(
         self,
         *,
         autostart: builtins.bool | None = ...,
         pace_sessions_per_s: builtins.float = ...,
+        cycle_deadline_s: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_autostart", b"_autostart", "autostart", b"autostart"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_autostart", b"_autostart", "_cycle_deadline_s", b"_cycle_deadline_s", "autostart", b"autostart", "cycle_deadline_s", b"cycle_deadline_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_autostart", b"_autostart", "autostart", b"autostart", "pace_sessions_per_s", b"pace_sessions_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_autostart", b"_autostart", "_cycle_deadline_s", b"_cycle_deadline_s", "autostart", b"autostart", "cycle_deadline_s", b"cycle_deadline_s", "pace_sessions_per_s", b"pace_sessions_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__autostart: _TypeAlias = typing.Literal["autostart"]  # noqa: Y015
     _WhichOneofArgType__autostart: _TypeAlias = typing.Literal["_autostart", b"_autostart"]  # noqa: Y015
+    _WhichOneofReturnType__cycle_deadline_s: _TypeAlias = typing.Literal["cycle_deadline_s"]  # noqa: Y015
+    _WhichOneofArgType__cycle_deadline_s: _TypeAlias = typing.Literal["_cycle_deadline_s", b"_cycle_deadline_s"]  # noqa: Y015
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__autostart) -> _WhichOneofReturnType__autostart | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cycle_deadline_s) -> _WhichOneofReturnType__cycle_deadline_s | None: ...
 
 @typing.final
 class SupervisionOptions(message.Message):

@@ -44,7 +44,7 @@ class _RunStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RunState.Valu
     RUN_STATE_DRAINING: _RunState.ValueType  # 7
     """The gateway is asked to finish what it does."""
     RUN_STATE_TERMINATING: _RunState.ValueType  # 8
-    """The gateway was sent SIGTERM or SIGKILL."""
+    """The gateway was sent SIGTERM."""
     RUN_STATE_ADOPTING: _RunState.ValueType  # 9
     """A living gateway of an earlier runtime_service was found and is being checked."""
     RUN_STATE_STOPPED: _RunState.ValueType  # 10
@@ -53,6 +53,10 @@ class _RunStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RunState.Valu
     """Every session was settled."""
     RUN_STATE_FAILED: _RunState.ValueType  # 12
     """Given up; `reason` and `last_exit` say why."""
+    RUN_STATE_KILLING: _RunState.ValueType  # 13
+    """The gateway and its process group were sent SIGKILL."""
+    RUN_STATE_UNKILLABLE: _RunState.ValueType  # 14
+    """The gateway did not end on SIGKILL (as a rule it waits for a disk): it is killed again and again, and no other is started meanwhile."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
     """Where the supervisor of a run stands."""
@@ -74,7 +78,7 @@ RUN_STATE_BACKOFF: RunState.ValueType  # 6
 RUN_STATE_DRAINING: RunState.ValueType  # 7
 """The gateway is asked to finish what it does."""
 RUN_STATE_TERMINATING: RunState.ValueType  # 8
-"""The gateway was sent SIGTERM or SIGKILL."""
+"""The gateway was sent SIGTERM."""
 RUN_STATE_ADOPTING: RunState.ValueType  # 9
 """A living gateway of an earlier runtime_service was found and is being checked."""
 RUN_STATE_STOPPED: RunState.ValueType  # 10
@@ -83,6 +87,10 @@ RUN_STATE_SUCCEEDED: RunState.ValueType  # 11
 """Every session was settled."""
 RUN_STATE_FAILED: RunState.ValueType  # 12
 """Given up; `reason` and `last_exit` say why."""
+RUN_STATE_KILLING: RunState.ValueType  # 13
+"""The gateway and its process group were sent SIGKILL."""
+RUN_STATE_UNKILLABLE: RunState.ValueType  # 14
+"""The gateway did not end on SIGKILL (as a rule it waits for a disk): it is killed again and again, and no other is started meanwhile."""
 
 class _GatewayHealth:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -289,6 +297,127 @@ class GatewayExit(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
+
+@typing.final
+class GatewayAttempt(message.Message):
+    """One gateway of a run, from its start to its end."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    STARTED_AT_FIELD_NUMBER: builtins.int
+    ENDED_AT_FIELD_NUMBER: builtins.int
+    CODE_FIELD_NUMBER: builtins.int
+    SIGNAL_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    """Counts the gateways of the run from 1."""
+    code: builtins.int
+    """Exit status; absent if a signal ended it, if it is unknown, or while it lives."""
+    signal: builtins.int
+    """Signal number; absent if it exited, if it is unknown, or while it lives."""
+    cause: builtins.str
+    """Why it ended, in words a person can act on."""
+    @builtins.property
+    def started_at(self) -> timestamp_pb2.Timestamp:
+        """When it was about to be started."""
+
+    @builtins.property
+    def ended_at(self) -> timestamp_pb2.Timestamp:
+        """When its end was noticed; absent while it lives."""
+
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        started_at: timestamp_pb2.Timestamp | None = ...,
+        ended_at: timestamp_pb2.Timestamp | None = ...,
+        code: builtins.int | None = ...,
+        signal: builtins.int | None = ...,
+        cause: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_code", b"_code", "_signal", b"_signal", "code", b"code", "ended_at", b"ended_at", "signal", b"signal", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_code", b"_code", "_signal", b"_signal", "cause", b"cause", "code", b"code", "ended_at", b"ended_at", "generation", b"generation", "signal", b"signal", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__code: _TypeAlias = typing.Literal["code"]  # noqa: Y015
+    _WhichOneofArgType__code: _TypeAlias = typing.Literal["_code", b"_code"]  # noqa: Y015
+    _WhichOneofReturnType__signal: _TypeAlias = typing.Literal["signal"]  # noqa: Y015
+    _WhichOneofArgType__signal: _TypeAlias = typing.Literal["_signal", b"_signal"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
+
+@typing.final
+class RunManifest(message.Message):
+    """What makes a run repeatable: the hashes of everything that goes into it. Also the content of `manifest.json`."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class AgentsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    CODE_VERSION_FIELD_NUMBER: builtins.int
+    CONFIG_SHA256_FIELD_NUMBER: builtins.int
+    BOOTSTRAP_SHA256_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    AGENTS_FIELD_NUMBER: builtins.int
+    JOURNAL_SHA256_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Name of the run."""
+    code_version: builtins.str
+    """Version of trademesh."""
+    config_sha256: builtins.str
+    """SHA-256 of the normalised configuration, run id left out."""
+    bootstrap_sha256: builtins.str
+    """SHA-256 of `BOOTSTRAP.md`."""
+    journal_sha256: builtins.str
+    """Over what the desk did; absent until every session is settled. Equal for two runs of one configuration."""
+    @builtins.property
+    def data(self) -> run_config_pb2.DataSelection:
+        """The market data set, and its content hash."""
+
+    @builtins.property
+    def agents(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """SHA-256 of each agent's files, skills included, by agent id."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        code_version: builtins.str = ...,
+        config_sha256: builtins.str = ...,
+        bootstrap_sha256: builtins.str = ...,
+        data: run_config_pb2.DataSelection | None = ...,
+        agents: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        journal_sha256: builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_journal_sha256", b"_journal_sha256", "data", b"data", "journal_sha256", b"journal_sha256"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_journal_sha256", b"_journal_sha256", "agents", b"agents", "bootstrap_sha256", b"bootstrap_sha256", "code_version", b"code_version", "config_sha256", b"config_sha256", "data", b"data", "journal_sha256", b"journal_sha256", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__journal_sha256: _TypeAlias = typing.Literal["journal_sha256"]  # noqa: Y015
+    _WhichOneofArgType__journal_sha256: _TypeAlias = typing.Literal["_journal_sha256", b"_journal_sha256"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__journal_sha256) -> _WhichOneofReturnType__journal_sha256 | None: ...
 
 @typing.final
 class RunSummary(message.Message):

@@ -24,11 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from trademesh.gateway.v1 import state_pb2 as trademesh_dot_gateway_dot_v1_dot_state__pb2
 from trademesh.runtime.v1 import run_config_pb2 as trademesh_dot_runtime_dot_v1_dot_run__config__pb2
 from trademesh.runtime.v1 import runtime_pb2 as trademesh_dot_runtime_dot_v1_dot_runtime__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trademesh/runtime/v1/runtime_service.proto\x12\x14trademesh.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a%trademesh/runtime/v1/run_config.proto\x1a\"trademesh/runtime/v1/runtime.proto\"~\n\x0fStartRunRequest\x12?\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"?\n\x10StartRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"k\n\x0eStopRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\">\n\x0fStopRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"n\n\x11RestartRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"A\n\x12RestartRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"H\n\rGetRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"y\n\x0eGetRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\x12:\n\x07summary\x18\x02 \x01(\x0b\x32 .trademesh.runtime.v1.RunSummaryR\x07summary\"\xac\x01\n\x0fListRunsRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12I\n\x06states\x18\x03 \x03(\x0e\x32\x1e.trademesh.runtime.v1.RunStateB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00R\x06states\"i\n\x10ListRunsResponse\x12-\n\x04runs\x18\x01 \x03(\x0b\x32\x19.trademesh.runtime.v1.RunR\x04runs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"N\n\x10WatchRunsRequest\x12:\n\x06run_id\x18\x01 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\"\xc7\x01\n\x11WatchRunsResponse\x12-\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunH\x00R\x03run\x12G\n\ncheckpoint\x18\x02 \x01(\x0b\x32%.trademesh.runtime.v1.WatchCheckpointH\x00R\ncheckpoint\x12\x32\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1e.trademesh.runtime.v1.WatchEndH\x00R\x03\x65ndB\x06\n\x04kind\"b\n\x08WatchEnd\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\x12:\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"-\n\x0fWatchCheckpoint\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\"[\n\x18ValidateRunConfigRequest\x12?\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\"\xa3\x01\n\x19ValidateRunConfigResponse\x12\x45\n\nviolations\x18\x01 \x03(\x0b\x32%.trademesh.runtime.v1.ConfigViolationR\nviolations\x12?\n\nnormalised\x18\x02 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigR\nnormalised\"I\n\x0f\x43onfigViolation\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\"\xb1\x01\n\x0fTailLogsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12\x1e\n\ngeneration\x18\x02 \x01(\rR\ngeneration\x12#\n\x05lines\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\x90NH\x00R\x05lines\x88\x01\x01\x12\x16\n\x06\x66ollow\x18\x04 \x01(\x08R\x06\x66ollowB\x08\n\x06_lines\"H\n\x10TailLogsResponse\x12\x1e\n\ngeneration\x18\x01 \x01(\rR\ngeneration\x12\x14\n\x05lines\x18\x02 \x03(\tR\x05lines2\x87\x06\n\x0eRuntimeService\x12Y\n\x08StartRun\x12%.trademesh.runtime.v1.StartRunRequest\x1a&.trademesh.runtime.v1.StartRunResponse\x12V\n\x07StopRun\x12$.trademesh.runtime.v1.StopRunRequest\x1a%.trademesh.runtime.v1.StopRunResponse\x12_\n\nRestartRun\x12\'.trademesh.runtime.v1.RestartRunRequest\x1a(.trademesh.runtime.v1.RestartRunResponse\x12S\n\x06GetRun\x12#.trademesh.runtime.v1.GetRunRequest\x1a$.trademesh.runtime.v1.GetRunResponse\x12Y\n\x08ListRuns\x12%.trademesh.runtime.v1.ListRunsRequest\x1a&.trademesh.runtime.v1.ListRunsResponse\x12^\n\tWatchRuns\x12&.trademesh.runtime.v1.WatchRunsRequest\x1a\'.trademesh.runtime.v1.WatchRunsResponse0\x01\x12t\n\x11ValidateRunConfig\x12..trademesh.runtime.v1.ValidateRunConfigRequest\x1a/.trademesh.runtime.v1.ValidateRunConfigResponse\x12[\n\x08TailLogs\x12%.trademesh.runtime.v1.TailLogsRequest\x1a&.trademesh.runtime.v1.TailLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trademesh/runtime/v1/runtime_service.proto\x12\x14trademesh.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a trademesh/gateway/v1/state.proto\x1a%trademesh/runtime/v1/run_config.proto\x1a\"trademesh/runtime/v1/runtime.proto\"~\n\x0fStartRunRequest\x12?\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"?\n\x10StartRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"\x97\x01\n\x0eStopRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\">\n\x0fStopRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"\x9a\x01\n\x11RestartRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"A\n\x12RestartRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\"w\n\x10\x44\x65leteRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x13\n\x11\x44\x65leteRunResponse\"H\n\rGetRunRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"\xbb\x01\n\x0eGetRunResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\x12:\n\x07summary\x18\x02 \x01(\x0b\x32 .trademesh.runtime.v1.RunSummaryR\x07summary\x12@\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32$.trademesh.runtime.v1.GatewayAttemptR\x08\x61ttempts\"\xac\x01\n\x0fListRunsRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12I\n\x06states\x18\x03 \x03(\x0e\x32\x1e.trademesh.runtime.v1.RunStateB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00R\x06states\"i\n\x10ListRunsResponse\x12-\n\x04runs\x18\x01 \x03(\x0b\x32\x19.trademesh.runtime.v1.RunR\x04runs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8d\x01\n\x10WatchRunsRequest\x12:\n\x06run_id\x18\x01 \x01(\tB#\xbaH r\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\xd8\x01\x01R\x05runId\x12*\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\xbf\x02\n\x11WatchRunsResponse\x12-\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunH\x00R\x03run\x12G\n\ncheckpoint\x18\x02 \x01(\x0b\x32%.trademesh.runtime.v1.WatchCheckpointH\x00R\ncheckpoint\x12\x32\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1e.trademesh.runtime.v1.WatchEndH\x00R\x03\x65nd\x12<\n\x07\x64\x65leted\x18\x04 \x01(\x0b\x32 .trademesh.runtime.v1.DeletedRunH\x00R\x07\x64\x65leted\x12\x38\n\x05reset\x18\x05 \x01(\x0b\x32 .trademesh.runtime.v1.WatchResetH\x00R\x05resetB\x06\n\x04kind\"?\n\nDeletedRun\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1a\n\x08revision\x18\x02 \x01(\x04R\x08revision\"5\n\nWatchReset\x12\'\n\x0foldest_revision\x18\x01 \x01(\x04R\x0eoldestRevision\"b\n\x08WatchEnd\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\x12:\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"-\n\x0fWatchCheckpoint\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\"[\n\x18ValidateRunConfigRequest\x12?\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigB\x06\xbaH\x03\xd8\x01\x03R\x06\x63onfig\"\xa3\x01\n\x19ValidateRunConfigResponse\x12\x45\n\nviolations\x18\x01 \x03(\x0b\x32%.trademesh.runtime.v1.ConfigViolationR\nviolations\x12?\n\nnormalised\x18\x02 \x01(\x0b\x32\x1f.trademesh.runtime.v1.RunConfigR\nnormalised\"I\n\x0f\x43onfigViolation\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\"\xb1\x01\n\x0fTailLogsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12\x1e\n\ngeneration\x18\x02 \x01(\rR\ngeneration\x12#\n\x05lines\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\x90NH\x00R\x05lines\x88\x01\x01\x12\x16\n\x06\x66ollow\x18\x04 \x01(\x08R\x06\x66ollowB\x08\n\x06_lines\"H\n\x10TailLogsResponse\x12\x1e\n\ngeneration\x18\x01 \x01(\rR\ngeneration\x12\x14\n\x05lines\x18\x02 \x03(\tR\x05lines\"p\n\x15GetRunSnapshotRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12\x1e\n\ngeneration\x18\x02 \x01(\rR\ngeneration\"\xd8\x01\n\x16GetRunSnapshotResponse\x12+\n\x03run\x18\x01 \x01(\x0b\x32\x19.trademesh.runtime.v1.RunR\x03run\x12\x44\n\x0cserver_state\x18\x02 \x01(\x0b\x32!.trademesh.gateway.v1.ServerStateR\x0bserverState\x12\x14\n\x05stale\x18\x03 \x01(\x08R\x05stale\x12\x35\n\x08taken_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07takenAt\"\xa2\x01\n\x17ListRunSnapshotsRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xf4\x03R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x87\x01\n\x18ListRunSnapshotsResponse\x12\x43\n\tsnapshots\x18\x01 \x03(\x0b\x32%.trademesh.runtime.v1.RunSnapshotInfoR\tsnapshots\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe3\x01\n\x0fRunSnapshotInfo\x12\x1e\n\ngeneration\x18\x01 \x01(\rR\ngeneration\x12\x35\n\x08taken_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07takenAt\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32\x1e.trademesh.runtime.v1.RunStateR\x05state\x12$\n\x0e\x61s_of_sequence\x18\x04 \x01(\x04R\x0c\x61sOfSequence\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x04R\tsizeBytes\"P\n\x15GetRunManifestRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"W\n\x16GetRunManifestResponse\x12=\n\x08manifest\x18\x01 \x01(\x0b\x32!.trademesh.runtime.v1.RunManifestR\x08manifest2\xb2\t\n\x0eRuntimeService\x12Y\n\x08StartRun\x12%.trademesh.runtime.v1.StartRunRequest\x1a&.trademesh.runtime.v1.StartRunResponse\x12V\n\x07StopRun\x12$.trademesh.runtime.v1.StopRunRequest\x1a%.trademesh.runtime.v1.StopRunResponse\x12_\n\nRestartRun\x12\'.trademesh.runtime.v1.RestartRunRequest\x1a(.trademesh.runtime.v1.RestartRunResponse\x12\\\n\tDeleteRun\x12&.trademesh.runtime.v1.DeleteRunRequest\x1a\'.trademesh.runtime.v1.DeleteRunResponse\x12S\n\x06GetRun\x12#.trademesh.runtime.v1.GetRunRequest\x1a$.trademesh.runtime.v1.GetRunResponse\x12Y\n\x08ListRuns\x12%.trademesh.runtime.v1.ListRunsRequest\x1a&.trademesh.runtime.v1.ListRunsResponse\x12^\n\tWatchRuns\x12&.trademesh.runtime.v1.WatchRunsRequest\x1a\'.trademesh.runtime.v1.WatchRunsResponse0\x01\x12t\n\x11ValidateRunConfig\x12..trademesh.runtime.v1.ValidateRunConfigRequest\x1a/.trademesh.runtime.v1.ValidateRunConfigResponse\x12[\n\x08TailLogs\x12%.trademesh.runtime.v1.TailLogsRequest\x1a&.trademesh.runtime.v1.TailLogsResponse0\x01\x12k\n\x0eGetRunSnapshot\x12+.trademesh.runtime.v1.GetRunSnapshotRequest\x1a,.trademesh.runtime.v1.GetRunSnapshotResponse\x12q\n\x10ListRunSnapshots\x12-.trademesh.runtime.v1.ListRunSnapshotsRequest\x1a..trademesh.runtime.v1.ListRunSnapshotsResponse\x12k\n\x0eGetRunManifest\x12+.trademesh.runtime.v1.GetRunManifestRequest\x1a,.trademesh.runtime.v1.GetRunManifestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,10 +45,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_STOPRUNREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_STOPRUNREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_STOPRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_STOPRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_RESTARTRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_RESTARTRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_RESTARTRUNREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_RESTARTRUNREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_DELETERUNREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_DELETERUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_DELETERUNREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DELETERUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_GETRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -63,44 +73,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAILLOGSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_TAILLOGSREQUEST'].fields_by_name['lines']._loaded_options = None
   _globals['_TAILLOGSREQUEST'].fields_by_name['lines']._serialized_options = b'\272H\005*\003\030\220N'
-  _globals['_STARTRUNREQUEST']._serialized_start=204
-  _globals['_STARTRUNREQUEST']._serialized_end=330
-  _globals['_STARTRUNRESPONSE']._serialized_start=332
-  _globals['_STARTRUNRESPONSE']._serialized_end=395
-  _globals['_STOPRUNREQUEST']._serialized_start=397
-  _globals['_STOPRUNREQUEST']._serialized_end=504
-  _globals['_STOPRUNRESPONSE']._serialized_start=506
-  _globals['_STOPRUNRESPONSE']._serialized_end=568
-  _globals['_RESTARTRUNREQUEST']._serialized_start=570
-  _globals['_RESTARTRUNREQUEST']._serialized_end=680
-  _globals['_RESTARTRUNRESPONSE']._serialized_start=682
-  _globals['_RESTARTRUNRESPONSE']._serialized_end=747
-  _globals['_GETRUNREQUEST']._serialized_start=749
-  _globals['_GETRUNREQUEST']._serialized_end=821
-  _globals['_GETRUNRESPONSE']._serialized_start=823
-  _globals['_GETRUNRESPONSE']._serialized_end=944
-  _globals['_LISTRUNSREQUEST']._serialized_start=947
-  _globals['_LISTRUNSREQUEST']._serialized_end=1119
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1121
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1226
-  _globals['_WATCHRUNSREQUEST']._serialized_start=1228
-  _globals['_WATCHRUNSREQUEST']._serialized_end=1306
-  _globals['_WATCHRUNSRESPONSE']._serialized_start=1309
-  _globals['_WATCHRUNSRESPONSE']._serialized_end=1508
-  _globals['_WATCHEND']._serialized_start=1510
-  _globals['_WATCHEND']._serialized_end=1608
-  _globals['_WATCHCHECKPOINT']._serialized_start=1610
-  _globals['_WATCHCHECKPOINT']._serialized_end=1655
-  _globals['_VALIDATERUNCONFIGREQUEST']._serialized_start=1657
-  _globals['_VALIDATERUNCONFIGREQUEST']._serialized_end=1748
-  _globals['_VALIDATERUNCONFIGRESPONSE']._serialized_start=1751
-  _globals['_VALIDATERUNCONFIGRESPONSE']._serialized_end=1914
-  _globals['_CONFIGVIOLATION']._serialized_start=1916
-  _globals['_CONFIGVIOLATION']._serialized_end=1989
-  _globals['_TAILLOGSREQUEST']._serialized_start=1992
-  _globals['_TAILLOGSREQUEST']._serialized_end=2169
-  _globals['_TAILLOGSRESPONSE']._serialized_start=2171
-  _globals['_TAILLOGSRESPONSE']._serialized_end=2243
-  _globals['_RUNTIMESERVICE']._serialized_start=2246
-  _globals['_RUNTIMESERVICE']._serialized_end=3021
+  _globals['_GETRUNSNAPSHOTREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_GETRUNSNAPSHOTREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTRUNSNAPSHOTSREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_LISTRUNSNAPSHOTSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTRUNSNAPSHOTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRUNSNAPSHOTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\364\003'
+  _globals['_LISTRUNSNAPSHOTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTRUNSNAPSHOTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETRUNMANIFESTREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_GETRUNMANIFESTREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_STARTRUNREQUEST']._serialized_start=271
+  _globals['_STARTRUNREQUEST']._serialized_end=397
+  _globals['_STARTRUNRESPONSE']._serialized_start=399
+  _globals['_STARTRUNRESPONSE']._serialized_end=462
+  _globals['_STOPRUNREQUEST']._serialized_start=465
+  _globals['_STOPRUNREQUEST']._serialized_end=616
+  _globals['_STOPRUNRESPONSE']._serialized_start=618
+  _globals['_STOPRUNRESPONSE']._serialized_end=680
+  _globals['_RESTARTRUNREQUEST']._serialized_start=683
+  _globals['_RESTARTRUNREQUEST']._serialized_end=837
+  _globals['_RESTARTRUNRESPONSE']._serialized_start=839
+  _globals['_RESTARTRUNRESPONSE']._serialized_end=904
+  _globals['_DELETERUNREQUEST']._serialized_start=906
+  _globals['_DELETERUNREQUEST']._serialized_end=1025
+  _globals['_DELETERUNRESPONSE']._serialized_start=1027
+  _globals['_DELETERUNRESPONSE']._serialized_end=1046
+  _globals['_GETRUNREQUEST']._serialized_start=1048
+  _globals['_GETRUNREQUEST']._serialized_end=1120
+  _globals['_GETRUNRESPONSE']._serialized_start=1123
+  _globals['_GETRUNRESPONSE']._serialized_end=1310
+  _globals['_LISTRUNSREQUEST']._serialized_start=1313
+  _globals['_LISTRUNSREQUEST']._serialized_end=1485
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1487
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1592
+  _globals['_WATCHRUNSREQUEST']._serialized_start=1595
+  _globals['_WATCHRUNSREQUEST']._serialized_end=1736
+  _globals['_WATCHRUNSRESPONSE']._serialized_start=1739
+  _globals['_WATCHRUNSRESPONSE']._serialized_end=2058
+  _globals['_DELETEDRUN']._serialized_start=2060
+  _globals['_DELETEDRUN']._serialized_end=2123
+  _globals['_WATCHRESET']._serialized_start=2125
+  _globals['_WATCHRESET']._serialized_end=2178
+  _globals['_WATCHEND']._serialized_start=2180
+  _globals['_WATCHEND']._serialized_end=2278
+  _globals['_WATCHCHECKPOINT']._serialized_start=2280
+  _globals['_WATCHCHECKPOINT']._serialized_end=2325
+  _globals['_VALIDATERUNCONFIGREQUEST']._serialized_start=2327
+  _globals['_VALIDATERUNCONFIGREQUEST']._serialized_end=2418
+  _globals['_VALIDATERUNCONFIGRESPONSE']._serialized_start=2421
+  _globals['_VALIDATERUNCONFIGRESPONSE']._serialized_end=2584
+  _globals['_CONFIGVIOLATION']._serialized_start=2586
+  _globals['_CONFIGVIOLATION']._serialized_end=2659
+  _globals['_TAILLOGSREQUEST']._serialized_start=2662
+  _globals['_TAILLOGSREQUEST']._serialized_end=2839
+  _globals['_TAILLOGSRESPONSE']._serialized_start=2841
+  _globals['_TAILLOGSRESPONSE']._serialized_end=2913
+  _globals['_GETRUNSNAPSHOTREQUEST']._serialized_start=2915
+  _globals['_GETRUNSNAPSHOTREQUEST']._serialized_end=3027
+  _globals['_GETRUNSNAPSHOTRESPONSE']._serialized_start=3030
+  _globals['_GETRUNSNAPSHOTRESPONSE']._serialized_end=3246
+  _globals['_LISTRUNSNAPSHOTSREQUEST']._serialized_start=3249
+  _globals['_LISTRUNSNAPSHOTSREQUEST']._serialized_end=3411
+  _globals['_LISTRUNSNAPSHOTSRESPONSE']._serialized_start=3414
+  _globals['_LISTRUNSNAPSHOTSRESPONSE']._serialized_end=3549
+  _globals['_RUNSNAPSHOTINFO']._serialized_start=3552
+  _globals['_RUNSNAPSHOTINFO']._serialized_end=3779
+  _globals['_GETRUNMANIFESTREQUEST']._serialized_start=3781
+  _globals['_GETRUNMANIFESTREQUEST']._serialized_end=3861
+  _globals['_GETRUNMANIFESTRESPONSE']._serialized_start=3863
+  _globals['_GETRUNMANIFESTRESPONSE']._serialized_end=3950
+  _globals['_RUNTIMESERVICE']._serialized_start=3953
+  _globals['_RUNTIMESERVICE']._serialized_end=5155
 # @@protoc_insertion_point(module_scope)

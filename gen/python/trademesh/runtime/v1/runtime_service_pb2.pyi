@@ -7,7 +7,9 @@ from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
+from trademesh.gateway.v1 import state_pb2 as state_pb2
 from trademesh.runtime.v1 import run_config_pb2 as run_config_pb2
 from trademesh.runtime.v1 import runtime_pb2 as runtime_pb2
 import builtins as builtins
@@ -79,19 +81,23 @@ class StopRunRequest(message.Message):
 
     RUN_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     reason: builtins.str
     """Why; shown in the run's reason."""
+    request_id: builtins.str
+    """Makes the call safe to repeat: a UUID of the caller's, kept for 24 hours with the answer."""
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         reason: builtins.str = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["reason", b"reason", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,19 +131,23 @@ class RestartRunRequest(message.Message):
 
     RUN_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     reason: builtins.str
     """Why; shown in the run's reason."""
+    request_id: builtins.str
+    """Makes the call safe to repeat: a UUID of the caller's, kept for 24 hours with the answer."""
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         reason: builtins.str = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["reason", b"reason", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,6 +170,45 @@ class RestartRunResponse(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteRunRequest(message.Message):
+    """Names a run to delete."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    request_id: builtins.str
+    """Makes the call safe to repeat: a UUID of the caller's, kept for 24 hours with the answer."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteRunResponse(message.Message):
+    """The run is gone."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,6 +240,7 @@ class GetRunResponse(message.Message):
 
     RUN_FIELD_NUMBER: builtins.int
     SUMMARY_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
     @builtins.property
     def run(self) -> runtime_pb2.Run:
         """As it is now."""
@@ -199,15 +249,20 @@ class GetRunResponse(message.Message):
     def summary(self) -> runtime_pb2.RunSummary:
         """What it amounts to; present once every session is settled."""
 
+    @builtins.property
+    def attempts(self) -> containers.RepeatedCompositeFieldContainer[runtime_pb2.GatewayAttempt]:
+        """Its gateways, newest first, at most 100."""
+
     def __init__(
         self,
         *,
         run: runtime_pb2.Run | None = ...,
         summary: runtime_pb2.RunSummary | None = ...,
+        attempts: abc.Iterable[runtime_pb2.GatewayAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["run", b"run", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["run", b"run", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempts", b"attempts", "run", b"run", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,18 +329,24 @@ class WatchRunsRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: builtins.int
+    AFTER_REVISION_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Only this run; empty: all."""
+    after_revision: builtins.int
+    """Only what changed after this revision: the one that an earlier watch was told last. Absent: begin with every run as it is."""
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
+        after_revision: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__after_revision: _TypeAlias = typing.Literal["after_revision"]  # noqa: Y015
+    _WhichOneofArgType__after_revision: _TypeAlias = typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_revision) -> _WhichOneofReturnType__after_revision | None: ...
 
 @typing.final
 class WatchRunsResponse(message.Message):
@@ -296,6 +357,8 @@ class WatchRunsResponse(message.Message):
     RUN_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    DELETED_FIELD_NUMBER: builtins.int
+    RESET_FIELD_NUMBER: builtins.int
     @builtins.property
     def run(self) -> runtime_pb2.Run:
         """A run as it is now: first every run that is watched, then each that changes."""
@@ -308,24 +371,78 @@ class WatchRunsResponse(message.Message):
     def end(self) -> WatchEnd:
         """The last message, if the stream ends by the server's will."""
 
+    @builtins.property
+    def deleted(self) -> DeletedRun:
+        """A run was deleted."""
+
+    @builtins.property
+    def reset(self) -> WatchReset:
+        """The revision asked for is too old to tell what changed since: every run follows as it is now, and what is not among them is gone."""
+
     def __init__(
         self,
         *,
         run: runtime_pb2.Run | None = ...,
         checkpoint: WatchCheckpoint | None = ...,
         end: WatchEnd | None = ...,
+        deleted: DeletedRun | None = ...,
+        reset: WatchReset | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "kind", b"kind", "run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "deleted", b"deleted", "end", b"end", "kind", b"kind", "reset", b"reset", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "kind", b"kind", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "deleted", b"deleted", "end", b"end", "kind", b"kind", "reset", b"reset", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["run", "checkpoint", "end"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["run", "checkpoint", "end", "deleted", "reset"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 @typing.final
+class DeletedRun(message.Message):
+    """A run that is no more."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Its name."""
+    revision: builtins.int
+    """Revision of the deletion."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        revision: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["revision", b"revision", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchReset(message.Message):
+    """What a watcher knew is to be forgotten."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    OLDEST_REVISION_FIELD_NUMBER: builtins.int
+    oldest_revision: builtins.int
+    """The oldest revision from which changes can be told."""
+    def __init__(
+        self,
+        *,
+        oldest_revision: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["oldest_revision", b"oldest_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class WatchEnd(message.Message):
-    """The server goes down. A new watch begins with every run as it is then, so that nothing is missed."""
+    """The server goes down. A new watch with `after_revision` goes on from here; one without begins with every run as it is then."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -500,5 +617,201 @@ class TailLogsResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["generation", b"generation", "lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetRunSnapshotRequest(message.Message):
+    """Names a snapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    generation: builtins.int
+    """When this gateway of it ended, or now if it is the present one; 0: now."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        generation: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["generation", b"generation", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetRunSnapshotResponse(message.Message):
+    """A snapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    SERVER_STATE_FIELD_NUMBER: builtins.int
+    STALE_FIELD_NUMBER: builtins.int
+    TAKEN_AT_FIELD_NUMBER: builtins.int
+    stale: builtins.bool
+    """True: read from the disk since no gateway answered, and perhaps behind the journal."""
+    @builtins.property
+    def run(self) -> runtime_pb2.Run:
+        """The run as runtime_service saw it."""
+
+    @builtins.property
+    def server_state(self) -> state_pb2.ServerState:
+        """The desk; absent if no gateway has written it yet."""
+
+    @builtins.property
+    def taken_at(self) -> timestamp_pb2.Timestamp:
+        """When the desk's part was made."""
+
+    def __init__(
+        self,
+        *,
+        run: runtime_pb2.Run | None = ...,
+        server_state: state_pb2.ServerState | None = ...,
+        stale: builtins.bool = ...,
+        taken_at: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["run", b"run", "server_state", b"server_state", "taken_at", b"taken_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["run", b"run", "server_state", b"server_state", "stale", b"stale", "taken_at", b"taken_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListRunSnapshotsRequest(message.Message):
+    """Asks for a page of snapshots."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    page_size: builtins.int
+    """Most snapshots to return; default 50, at most 500."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListRunSnapshotsResponse(message.Message):
+    """A page of snapshots."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    @builtins.property
+    def snapshots(self) -> containers.RepeatedCompositeFieldContainer[RunSnapshotInfo]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: abc.Iterable[RunSnapshotInfo] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RunSnapshotInfo(message.Message):
+    """What there is to get by GetRunSnapshot."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: builtins.int
+    TAKEN_AT_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    AS_OF_SEQUENCE_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    generation: builtins.int
+    """Of which gateway."""
+    state: runtime_pb2.RunState.ValueType
+    """State of the run then."""
+    as_of_sequence: builtins.int
+    """How far the desk was; 0 if it had done nothing."""
+    size_bytes: builtins.int
+    """Size of its files."""
+    @builtins.property
+    def taken_at(self) -> timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        generation: builtins.int = ...,
+        taken_at: timestamp_pb2.Timestamp | None = ...,
+        state: runtime_pb2.RunState.ValueType = ...,
+        as_of_sequence: builtins.int = ...,
+        size_bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["taken_at", b"taken_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "generation", b"generation", "size_bytes", b"size_bytes", "state", b"state", "taken_at", b"taken_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetRunManifestRequest(message.Message):
+    """Names a run."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetRunManifestResponse(message.Message):
+    """The manifest."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MANIFEST_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def manifest(self) -> runtime_pb2.RunManifest:
+        """As written when the run was accepted, with the journal's hash once every session is settled."""
+
+    def __init__(
+        self,
+        *,
+        manifest: runtime_pb2.RunManifest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

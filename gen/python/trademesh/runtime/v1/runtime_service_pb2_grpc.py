@@ -50,6 +50,11 @@ class RuntimeServiceStub:
                 request_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.RestartRunRequest.SerializeToString,
                 response_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.RestartRunResponse.FromString,
                 _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/trademesh.runtime.v1.RuntimeService/DeleteRun',
+                request_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/trademesh.runtime.v1.RuntimeService/GetRun',
                 request_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunRequest.SerializeToString,
@@ -75,6 +80,21 @@ class RuntimeServiceStub:
                 request_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.TailLogsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.TailLogsResponse.FromString,
                 _registered_method=True)
+        self.GetRunSnapshot = channel.unary_unary(
+                '/trademesh.runtime.v1.RuntimeService/GetRunSnapshot',
+                request_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunSnapshotRequest.SerializeToString,
+                response_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListRunSnapshots = channel.unary_unary(
+                '/trademesh.runtime.v1.RuntimeService/ListRunSnapshots',
+                request_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.ListRunSnapshotsRequest.SerializeToString,
+                response_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.ListRunSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.GetRunManifest = channel.unary_unary(
+                '/trademesh.runtime.v1.RuntimeService/GetRunManifest',
+                request_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunManifestRequest.SerializeToString,
+                response_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunManifestResponse.FromString,
+                _registered_method=True)
 
 
 class RuntimeServiceServicer:
@@ -98,6 +118,13 @@ class RuntimeServiceServicer:
 
     def RestartRun(self, request, context):
         """Ends the gateway if it lives and starts the next generation, which goes on from the journal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRun(self, request, context):
+        """Deletes a run that has ended, with its folder `runs/<run_id>/`: journal, snapshots, logs. A live run is refused: StopRun comes first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,6 +165,27 @@ class RuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRunSnapshot(self, request, context):
+        """What the run and its desk look like: now, or when an earlier gateway of it ended (`state/runtime_state.json` and `server_state.json`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunSnapshots(self, request, context):
+        """The snapshots that are kept, of the present gateway and of earlier ones, newest first, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRunManifest(self, request, context):
+        """The hashes of everything that goes into a run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RuntimeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -155,6 +203,11 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.RestartRun,
                     request_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.RestartRunRequest.FromString,
                     response_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.RestartRunResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.DeleteRunRequest.FromString,
+                    response_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.DeleteRunResponse.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -180,6 +233,21 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.TailLogs,
                     request_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.TailLogsRequest.FromString,
                     response_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.TailLogsResponse.SerializeToString,
+            ),
+            'GetRunSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunSnapshot,
+                    request_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunSnapshotRequest.FromString,
+                    response_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunSnapshotResponse.SerializeToString,
+            ),
+            'ListRunSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunSnapshots,
+                    request_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.ListRunSnapshotsRequest.FromString,
+                    response_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.ListRunSnapshotsResponse.SerializeToString,
+            ),
+            'GetRunManifest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunManifest,
+                    request_deserializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunManifestRequest.FromString,
+                    response_serializer=trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunManifestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,6 +332,33 @@ class RuntimeService:
             '/trademesh.runtime.v1.RuntimeService/RestartRun',
             trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.RestartRunRequest.SerializeToString,
             trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.RestartRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.runtime.v1.RuntimeService/DeleteRun',
+            trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.DeleteRunRequest.SerializeToString,
+            trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.DeleteRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -399,6 +494,87 @@ class RuntimeService:
             '/trademesh.runtime.v1.RuntimeService/TailLogs',
             trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.TailLogsRequest.SerializeToString,
             trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.TailLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.runtime.v1.RuntimeService/GetRunSnapshot',
+            trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunSnapshotRequest.SerializeToString,
+            trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.runtime.v1.RuntimeService/ListRunSnapshots',
+            trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.ListRunSnapshotsRequest.SerializeToString,
+            trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.ListRunSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunManifest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.runtime.v1.RuntimeService/GetRunManifest',
+            trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunManifestRequest.SerializeToString,
+            trademesh_dot_runtime_dot_v1_dot_runtime__service__pb2.GetRunManifestResponse.FromString,
             options,
             channel_credentials,
             insecure,

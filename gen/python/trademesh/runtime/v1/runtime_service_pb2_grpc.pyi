@@ -24,6 +24,8 @@ class RuntimeServiceStub:
     """Drains and ends the gateway, and answers when it is gone. A run that has ended is left as it is."""
     RestartRun: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.RestartRunRequest, _runtime_service_pb2.RestartRunResponse]
     """Ends the gateway if it lives and starts the next generation, which goes on from the journal."""
+    DeleteRun: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.DeleteRunRequest, _runtime_service_pb2.DeleteRunResponse]
+    """Deletes a run that has ended, with its folder `runs/<run_id>/`: journal, snapshots, logs. A live run is refused: StopRun comes first."""
     GetRun: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.GetRunRequest, _runtime_service_pb2.GetRunResponse]
     """One run as it is now."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ListRunsRequest, _runtime_service_pb2.ListRunsResponse]
@@ -34,6 +36,12 @@ class RuntimeServiceStub:
     """Every fault of a configuration at once, and the configuration with its defaults filled in. Starts nothing."""
     TailLogs: _aio.UnaryStreamMultiCallable[_runtime_service_pb2.TailLogsRequest, _runtime_service_pb2.TailLogsResponse]
     """Lines of a gateway's log: the last ones that are kept, then new ones while it lives if `follow` is set."""
+    GetRunSnapshot: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.GetRunSnapshotRequest, _runtime_service_pb2.GetRunSnapshotResponse]
+    """What the run and its desk look like: now, or when an earlier gateway of it ended (`state/runtime_state.json` and `server_state.json`)."""
+    ListRunSnapshots: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.ListRunSnapshotsRequest, _runtime_service_pb2.ListRunSnapshotsResponse]
+    """The snapshots that are kept, of the present gateway and of earlier ones, newest first, in pages."""
+    GetRunManifest: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.GetRunManifestRequest, _runtime_service_pb2.GetRunManifestResponse]
+    """The hashes of everything that goes into a run."""
 
 class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
     """The life of runs: start, stop, restart, look. One gateway process per run, started and watched by this service only."""
@@ -63,6 +71,14 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_runtime_service_pb2.RestartRunRequest, _abc.Awaitable[_runtime_service_pb2.RestartRunResponse]],
     ) -> _abc.Awaitable[_runtime_service_pb2.RestartRunResponse]:
         """Ends the gateway if it lives and starts the next generation, which goes on from the journal."""
+
+    @_abc_1.abstractmethod
+    def DeleteRun(
+        self,
+        request: _runtime_service_pb2.DeleteRunRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.DeleteRunRequest, _abc.Awaitable[_runtime_service_pb2.DeleteRunResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.DeleteRunResponse]:
+        """Deletes a run that has ended, with its folder `runs/<run_id>/`: journal, snapshots, logs. A live run is refused: StopRun comes first."""
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -103,5 +119,29 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_runtime_service_pb2.TailLogsRequest, _abc.AsyncIterator[_runtime_service_pb2.TailLogsResponse]],
     ) -> _abc.AsyncIterator[_runtime_service_pb2.TailLogsResponse]:
         """Lines of a gateway's log: the last ones that are kept, then new ones while it lives if `follow` is set."""
+
+    @_abc_1.abstractmethod
+    def GetRunSnapshot(
+        self,
+        request: _runtime_service_pb2.GetRunSnapshotRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.GetRunSnapshotRequest, _abc.Awaitable[_runtime_service_pb2.GetRunSnapshotResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.GetRunSnapshotResponse]:
+        """What the run and its desk look like: now, or when an earlier gateway of it ended (`state/runtime_state.json` and `server_state.json`)."""
+
+    @_abc_1.abstractmethod
+    def ListRunSnapshots(
+        self,
+        request: _runtime_service_pb2.ListRunSnapshotsRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.ListRunSnapshotsRequest, _abc.Awaitable[_runtime_service_pb2.ListRunSnapshotsResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.ListRunSnapshotsResponse]:
+        """The snapshots that are kept, of the present gateway and of earlier ones, newest first, in pages."""
+
+    @_abc_1.abstractmethod
+    def GetRunManifest(
+        self,
+        request: _runtime_service_pb2.GetRunManifestRequest,
+        context: _aio.ServicerContext[_runtime_service_pb2.GetRunManifestRequest, _abc.Awaitable[_runtime_service_pb2.GetRunManifestResponse]],
+    ) -> _abc.Awaitable[_runtime_service_pb2.GetRunManifestResponse]:
+        """The hashes of everything that goes into a run."""
 
 def add_RuntimeServiceServicer_to_server(servicer: RuntimeServiceServicer, server: _aio.Server) -> None: ...

@@ -2,20 +2,22 @@
 // @generated from file trademesh/edge/v1/frame.proto (package trademesh.edge.v1, syntax proto3)
 /* eslint-disable */
 
-// The frames of the WebSocket on :8765, subprotocol `trademesh.v1+proto`: each binary message is one EdgeFrame. One socket carries many calls.
+// The frames of the WebSocket on :8765. Subprotocol `trademesh.v1+proto`: each binary message is one EdgeFrame. Subprotocol
+// `trademesh.v1+json`: each text message is one EdgeFrame as protobuf JSON, with two differences: `call.request` and `message.payload` are
+// the method's own message inline (not base64), and `status.details` is the google.rpc.Status inline. One socket carries many calls.
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Message as Message$1 } from "@bufbuild/protobuf";
 
 /**
  * Describes the file trademesh/edge/v1/frame.proto.
  */
 export const file_trademesh_edge_v1_frame: GenFile = /*@__PURE__*/
-  fileDesc("Ch10cmFkZW1lc2gvZWRnZS92MS9mcmFtZS5wcm90bxIRdHJhZGVtZXNoLmVkZ2UudjEingMKCUVkZ2VGcmFtZRIpCgVoZWxsbxgBIAEoCzIYLnRyYWRlbWVzaC5lZGdlLnYxLkhlbGxvSAASJwoEY2FsbBgCIAEoCzIXLnRyYWRlbWVzaC5lZGdlLnYxLkNhbGxIABIrCgZjYW5jZWwYAyABKAsyGS50cmFkZW1lc2guZWRnZS52MS5DYW5jZWxIABInCgRwaW5nGAQgASgLMhcudHJhZGVtZXNoLmVkZ2UudjEuUGluZ0gAEi0KB3dlbGNvbWUYCiABKAsyGi50cmFkZW1lc2guZWRnZS52MS5XZWxjb21lSAASKwoGb3BlbmVkGAsgASgLMhkudHJhZGVtZXNoLmVkZ2UudjEuT3BlbmVkSAASLQoHbWVzc2FnZRgMIAEoCzIaLnRyYWRlbWVzaC5lZGdlLnYxLk1lc3NhZ2VIABIrCgZzdGF0dXMYDSABKAsyGS50cmFkZW1lc2guZWRnZS52MS5TdGF0dXNIABInCgRwb25nGA4gASgLMhcudHJhZGVtZXNoLmVkZ2UudjEuUG9uZ0gAQgYKBGtpbmQiFwoFSGVsbG8SDgoGY2xpZW50GAEgASgJIjMKBENhbGwSCgoCaWQYASABKA0SDgoGbWV0aG9kGAIgASgJEg8KB3JlcXVlc3QYAyABKAwiFAoGQ2FuY2VsEgoKAmlkGAEgASgNIhUKBFBpbmcSDQoFbm9uY2UYASABKAQiRgoHV2VsY29tZRIRCgltYXhfY2FsbHMYASABKA0SFwoPbWF4X2ZyYW1lX2J5dGVzGAIgASgNEg8KB3ZlcnNpb24YAyABKAkiJQoGT3BlbmVkEgoKAmlkGAEgASgNEg8KB2NoYW5uZWwYAiABKA0iKwoHTWVzc2FnZRIPCgdjaGFubmVsGAEgASgNEg8KB3BheWxvYWQYAiABKAwidAoGU3RhdHVzEgoKAmlkGAEgASgNEgwKBGNvZGUYAiABKAUSDwoHbWVzc2FnZRgDIAEoCRIPCgdkZXRhaWxzGAQgASgMEhsKDnJldHJ5X2FmdGVyX21zGAUgASgNSACIAQFCEQoPX3JldHJ5X2FmdGVyX21zIhUKBFBvbmcSDQoFbm9uY2UYASABKARiBnByb3RvMw");
+  fileDesc("Ch10cmFkZW1lc2gvZWRnZS92MS9mcmFtZS5wcm90bxIRdHJhZGVtZXNoLmVkZ2UudjEi+AMKCUVkZ2VGcmFtZRIpCgVoZWxsbxgBIAEoCzIYLnRyYWRlbWVzaC5lZGdlLnYxLkhlbGxvSAASJwoEY2FsbBgCIAEoCzIXLnRyYWRlbWVzaC5lZGdlLnYxLkNhbGxIABIrCgZjYW5jZWwYAyABKAsyGS50cmFkZW1lc2guZWRnZS52MS5DYW5jZWxIABInCgRwaW5nGAQgASgLMhcudHJhZGVtZXNoLmVkZ2UudjEuUGluZ0gAEicKBHBhY2UYBSABKAsyFy50cmFkZW1lc2guZWRnZS52MS5QYWNlSAASLQoHd2VsY29tZRgKIAEoCzIaLnRyYWRlbWVzaC5lZGdlLnYxLldlbGNvbWVIABIrCgZvcGVuZWQYCyABKAsyGS50cmFkZW1lc2guZWRnZS52MS5PcGVuZWRIABItCgdtZXNzYWdlGAwgASgLMhoudHJhZGVtZXNoLmVkZ2UudjEuTWVzc2FnZUgAEisKBnN0YXR1cxgNIAEoCzIZLnRyYWRlbWVzaC5lZGdlLnYxLlN0YXR1c0gAEicKBHBvbmcYDiABKAsyFy50cmFkZW1lc2guZWRnZS52MS5Qb25nSAASLwoIdXBzdHJlYW0YDyABKAsyGy50cmFkZW1lc2guZWRnZS52MS5VcHN0cmVhbUgAQgYKBGtpbmQiJgoFSGVsbG8SDgoGY2xpZW50GAEgASgJEg0KBXRva2VuGAIgASgJIjMKBENhbGwSCgoCaWQYASABKA0SDgoGbWV0aG9kGAIgASgJEg8KB3JlcXVlc3QYAyABKAwiFAoGQ2FuY2VsEgoKAmlkGAEgASgNImcKBFBhY2USCgoCaWQYASABKA0SGAoOc2Vzc2lvbnNfcGVyX3MYAiABKAFIABIQCgZwYXVzZWQYAyABKAhIABIdChNzZWVrX2FmdGVyX3NlcXVlbmNlGAQgASgESABCCAoGYWN0aW9uIhUKBFBpbmcSDQoFbm9uY2UYASABKAQidwoHV2VsY29tZRIRCgltYXhfY2FsbHMYASABKA0SFwoPbWF4X2ZyYW1lX2J5dGVzGAIgASgNEg8KB3ZlcnNpb24YAyABKAkSEwoLaGVhcnRiZWF0X3MYBCABKAESGgoSbWF4X21lc3NhZ2VzX3Blcl9zGAUgASgBIiUKBk9wZW5lZBIKCgJpZBgBIAEoDRIPCgdjaGFubmVsGAIgASgNIisKB01lc3NhZ2USDwoHY2hhbm5lbBgBIAEoDRIPCgdwYXlsb2FkGAIgASgMInQKBlN0YXR1cxIKCgJpZBgBIAEoDRIMCgRjb2RlGAIgASgFEg8KB21lc3NhZ2UYAyABKAkSDwoHZGV0YWlscxgEIAEoDBIbCg5yZXRyeV9hZnRlcl9tcxgFIAEoDUgAiAEBQhEKD19yZXRyeV9hZnRlcl9tcyIVCgRQb25nEg0KBW5vbmNlGAEgASgEIlwKCFVwc3RyZWFtEg8KB2NoYW5uZWwYASABKA0SLwoFc3RhdGUYAiABKA4yIC50cmFkZW1lc2guZWRnZS52MS5VcHN0cmVhbVN0YXRlEg4KBnJlYXNvbhgDIAEoCSpmCg1VcHN0cmVhbVN0YXRlEh4KGlVQU1RSRUFNX1NUQVRFX1VOU1BFQ0lGSUVEEAASHAoYVVBTVFJFQU1fU1RBVEVfQ09OTkVDVEVEEAESFwoTVVBTVFJFQU1fU1RBVEVfTE9TVBACKqkBCglDbG9zZUNvZGUSGgoWQ0xPU0VfQ09ERV9VTlNQRUNJRklFRBAAEhgKE0NMT1NFX0NPREVfUFJPVE9DT0wQsCISHwoaQ0xPU0VfQ09ERV9VTkFVVEhFTlRJQ0FURUQQsSISGQoUQ0xPU0VfQ09ERV9GT1JCSURERU4QsyISFAoPQ0xPU0VfQ09ERV9TTE9XELgiEhQKD0NMT1NFX0NPREVfUkFURRDNImIGcHJvdG8z");
 
 /**
- * One frame, from the browser (first five) or from the edge (the others).
+ * One frame, from the browser (numbers below 10) or from the edge (the others).
  *
  * @generated from message trademesh.edge.v1.EdgeFrame
  */
@@ -59,6 +61,14 @@ export type EdgeFrame = Message$1<"trademesh.edge.v1.EdgeFrame"> & {
     case: "ping";
   } | {
     /**
+     * Sets how fast a feed comes.
+     *
+     * @generated from field: trademesh.edge.v1.Pace pace = 5;
+     */
+    value: Pace;
+    case: "pace";
+  } | {
+    /**
      * The edge's answer to hello.
      *
      * @generated from field: trademesh.edge.v1.Welcome welcome = 10;
@@ -97,6 +107,14 @@ export type EdgeFrame = Message$1<"trademesh.edge.v1.EdgeFrame"> & {
      */
     value: Pong;
     case: "pong";
+  } | {
+    /**
+     * A feed lost its source, or has it again.
+     *
+     * @generated from field: trademesh.edge.v1.Upstream upstream = 15;
+     */
+    value: Upstream;
+    case: "upstream";
   } | { case: undefined; value?: undefined };
 };
 
@@ -119,6 +137,13 @@ export type Hello = Message$1<"trademesh.edge.v1.Hello"> & {
    * @generated from field: string client = 1;
    */
   client: string;
+
+  /**
+   * The edge's token, if it wants one (TRADEMESH_EDGE_TOKEN). Never in the URL: those are logged.
+   *
+   * @generated from field: string token = 2;
+   */
+  token: string;
 };
 
 /**
@@ -185,6 +210,58 @@ export const CancelSchema: GenMessage<Cancel> = /*@__PURE__*/
   messageDesc(file_trademesh_edge_v1_frame, 3);
 
 /**
+ * Sets how fast a Subscribe call of this browser comes: a replay of its own, that no other reader notices. Time is counted in sessions.
+ *
+ * @generated from message trademesh.edge.v1.Pace
+ */
+export type Pace = Message$1<"trademesh.edge.v1.Pace"> & {
+  /**
+   * The call.
+   *
+   * @generated from field: uint32 id = 1;
+   */
+  id: number;
+
+  /**
+   * What is to change.
+   *
+   * @generated from oneof trademesh.edge.v1.Pace.action
+   */
+  action: {
+    /**
+     * Sessions per second of wall time; 0: as fast as it can, which is how every call begins.
+     *
+     * @generated from field: double sessions_per_s = 2;
+     */
+    value: number;
+    case: "sessionsPerS";
+  } | {
+    /**
+     * True: stand still; false: go on.
+     *
+     * @generated from field: bool paused = 3;
+     */
+    value: boolean;
+    case: "paused";
+  } | {
+    /**
+     * Go on after this sequence, forward or back.
+     *
+     * @generated from field: uint64 seek_after_sequence = 4;
+     */
+    value: bigint;
+    case: "seekAfterSequence";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message trademesh.edge.v1.Pace.
+ * Use `create(PaceSchema)` to create a new message.
+ */
+export const PaceSchema: GenMessage<Pace> = /*@__PURE__*/
+  messageDesc(file_trademesh_edge_v1_frame, 4);
+
+/**
  * Asks for a pong.
  *
  * @generated from message trademesh.edge.v1.Ping
@@ -203,7 +280,7 @@ export type Ping = Message$1<"trademesh.edge.v1.Ping"> & {
  * Use `create(PingSchema)` to create a new message.
  */
 export const PingSchema: GenMessage<Ping> = /*@__PURE__*/
-  messageDesc(file_trademesh_edge_v1_frame, 4);
+  messageDesc(file_trademesh_edge_v1_frame, 5);
 
 /**
  * The edge's answer to hello.
@@ -231,6 +308,20 @@ export type Welcome = Message$1<"trademesh.edge.v1.Welcome"> & {
    * @generated from field: string version = 3;
    */
   version: string;
+
+  /**
+   * A feed says that it lives so often, in seconds; twice as long in silence means that it is lost.
+   *
+   * @generated from field: double heartbeat_s = 4;
+   */
+  heartbeatS: number;
+
+  /**
+   * Most frames per second that the edge accepts, with a burst of two seconds' worth.
+   *
+   * @generated from field: double max_messages_per_s = 5;
+   */
+  maxMessagesPerS: number;
 };
 
 /**
@@ -238,7 +329,7 @@ export type Welcome = Message$1<"trademesh.edge.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
-  messageDesc(file_trademesh_edge_v1_frame, 5);
+  messageDesc(file_trademesh_edge_v1_frame, 6);
 
 /**
  * A call's messages come on this channel. A call may be moved to another channel by a second frame of this kind.
@@ -266,7 +357,7 @@ export type Opened = Message$1<"trademesh.edge.v1.Opened"> & {
  * Use `create(OpenedSchema)` to create a new message.
  */
 export const OpenedSchema: GenMessage<Opened> = /*@__PURE__*/
-  messageDesc(file_trademesh_edge_v1_frame, 6);
+  messageDesc(file_trademesh_edge_v1_frame, 7);
 
 /**
  * A message of a channel: encoded once for everyone on it.
@@ -294,7 +385,7 @@ export type Message = Message$1<"trademesh.edge.v1.Message"> & {
  * Use `create(MessageSchema)` to create a new message.
  */
 export const MessageSchema: GenMessage<Message> = /*@__PURE__*/
-  messageDesc(file_trademesh_edge_v1_frame, 7);
+  messageDesc(file_trademesh_edge_v1_frame, 8);
 
 /**
  * A call has ended.
@@ -343,7 +434,7 @@ export type Status = Message$1<"trademesh.edge.v1.Status"> & {
  * Use `create(StatusSchema)` to create a new message.
  */
 export const StatusSchema: GenMessage<Status> = /*@__PURE__*/
-  messageDesc(file_trademesh_edge_v1_frame, 8);
+  messageDesc(file_trademesh_edge_v1_frame, 9);
 
 /**
  * The answer to ping.
@@ -364,5 +455,130 @@ export type Pong = Message$1<"trademesh.edge.v1.Pong"> & {
  * Use `create(PongSchema)` to create a new message.
  */
 export const PongSchema: GenMessage<Pong> = /*@__PURE__*/
-  messageDesc(file_trademesh_edge_v1_frame, 9);
+  messageDesc(file_trademesh_edge_v1_frame, 10);
+
+/**
+ * A feed lost its source, or has it again: until then silence means nothing.
+ *
+ * @generated from message trademesh.edge.v1.Upstream
+ */
+export type Upstream = Message$1<"trademesh.edge.v1.Upstream"> & {
+  /**
+   * The channel of the feed.
+   *
+   * @generated from field: uint32 channel = 1;
+   */
+  channel: number;
+
+  /**
+   * Whether its source is there.
+   *
+   * @generated from field: trademesh.edge.v1.UpstreamState state = 2;
+   */
+  state: UpstreamState;
+
+  /**
+   * What is missing; for people.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message trademesh.edge.v1.Upstream.
+ * Use `create(UpstreamSchema)` to create a new message.
+ */
+export const UpstreamSchema: GenMessage<Upstream> = /*@__PURE__*/
+  messageDesc(file_trademesh_edge_v1_frame, 11);
+
+/**
+ * Whether the source of a feed is there.
+ *
+ * @generated from enum trademesh.edge.v1.UpstreamState
+ */
+export enum UpstreamState {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: UPSTREAM_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Connected: silence means that nothing happens.
+   *
+   * @generated from enum value: UPSTREAM_STATE_CONNECTED = 1;
+   */
+  CONNECTED = 1,
+
+  /**
+   * Lost; the edge tries to find it again.
+   *
+   * @generated from enum value: UPSTREAM_STATE_LOST = 2;
+   */
+  LOST = 2,
+}
+
+/**
+ * Describes the enum trademesh.edge.v1.UpstreamState.
+ */
+export const UpstreamStateSchema: GenEnum<UpstreamState> = /*@__PURE__*/
+  enumDesc(file_trademesh_edge_v1_frame, 0);
+
+/**
+ * With which code the edge closes a socket, and what the client then does. Beside these: 1000 and 1001, nothing; 1012, come back after the
+ * `retry_after_ms=N` in the reason; 1013, the edge is full, come back later; 1002, 1007, 1009 and 1011 are RFC 6455's own.
+ *
+ * @generated from enum trademesh.edge.v1.CloseCode
+ */
+export enum CloseCode {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: CLOSE_CODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The client breaks the protocol. Coming back does not help.
+   *
+   * @generated from enum value: CLOSE_CODE_PROTOCOL = 4400;
+   */
+  PROTOCOL = 4400,
+
+  /**
+   * No hello in time, or without the token that the edge wants. Coming back does not help.
+   *
+   * @generated from enum value: CLOSE_CODE_UNAUTHENTICATED = 4401;
+   */
+  UNAUTHENTICATED = 4401,
+
+  /**
+   * This client may not do what it does. Coming back does not help.
+   *
+   * @generated from enum value: CLOSE_CODE_FORBIDDEN = 4403;
+   */
+  FORBIDDEN = 4403,
+
+  /**
+   * The client took in too little for too long. Resume with the cursor.
+   *
+   * @generated from enum value: CLOSE_CODE_SLOW = 4408;
+   */
+  SLOW = 4408,
+
+  /**
+   * Too many frames or calls. Come back later.
+   *
+   * @generated from enum value: CLOSE_CODE_RATE = 4429;
+   */
+  RATE = 4429,
+}
+
+/**
+ * Describes the enum trademesh.edge.v1.CloseCode.
+ */
+export const CloseCodeSchema: GenEnum<CloseCode> = /*@__PURE__*/
+  enumDesc(file_trademesh_edge_v1_frame, 1);
 

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/event.proto.
  */
 export const file_trademesh_gateway_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEi2wkKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIAEIJCgdwYXlsb2FkIjgKDkdhdGV3YXlTdGFydGVkEg8KB3ZlcnNpb24YASABKAkSFQoNcmVzdW1lZF9hZnRlchgCIAEoBCJaChRQaXBlbGluZVN0YXRlQ2hhbmdlZBIyCgVzdGF0ZRgBIAEoDjIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGUSDgoGcmVhc29uGAIgASgJIiUKC1BhY2VDaGFuZ2VkEhYKDnNlc3Npb25zX3Blcl9zGAEgASgBIr8BCg9TdGF0ZUNoZWNrcG9pbnQSNwoJcG9ydGZvbGlvGAEgASgLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuUG9ydGZvbGlvU3RhdGUSGAoQc2Vzc2lvbnNfc2V0dGxlZBgCIAEoDRINCgVmaWxscxgDIAEoDRIXCg9wZWFrX25hdl9taWNyb3MYBCABKAMSMQoJYmFzZWxpbmVzGAUgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUi1AEKDlBvcnRmb2xpb1N0YXRlEhsKE2luaXRpYWxfY2FzaF9taWNyb3MYASABKAMSEwoLY2FzaF9taWNyb3MYAiABKAMSFwoPcmVhbGlzZWRfbWljcm9zGAMgASgDEhMKC2ZlZXNfbWljcm9zGAQgASgDEhUKDWJvcnJvd19taWNyb3MYBSABKAMSGAoQZGl2aWRlbmRzX21pY3JvcxgGIAEoAxIxCglwb3NpdGlvbnMYByADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3NpdGlvbiJrCghQb3NpdGlvbhIOCgZ0aWNrZXIYASABKAkSEAoIcXVhbnRpdHkYAiABKAMSEwoLY29zdF9taWNyb3MYAyABKAMSGAoLbWFya19taWNyb3MYBCABKANIAIgBAUIOCgxfbWFya19taWNyb3MiuAEKClJ1blN0YXJ0ZWQSFQoNY29uZmlnX3NoYTI1NhgBIAEoCRITCgtkYXRhX3NoYTI1NhgCIAEoCRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAMgASgDEg8KB3RpY2tlcnMYBCADKAkSFQoNZmlyc3Rfc2Vzc2lvbhgFIAEoCRIUCgxsYXN0X3Nlc3Npb24YBiABKAkSEAoIc2Vzc2lvbnMYByABKA0SEQoJYWdlbnRfaWRzGAggAygJIloKDVNlc3Npb25PcGVuZWQSFgoOc2Vzc2lvbl9udW1iZXIYASABKA0SMQoNZGVjaXNpb25fdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiiAEKB1NpZ25hbHMSLQoHc2lnbmFscxgBIAMoCzIcLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbBIzCgdmaWd1cmVzGAIgAygLMiIudHJhZGVtZXNoLmdhdGV3YXkudjEuRmlndXJlQ29sdW1uEhkKEWFic3RhaW5lZF9iZWNhdXNlGAMgASgJIpEBCgZTaWduYWwSDgoGdGlja2VyGAEgASgJEiwKBnN0YW5jZRgCIAEoDjIcLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0YW5jZRINCgVzY29yZRgDIAEoARISCgpjb25maWRlbmNlGAQgASgBEhgKEGhvcml6b25fc2Vzc2lvbnMYBSABKA0SDAoEbm90ZRgGIAEoCSI6CgxGaWd1cmVDb2x1bW4SDAoEdG9vbBgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBnZhbHVlcxgDIAMoASJECgtQcmVkaWN0aW9ucxI1CgtwcmVkaWN0aW9ucxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb24iZAoKUHJlZGljdGlvbhIOCgZ0aWNrZXIYASABKAkSMgoJZGlyZWN0aW9uGAIgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuRGlyZWN0aW9uEhIKCmNvbmZpZGVuY2UYAyABKAEifAoJUmlza05vdGVzEhIKCm5hdl9taWNyb3MYASABKAMSDQoFZ3Jvc3MYAiABKAESCwoDbmV0GAMgASgBEhAKCGRyYXdkb3duGAQgASgBEi0KBW5vdGVzGAUgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUmlza05vdGUi1QEKCFJpc2tOb3RlEg4KBnRpY2tlchgBIAEoCRIwCghzZXZlcml0eRgCIAEoDjIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNldmVyaXR5EhcKCnZvbGF0aWxpdHkYAyABKAFIAIgBARIWCg5tYXhfYnV5X3NoYXJlcxgEIAEoAxIXCg9tYXhfc2VsbF9zaGFyZXMYBSABKAMSLgoFbGltaXQYBiABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGVCDQoLX3ZvbGF0aWxpdHkiPgoJRGVjaXNpb25zEjEKCWRlY2lzaW9ucxgBIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uIpMBCghEZWNpc2lvbhIOCgZ0aWNrZXIYASABKAkSKwoGYWN0aW9uGAIgASgOMhsudHJhZGVtZXNoLmNvbW1vbi52MS5BY3Rpb24SEAoIcXVhbnRpdHkYAyABKAMSEgoKY29uZmlkZW5jZRgEIAEoARINCgVzY29yZRgFIAEoARIVCg10YXJnZXRfd2VpZ2h0GAYgASgBImQKBU9yZGVyEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRInCgRzaWRlGAMgASgOMhkudHJhZGVtZXNoLmNvbW1vbi52MS5TaWRlEhAKCHF1YW50aXR5GAQgASgDIkAKC09yZGVyc0dhdGVkEjEKB3Jlc3VsdHMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5HYXRlUmVzdWx0Is4BCgpHYXRlUmVzdWx0EioKBW9yZGVyGAEgASgLMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXISGgoScmVxdWVzdGVkX3F1YW50aXR5GAIgASgDEi4KBWxpbWl0GAMgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlEhgKC2xpbWl0X3ZhbHVlGAQgASgBSACIAQESEwoGZmlndXJlGAUgASgBSAGIAQFCDgoMX2xpbWl0X3ZhbHVlQgkKB19maWd1cmUihAEKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEioKBW9yZGVyGAIgASgLMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXISLgoKZXhwaXJlc19hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAibwoQQXBwcm92YWxSZXNvbHZlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIQCghvcmRlcl9pZBgCIAEoCRIQCghhcHByb3ZlZBgDIAEoCBISCgpkZWNpZGVkX2J5GAQgASgJEg4KBnJlYXNvbhgFIAEoCSJECgNMZWcSKwoEa2luZBgBIAEoDjIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZ0tpbmQSEAoIcXVhbnRpdHkYAiABKAMihgIKC09yZGVyRmlsbGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRInCgRzaWRlGAMgASgOMhkudHJhZGVtZXNoLmNvbW1vbi52MS5TaWRlEhAKCHF1YW50aXR5GAQgASgDEhQKDHByaWNlX21pY3JvcxgFIAEoAxISCgpmZWVfbWljcm9zGAYgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgHIAEoAxInCgRsZWdzGAggAygLMhkudHJhZGVtZXNoLmdhdGV3YXkudjEuTGVnEhkKEXBvc2l0aW9uX3F1YW50aXR5GAkgASgDEhMKC2Nhc2hfbWljcm9zGAogASgDInQKDU9yZGVyUmVqZWN0ZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEi8KBnJlYXNvbhgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIQCghxdWFudGl0eRgEIAEoAyKhAQoHU2V0dGxlZBIWCg5zZXNzaW9uX251bWJlchgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEjcKCXBvcnRmb2xpbxgDIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEjEKCWJhc2VsaW5lcxgEIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lIiwKCEJhc2VsaW5lEgwKBG5hbWUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAyJCCgtSdW5GaW5pc2hlZBIQCghzZXNzaW9ucxgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEg0KBWZpbGxzGAMgASgNKs4BCgVQaGFzZRIVChFQSEFTRV9VTlNQRUNJRklFRBAAEhEKDVBIQVNFX1BSRVBBUkUQARISCg5QSEFTRV9BTkFMWVNJUxACEg4KClBIQVNFX1JJU0sQAxIUChBQSEFTRV9QUkVESUNUSU9OEAQSEgoOUEhBU0VfREVDSVNJT04QBRIOCgpQSEFTRV9HQVRFEAYSEgoOUEhBU0VfQVBQUk9WQUwQBxITCg9QSEFTRV9FWEVDVVRJT04QCBIUChBQSEFTRV9TRVRUTEVNRU5UEAkqnQEKDVBpcGVsaW5lU3RhdGUSHgoaUElQRUxJTkVfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRQSVBFTElORV9TVEFURV9SRUFEWRABEhoKFlBJUEVMSU5FX1NUQVRFX1JVTk5JTkcQAhIZChVQSVBFTElORV9TVEFURV9QQVVTRUQQAxIbChdQSVBFTElORV9TVEFURV9GSU5JU0hFRBAEKnAKBlN0YW5jZRIWChJTVEFOQ0VfVU5TUEVDSUZJRUQQABISCg5TVEFOQ0VfQlVMTElTSBABEhIKDlNUQU5DRV9CRUFSSVNIEAISEgoOU1RBTkNFX05FVVRSQUwQAxISCg5TVEFOQ0VfQUJTVEFJThAEKmMKCURpcmVjdGlvbhIZChVESVJFQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxESVJFQ1RJT05fVVAQARISCg5ESVJFQ1RJT05fRE9XThACEhUKEURJUkVDVElPTl9ORVVUUkFMEAMqXgoIU2V2ZXJpdHkSGAoUU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIRCg1TRVZFUklUWV9JTkZPEAESEQoNU0VWRVJJVFlfV0FSThACEhIKDlNFVkVSSVRZX0JMT0NLEAMqlQMKCUxpbWl0Q29kZRIaChZMSU1JVF9DT0RFX1VOU1BFQ0lGSUVEEAASHQoZTElNSVRfQ09ERV9VTktOT1dOX1RJQ0tFUhABEhsKF0xJTUlUX0NPREVfQkFEX1FVQU5USVRZEAISFwoTTElNSVRfQ09ERV9OT19QUklDRRADEhwKGExJTUlUX0NPREVfRFJBV0RPV05fU1RPUBAEEh0KGUxJTUlUX0NPREVfU0hPUlRfRElTQUJMRUQQBRIdChlMSU1JVF9DT0RFX1BPU0lUSU9OX0xJTUlUEAYSGgoWTElNSVRfQ09ERV9HUk9TU19MSU1JVBAHEhgKFExJTUlUX0NPREVfTkVUX0xJTUlUEAgSIAocTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfQ0FTSBAJEiIKHkxJTUlUX0NPREVfSU5TVUZGSUNJRU5UX01BUkdJThAKEh4KGkxJTUlUX0NPREVfQVBQUk9WQUxfREVOSUVEEAsSHwobTElNSVRfQ09ERV9BUFBST1ZBTF9FWFBJUkVEEAwqcAoHTGVnS2luZBIYChRMRUdfS0lORF9VTlNQRUNJRklFRBAAEhAKDExFR19LSU5EX0JVWRABEhEKDUxFR19LSU5EX1NFTEwQAhISCg5MRUdfS0lORF9TSE9SVBADEhIKDkxFR19LSU5EX0NPVkVSEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEi2woKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zIrgBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCSJaCg1TZXNzaW9uT3BlbmVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEjEKDWRlY2lzaW9uX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgdTaWduYWxzEi0KB3NpZ25hbHMYASADKAsyHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TaWduYWwSMwoHZmlndXJlcxgCIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkZpZ3VyZUNvbHVtbhIZChFhYnN0YWluZWRfYmVjYXVzZRgDIAEoCSKRAQoGU2lnbmFsEg4KBnRpY2tlchgBIAEoCRIsCgZzdGFuY2UYAiABKA4yHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFuY2USDQoFc2NvcmUYAyABKAESEgoKY29uZmlkZW5jZRgEIAEoARIYChBob3Jpem9uX3Nlc3Npb25zGAUgASgNEgwKBG5vdGUYBiABKAkiOgoMRmlndXJlQ29sdW1uEgwKBHRvb2wYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZ2YWx1ZXMYAyADKAEiRAoLUHJlZGljdGlvbnMSNQoLcHJlZGljdGlvbnMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmVkaWN0aW9uImQKClByZWRpY3Rpb24SDgoGdGlja2VyGAEgASgJEjIKCWRpcmVjdGlvbhgCIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRpcmVjdGlvbhISCgpjb25maWRlbmNlGAMgASgBInwKCVJpc2tOb3RlcxISCgpuYXZfbWljcm9zGAEgASgDEg0KBWdyb3NzGAIgASgBEgsKA25ldBgDIAEoARIQCghkcmF3ZG93bhgEIAEoARItCgVub3RlcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3RlItUBCghSaXNrTm90ZRIOCgZ0aWNrZXIYASABKAkSMAoIc2V2ZXJpdHkYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXZlcml0eRIXCgp2b2xhdGlsaXR5GAMgASgBSACIAQESFgoObWF4X2J1eV9zaGFyZXMYBCABKAMSFwoPbWF4X3NlbGxfc2hhcmVzGAUgASgDEi4KBWxpbWl0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlQg0KC192b2xhdGlsaXR5Ij4KCURlY2lzaW9ucxIxCglkZWNpc2lvbnMYASADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5EZWNpc2lvbiKTAQoIRGVjaXNpb24SDgoGdGlja2VyGAEgASgJEisKBmFjdGlvbhgCIAEoDjIbLnRyYWRlbWVzaC5jb21tb24udjEuQWN0aW9uEhAKCHF1YW50aXR5GAMgASgDEhIKCmNvbmZpZGVuY2UYBCABKAESDQoFc2NvcmUYBSABKAESFQoNdGFyZ2V0X3dlaWdodBgGIAEoASJkCgVPcmRlchIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAyJACgtPcmRlcnNHYXRlZBIxCgdyZXN1bHRzGAEgAygLMiAudHJhZGVtZXNoLmdhdGV3YXkudjEuR2F0ZVJlc3VsdCLOAQoKR2F0ZVJlc3VsdBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhoKEnJlcXVlc3RlZF9xdWFudGl0eRgCIAEoAxIuCgVsaW1pdBgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIYCgtsaW1pdF92YWx1ZRgEIAEoAUgAiAEBEhMKBmZpZ3VyZRgFIAEoAUgBiAEBQg4KDF9saW1pdF92YWx1ZUIJCgdfZmlndXJlIoQBChFBcHByb3ZhbFJlcXVlc3RlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIqCgVvcmRlchgCIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEi4KCmV4cGlyZXNfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIm8KEEFwcHJvdmFsUmVzb2x2ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEAoIb3JkZXJfaWQYAiABKAkSEAoIYXBwcm92ZWQYAyABKAgSEgoKZGVjaWRlZF9ieRgEIAEoCRIOCgZyZWFzb24YBSABKAkiRAoDTGVnEisKBGtpbmQYASABKA4yHS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWdLaW5kEhAKCHF1YW50aXR5GAIgASgDIoYCCgtPcmRlckZpbGxlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAxIUCgxwcmljZV9taWNyb3MYBSABKAMSEgoKZmVlX21pY3JvcxgGIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYByABKAMSJwoEbGVncxgIIAMoCzIZLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZxIZChFwb3NpdGlvbl9xdWFudGl0eRgJIAEoAxITCgtjYXNoX21pY3JvcxgKIAEoAyJ0Cg1PcmRlclJlamVjdGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRIvCgZyZWFzb24YAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSEAoIcXVhbnRpdHkYBCABKAMioQEKB1NldHRsZWQSFgoOc2Vzc2lvbl9udW1iZXIYASABKA0SEgoKbmF2X21pY3JvcxgCIAEoAxI3Cglwb3J0Zm9saW8YAyABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRIxCgliYXNlbGluZXMYBCADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZSIsCghCYXNlbGluZRIMCgRuYW1lGAEgASgJEhIKCm5hdl9taWNyb3MYAiABKAMiQgoLUnVuRmluaXNoZWQSEAoIc2Vzc2lvbnMYASABKA0SEgoKbmF2X21pY3JvcxgCIAEoAxINCgVmaWxscxgDIAEoDSrOAQoFUGhhc2USFQoRUEhBU0VfVU5TUEVDSUZJRUQQABIRCg1QSEFTRV9QUkVQQVJFEAESEgoOUEhBU0VfQU5BTFlTSVMQAhIOCgpQSEFTRV9SSVNLEAMSFAoQUEhBU0VfUFJFRElDVElPThAEEhIKDlBIQVNFX0RFQ0lTSU9OEAUSDgoKUEhBU0VfR0FURRAGEhIKDlBIQVNFX0FQUFJPVkFMEAcSEwoPUEhBU0VfRVhFQ1VUSU9OEAgSFAoQUEhBU0VfU0VUVExFTUVOVBAJKrkBCg1QaXBlbGluZVN0YXRlEh4KGlBJUEVMSU5FX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUElQRUxJTkVfU1RBVEVfUkVBRFkQARIaChZQSVBFTElORV9TVEFURV9SVU5OSU5HEAISGQoVUElQRUxJTkVfU1RBVEVfUEFVU0VEEAMSGwoXUElQRUxJTkVfU1RBVEVfRklOSVNIRUQQBBIaChZQSVBFTElORV9TVEFURV9TVE9QUEVEEAUqcAoGU3RhbmNlEhYKElNUQU5DRV9VTlNQRUNJRklFRBAAEhIKDlNUQU5DRV9CVUxMSVNIEAESEgoOU1RBTkNFX0JFQVJJU0gQAhISCg5TVEFOQ0VfTkVVVFJBTBADEhIKDlNUQU5DRV9BQlNUQUlOEAQqYwoJRGlyZWN0aW9uEhkKFURJUkVDVElPTl9VTlNQRUNJRklFRBAAEhAKDERJUkVDVElPTl9VUBABEhIKDkRJUkVDVElPTl9ET1dOEAISFQoRRElSRUNUSU9OX05FVVRSQUwQAypeCghTZXZlcml0eRIYChRTRVZFUklUWV9VTlNQRUNJRklFRBAAEhEKDVNFVkVSSVRZX0lORk8QARIRCg1TRVZFUklUWV9XQVJOEAISEgoOU0VWRVJJVFlfQkxPQ0sQAyqVAwoJTGltaXRDb2RlEhoKFkxJTUlUX0NPREVfVU5TUEVDSUZJRUQQABIdChlMSU1JVF9DT0RFX1VOS05PV05fVElDS0VSEAESGwoXTElNSVRfQ09ERV9CQURfUVVBTlRJVFkQAhIXChNMSU1JVF9DT0RFX05PX1BSSUNFEAMSHAoYTElNSVRfQ09ERV9EUkFXRE9XTl9TVE9QEAQSHQoZTElNSVRfQ09ERV9TSE9SVF9ESVNBQkxFRBAFEh0KGUxJTUlUX0NPREVfUE9TSVRJT05fTElNSVQQBhIaChZMSU1JVF9DT0RFX0dST1NTX0xJTUlUEAcSGAoUTElNSVRfQ09ERV9ORVRfTElNSVQQCBIgChxMSU1JVF9DT0RFX0lOU1VGRklDSUVOVF9DQVNIEAkSIgoeTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfTUFSR0lOEAoSHgoaTElNSVRfQ09ERV9BUFBST1ZBTF9ERU5JRUQQCxIfChtMSU1JVF9DT0RFX0FQUFJPVkFMX0VYUElSRUQQDCpwCgdMZWdLaW5kEhgKFExFR19LSU5EX1VOU1BFQ0lGSUVEEAASEAoMTEVHX0tJTkRfQlVZEAESEQoNTEVHX0tJTkRfU0VMTBACEhIKDkxFR19LSU5EX1NIT1JUEAMSEgoOTEVHX0tJTkRfQ09WRVIQBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
 
 /**
  * One thing that happened in a run. The journal holds nothing else, and everything a reader sees is a fold over these.
@@ -108,6 +108,14 @@ export type Event = Message<"trademesh.gateway.v1.Event"> & {
      */
     value: StateCheckpoint;
     case: "stateCheckpoint";
+  } | {
+    /**
+     * The journal lost its end, and went on in a new epoch.
+     *
+     * @generated from field: trademesh.gateway.v1.JournalTruncated journal_truncated = 24;
+     */
+    value: JournalTruncated;
+    case: "journalTruncated";
   } | {
     /**
      * The run began.
@@ -212,6 +220,14 @@ export type Event = Message<"trademesh.gateway.v1.Event"> & {
      */
     value: RunFinished;
     case: "runFinished";
+  } | {
+    /**
+     * A cycle was given up before its orders were executed.
+     *
+     * @generated from field: trademesh.gateway.v1.CycleFailed cycle_failed = 53;
+     */
+    value: CycleFailed;
+    case: "cycleFailed";
   } | { case: undefined; value?: undefined };
 };
 
@@ -300,6 +316,84 @@ export const PaceChangedSchema: GenMessage<PaceChanged> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_event, 3);
 
 /**
+ * The journal lost its end: events that runtime_service had heard of were not in it when it was opened (a damaged disk, a file put back).
+ * The numbers after `kept_through` are given again, in a new epoch; a cursor of the old epoch is answered with a gap.
+ *
+ * @generated from message trademesh.gateway.v1.JournalTruncated
+ */
+export type JournalTruncated = Message<"trademesh.gateway.v1.JournalTruncated"> & {
+  /**
+   * Everything up to this sequence is still there.
+   *
+   * @generated from field: uint64 kept_through = 1;
+   */
+  keptThrough: bigint;
+
+  /**
+   * The newest sequence that was known to be written; 0 if nobody knows.
+   *
+   * @generated from field: uint64 known_through = 2;
+   */
+  knownThrough: bigint;
+
+  /**
+   * The epoch before.
+   *
+   * @generated from field: uint32 earlier_epoch = 3;
+   */
+  earlierEpoch: number;
+
+  /**
+   * What was found.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.JournalTruncated.
+ * Use `create(JournalTruncatedSchema)` to create a new message.
+ */
+export const JournalTruncatedSchema: GenMessage<JournalTruncated> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 4);
+
+/**
+ * A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands.
+ *
+ * @generated from message trademesh.gateway.v1.CycleFailed
+ */
+export type CycleFailed = Message<"trademesh.gateway.v1.CycleFailed"> & {
+  /**
+   * In which phase.
+   *
+   * @generated from field: trademesh.gateway.v1.Phase phase = 1;
+   */
+  phase: Phase;
+
+  /**
+   * Why.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * Orders that had been decided and are void.
+   *
+   * @generated from field: repeated string void_order_ids = 3;
+   */
+  voidOrderIds: string[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.CycleFailed.
+ * Use `create(CycleFailedSchema)` to create a new message.
+ */
+export const CycleFailedSchema: GenMessage<CycleFailed> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 5);
+
+/**
  * The state at this point.
  *
  * @generated from message trademesh.gateway.v1.StateCheckpoint
@@ -346,7 +440,7 @@ export type StateCheckpoint = Message<"trademesh.gateway.v1.StateCheckpoint"> & 
  * Use `create(StateCheckpointSchema)` to create a new message.
  */
 export const StateCheckpointSchema: GenMessage<StateCheckpoint> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 4);
+  messageDesc(file_trademesh_gateway_v1_event, 6);
 
 /**
  * The exact account. All amounts in micro-dollars.
@@ -409,7 +503,7 @@ export type PortfolioState = Message<"trademesh.gateway.v1.PortfolioState"> & {
  * Use `create(PortfolioStateSchema)` to create a new message.
  */
 export const PortfolioStateSchema: GenMessage<PortfolioState> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 5);
+  messageDesc(file_trademesh_gateway_v1_event, 7);
 
 /**
  * One ticker's position.
@@ -451,7 +545,7 @@ export type Position = Message<"trademesh.gateway.v1.Position"> & {
  * Use `create(PositionSchema)` to create a new message.
  */
 export const PositionSchema: GenMessage<Position> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 6);
+  messageDesc(file_trademesh_gateway_v1_event, 8);
 
 /**
  * The run began.
@@ -521,7 +615,7 @@ export type RunStarted = Message<"trademesh.gateway.v1.RunStarted"> & {
  * Use `create(RunStartedSchema)` to create a new message.
  */
 export const RunStartedSchema: GenMessage<RunStarted> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 7);
+  messageDesc(file_trademesh_gateway_v1_event, 9);
 
 /**
  * A session's cycle began.
@@ -549,7 +643,7 @@ export type SessionOpened = Message<"trademesh.gateway.v1.SessionOpened"> & {
  * Use `create(SessionOpenedSchema)` to create a new message.
  */
 export const SessionOpenedSchema: GenMessage<SessionOpened> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 8);
+  messageDesc(file_trademesh_gateway_v1_event, 10);
 
 /**
  * One analyst's view of every ticker.
@@ -584,7 +678,7 @@ export type Signals = Message<"trademesh.gateway.v1.Signals"> & {
  * Use `create(SignalsSchema)` to create a new message.
  */
 export const SignalsSchema: GenMessage<Signals> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 9);
+  messageDesc(file_trademesh_gateway_v1_event, 11);
 
 /**
  * One analyst's view of one ticker.
@@ -640,7 +734,7 @@ export type Signal = Message<"trademesh.gateway.v1.Signal"> & {
  * Use `create(SignalSchema)` to create a new message.
  */
 export const SignalSchema: GenMessage<Signal> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 10);
+  messageDesc(file_trademesh_gateway_v1_event, 12);
 
 /**
  * A figure that a tool or skill computed, for every signal of the event.
@@ -675,7 +769,7 @@ export type FigureColumn = Message<"trademesh.gateway.v1.FigureColumn"> & {
  * Use `create(FigureColumnSchema)` to create a new message.
  */
 export const FigureColumnSchema: GenMessage<FigureColumn> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 11);
+  messageDesc(file_trademesh_gateway_v1_event, 13);
 
 /**
  * One analyst's predictions, frozen before any price of the session.
@@ -696,7 +790,7 @@ export type Predictions = Message<"trademesh.gateway.v1.Predictions"> & {
  * Use `create(PredictionsSchema)` to create a new message.
  */
 export const PredictionsSchema: GenMessage<Predictions> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 12);
+  messageDesc(file_trademesh_gateway_v1_event, 14);
 
 /**
  * What a price is said to do from the close before the session to the session's close.
@@ -731,7 +825,7 @@ export type Prediction = Message<"trademesh.gateway.v1.Prediction"> & {
  * Use `create(PredictionSchema)` to create a new message.
  */
 export const PredictionSchema: GenMessage<Prediction> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 13);
+  messageDesc(file_trademesh_gateway_v1_event, 15);
 
 /**
  * The risk manager's notes.
@@ -780,7 +874,7 @@ export type RiskNotes = Message<"trademesh.gateway.v1.RiskNotes"> & {
  * Use `create(RiskNotesSchema)` to create a new message.
  */
 export const RiskNotesSchema: GenMessage<RiskNotes> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 14);
+  messageDesc(file_trademesh_gateway_v1_event, 16);
 
 /**
  * Headroom in one ticker.
@@ -836,7 +930,7 @@ export type RiskNote = Message<"trademesh.gateway.v1.RiskNote"> & {
  * Use `create(RiskNoteSchema)` to create a new message.
  */
 export const RiskNoteSchema: GenMessage<RiskNote> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 15);
+  messageDesc(file_trademesh_gateway_v1_event, 17);
 
 /**
  * The portfolio manager's decisions.
@@ -857,7 +951,7 @@ export type Decisions = Message<"trademesh.gateway.v1.Decisions"> & {
  * Use `create(DecisionsSchema)` to create a new message.
  */
 export const DecisionsSchema: GenMessage<Decisions> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 16);
+  messageDesc(file_trademesh_gateway_v1_event, 18);
 
 /**
  * What the portfolio manager wants for one ticker.
@@ -913,7 +1007,7 @@ export type Decision = Message<"trademesh.gateway.v1.Decision"> & {
  * Use `create(DecisionSchema)` to create a new message.
  */
 export const DecisionSchema: GenMessage<Decision> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 17);
+  messageDesc(file_trademesh_gateway_v1_event, 19);
 
 /**
  * An order of the desk.
@@ -955,7 +1049,7 @@ export type Order = Message<"trademesh.gateway.v1.Order"> & {
  * Use `create(OrderSchema)` to create a new message.
  */
 export const OrderSchema: GenMessage<Order> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 18);
+  messageDesc(file_trademesh_gateway_v1_event, 20);
 
 /**
  * What the limits made of the orders of a session.
@@ -976,7 +1070,7 @@ export type OrdersGated = Message<"trademesh.gateway.v1.OrdersGated"> & {
  * Use `create(OrdersGatedSchema)` to create a new message.
  */
 export const OrdersGatedSchema: GenMessage<OrdersGated> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 19);
+  messageDesc(file_trademesh_gateway_v1_event, 21);
 
 /**
  * What the limits made of one order.
@@ -1025,7 +1119,7 @@ export type GateResult = Message<"trademesh.gateway.v1.GateResult"> & {
  * Use `create(GateResultSchema)` to create a new message.
  */
 export const GateResultSchema: GenMessage<GateResult> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 20);
+  messageDesc(file_trademesh_gateway_v1_event, 22);
 
 /**
  * A person is asked about an order.
@@ -1060,7 +1154,7 @@ export type ApprovalRequested = Message<"trademesh.gateway.v1.ApprovalRequested"
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 21);
+  messageDesc(file_trademesh_gateway_v1_event, 23);
 
 /**
  * The answer to a request for approval, or that none came.
@@ -1109,7 +1203,7 @@ export type ApprovalResolved = Message<"trademesh.gateway.v1.ApprovalResolved"> 
  * Use `create(ApprovalResolvedSchema)` to create a new message.
  */
 export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 22);
+  messageDesc(file_trademesh_gateway_v1_event, 24);
 
 /**
  * A part of a fill.
@@ -1137,7 +1231,7 @@ export type Leg = Message<"trademesh.gateway.v1.Leg"> & {
  * Use `create(LegSchema)` to create a new message.
  */
 export const LegSchema: GenMessage<Leg> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 23);
+  messageDesc(file_trademesh_gateway_v1_event, 25);
 
 /**
  * An order was filled. Amounts in micro-dollars.
@@ -1221,7 +1315,7 @@ export type OrderFilled = Message<"trademesh.gateway.v1.OrderFilled"> & {
  * Use `create(OrderFilledSchema)` to create a new message.
  */
 export const OrderFilledSchema: GenMessage<OrderFilled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 24);
+  messageDesc(file_trademesh_gateway_v1_event, 26);
 
 /**
  * An order was not filled, or not whole, at execution.
@@ -1263,7 +1357,7 @@ export type OrderRejected = Message<"trademesh.gateway.v1.OrderRejected"> & {
  * Use `create(OrderRejectedSchema)` to create a new message.
  */
 export const OrderRejectedSchema: GenMessage<OrderRejected> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 25);
+  messageDesc(file_trademesh_gateway_v1_event, 27);
 
 /**
  * A session's closing account. Amounts in micro-dollars.
@@ -1305,7 +1399,7 @@ export type Settled = Message<"trademesh.gateway.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 26);
+  messageDesc(file_trademesh_gateway_v1_event, 28);
 
 /**
  * What the same money would be worth elsewhere.
@@ -1333,7 +1427,7 @@ export type Baseline = Message<"trademesh.gateway.v1.Baseline"> & {
  * Use `create(BaselineSchema)` to create a new message.
  */
 export const BaselineSchema: GenMessage<Baseline> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 27);
+  messageDesc(file_trademesh_gateway_v1_event, 29);
 
 /**
  * Every session is settled.
@@ -1368,7 +1462,7 @@ export type RunFinished = Message<"trademesh.gateway.v1.RunFinished"> & {
  * Use `create(RunFinishedSchema)` to create a new message.
  */
 export const RunFinishedSchema: GenMessage<RunFinished> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 28);
+  messageDesc(file_trademesh_gateway_v1_event, 30);
 
 /**
  * Phases of a session's cycle, in their order.
@@ -1493,6 +1587,13 @@ export enum PipelineState {
    * @generated from enum value: PIPELINE_STATE_FINISHED = 4;
    */
   FINISHED = 4,
+
+  /**
+   * Ended before its last session by StopPipeline, for good.
+   *
+   * @generated from enum value: PIPELINE_STATE_STOPPED = 5;
+   */
+  STOPPED = 5,
 }
 
 /**

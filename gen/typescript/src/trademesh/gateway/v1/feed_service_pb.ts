@@ -5,8 +5,8 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { Duration } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Event } from "./event_pb.js";
 import { file_trademesh_gateway_v1_event } from "./event_pb.js";
 import type { ServerState } from "./state_pb.js";
@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/feed_service.proto.
  */
 export const file_trademesh_gateway_v1_feed_service: GenFile = /*@__PURE__*/
-  fileDesc("Cid0cmFkZW1lc2gvZ2F0ZXdheS92MS9mZWVkX3NlcnZpY2UucHJvdG8SFHRyYWRlbWVzaC5nYXRld2F5LnYxIoABCgtFdmVudEZpbHRlchIyCgVraW5kcxgBIAMoCUIjukggkgEdEEAYASIXchUyE15bYS16XVthLXpfXXsxLDYzfSQSPQoJYWdlbnRfaWRzGAIgAygJQiq6SCeSASQQQBgBIh5yHDIaXlthLXowLTldW2EtejAtOV8tXXswLDYyfSQixwIKEFN1YnNjcmliZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBISCgVlcG9jaBgCIAEoDUgAiAEBEhsKDmFmdGVyX3NlcXVlbmNlGAMgASgESAGIAQESEAoIc25hcHNob3QYBCABKAgSMQoGZmlsdGVyGAUgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXZlbnRGaWx0ZXI6brpIaxppCg9zdWJzY3JpYmUuc3RhcnQSKHNldCBzbmFwc2hvdCBvciBhZnRlcl9zZXF1ZW5jZSwgbm90IGJvdGgaLCEodGhpcy5zbmFwc2hvdCAmJiBoYXModGhpcy5hZnRlcl9zZXF1ZW5jZSkpQggKBl9lcG9jaEIRCg9fYWZ0ZXJfc2VxdWVuY2Ui7gEKEVN1YnNjcmliZVJlc3BvbnNlEjUKCHNuYXBzaG90GAEgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuU2VydmVyU3RhdGVIABIyCgZldmVudHMYAiABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5FdmVudEJhdGNoSAASNgoKY2hlY2twb2ludBgDIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkNoZWNrcG9pbnRIABIuCgNlbmQYBCABKAsyHy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdHJlYW1FbmRIAEIGCgRraW5kIncKCkV2ZW50QmF0Y2gSDQoFZXBvY2gYASABKA0SFgoOZmlyc3Rfc2VxdWVuY2UYAiABKAQSFQoNbGFzdF9zZXF1ZW5jZRgDIAEoBBIrCgZldmVudHMYBCADKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5FdmVudCI9CgpDaGVja3BvaW50EhgKEHRocm91Z2hfc2VxdWVuY2UYASABKAQSFQoNaGVhZF9zZXF1ZW5jZRgCIAEoBCKRAQoJU3RyZWFtRW5kEjUKBnJlYXNvbhgBIAEoDjIlLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0cmVhbUVuZFJlYXNvbhIdChVyZXN1bWVfYWZ0ZXJfc2VxdWVuY2UYAiABKAQSLgoLcmV0cnlfYWZ0ZXIYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i4QEKEUxpc3RFdmVudHNSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGwoJcGFnZV9zaXplGAIgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAIBIxCgZmaWx0ZXIYBCABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5FdmVudEZpbHRlchIWCg5hZnRlcl9zZXF1ZW5jZRgFIAEoBBIUCgxuZXdlc3RfZmlyc3QYBiABKAgicQoSTGlzdEV2ZW50c1Jlc3BvbnNlEisKBmV2ZW50cxgBIAMoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIVCg1oZWFkX3NlcXVlbmNlGAMgASgEInAKEkdldFNuYXBzaG90UmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKC2F0X3NlcXVlbmNlGAIgASgESACIAQFCDgoMX2F0X3NlcXVlbmNlIkcKE0dldFNuYXBzaG90UmVzcG9uc2USMAoFc3RhdGUYASABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXJ2ZXJTdGF0ZSqRAQoPU3RyZWFtRW5kUmVhc29uEiEKHVNUUkVBTV9FTkRfUkVBU09OX1VOU1BFQ0lGSUVEEAASHwobU1RSRUFNX0VORF9SRUFTT05fUlVOX0VOREVEEAESHgoaU1RSRUFNX0VORF9SRUFTT05fRFJBSU5JTkcQAhIaChZTVFJFQU1fRU5EX1JFQVNPTl9TTE9XEAMysgIKC0ZlZWRTZXJ2aWNlEl4KCVN1YnNjcmliZRImLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN1YnNjcmliZVJlcXVlc3QaJy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdWJzY3JpYmVSZXNwb25zZTABEl8KCkxpc3RFdmVudHMSJy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaXN0RXZlbnRzUmVxdWVzdBooLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpc3RFdmVudHNSZXNwb25zZRJiCgtHZXRTbmFwc2hvdBIoLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdldFNuYXBzaG90UmVxdWVzdBopLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdldFNuYXBzaG90UmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_state]);
+  fileDesc("Cid0cmFkZW1lc2gvZ2F0ZXdheS92MS9mZWVkX3NlcnZpY2UucHJvdG8SFHRyYWRlbWVzaC5nYXRld2F5LnYxIqUBCgtFdmVudEZpbHRlchIyCgVraW5kcxgBIAMoCUIjukggkgEdEEAYASIXchUyE15bYS16XVthLXpfXXsxLDYzfSQSPQoJYWdlbnRfaWRzGAIgAygJQiq6SCeSASQQQBgBIh5yHDIaXlthLXowLTldW2EtejAtOV8tXXswLDYyfSQSIwoHdGlja2VycxgDIAMoCUISukgPkgEMEEAYASIGcgQQARggInsKDlF1b3RlU2VsZWN0aW9uEiQKB3RpY2tlcnMYASADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASQwoMbWluX2ludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhK6SA+qAQwiAwiQHDIFEIDC1y8ijQIKEFN1YnNjcmliZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBISCgVlcG9jaBgCIAEoDUgAiAEBEhsKDmFmdGVyX3NlcXVlbmNlGAMgASgESAGIAQESEAoIc25hcHNob3QYBCABKAgSMQoGZmlsdGVyGAUgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXZlbnRGaWx0ZXISNAoGcXVvdGVzGAYgASgLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuUXVvdGVTZWxlY3Rpb25CCAoGX2Vwb2NoQhEKD19hZnRlcl9zZXF1ZW5jZSLMAgoRU3Vic2NyaWJlUmVzcG9uc2USNQoIc25hcHNob3QYASABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXJ2ZXJTdGF0ZUgAEjIKBmV2ZW50cxgCIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkV2ZW50QmF0Y2hIABI2CgpjaGVja3BvaW50GAMgASgLMiAudHJhZGVtZXNoLmdhdGV3YXkudjEuQ2hlY2twb2ludEgAEi4KA2VuZBgEIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0cmVhbUVuZEgAEjIKBnF1b3RlcxgFIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLlF1b3RlQmF0Y2hIABIoCgNnYXAYBiABKAsyGS50cmFkZW1lc2guZ2F0ZXdheS52MS5HYXBIAEIGCgRraW5kIjkKClF1b3RlQmF0Y2gSKwoGcXVvdGVzGAEgAygLMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuUXVvdGUidAoFUXVvdGUSDgoGdGlja2VyGAEgASgJEhQKDHByaWNlX21pY3JvcxgCIAEoAxIvCgtvYnNlcnZlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMc2Vzc2lvbl9kYXRlGAQgASgJImAKA0dhcBIvCgZyZWFzb24YASABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5HYXBSZWFzb24SGQoRY29tcGFjdGVkX3Rocm91Z2gYAiABKAQSDQoFZXBvY2gYAyABKA0idwoKRXZlbnRCYXRjaBINCgVlcG9jaBgBIAEoDRIWCg5maXJzdF9zZXF1ZW5jZRgCIAEoBBIVCg1sYXN0X3NlcXVlbmNlGAMgASgEEisKBmV2ZW50cxgEIAMoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLkV2ZW50Ij0KCkNoZWNrcG9pbnQSGAoQdGhyb3VnaF9zZXF1ZW5jZRgBIAEoBBIVCg1oZWFkX3NlcXVlbmNlGAIgASgEIpEBCglTdHJlYW1FbmQSNQoGcmVhc29uGAEgASgOMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RyZWFtRW5kUmVhc29uEh0KFXJlc3VtZV9hZnRlcl9zZXF1ZW5jZRgCIAEoBBIuCgtyZXRyeV9hZnRlchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiLhAQoRTGlzdEV2ZW50c1JlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIbCglwYWdlX3NpemUYAiABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAgEjEKBmZpbHRlchgEIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLkV2ZW50RmlsdGVyEhYKDmFmdGVyX3NlcXVlbmNlGAUgASgEEhQKDG5ld2VzdF9maXJzdBgGIAEoCCKMAQoSTGlzdEV2ZW50c1Jlc3BvbnNlEisKBmV2ZW50cxgBIAMoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIVCg1oZWFkX3NlcXVlbmNlGAMgASgEEhkKEWNvbXBhY3RlZF90aHJvdWdoGAQgASgEInAKEkdldFNuYXBzaG90UmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKC2F0X3NlcXVlbmNlGAIgASgESACIAQFCDgoMX2F0X3NlcXVlbmNlIkcKE0dldFNuYXBzaG90UmVzcG9uc2USMAoFc3RhdGUYASABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXJ2ZXJTdGF0ZSpfCglHYXBSZWFzb24SGgoWR0FQX1JFQVNPTl9VTlNQRUNJRklFRBAAEhgKFEdBUF9SRUFTT05fQ09NUEFDVEVEEAESHAoYR0FQX1JFQVNPTl9FUE9DSF9DSEFOR0VEEAIqrwEKD1N0cmVhbUVuZFJlYXNvbhIhCh1TVFJFQU1fRU5EX1JFQVNPTl9VTlNQRUNJRklFRBAAEh8KG1NUUkVBTV9FTkRfUkVBU09OX1JVTl9FTkRFRBABEh4KGlNUUkVBTV9FTkRfUkVBU09OX0RSQUlOSU5HEAISGgoWU1RSRUFNX0VORF9SRUFTT05fU0xPVxADEhwKGFNUUkVBTV9FTkRfUkVBU09OX0ZFTkNFRBAEMrICCgtGZWVkU2VydmljZRJeCglTdWJzY3JpYmUSJi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdWJzY3JpYmVSZXF1ZXN0GicudHJhZGVtZXNoLmdhdGV3YXkudjEuU3Vic2NyaWJlUmVzcG9uc2UwARJfCgpMaXN0RXZlbnRzEicudHJhZGVtZXNoLmdhdGV3YXkudjEuTGlzdEV2ZW50c1JlcXVlc3QaKC50cmFkZW1lc2guZ2F0ZXdheS52MS5MaXN0RXZlbnRzUmVzcG9uc2USYgoLR2V0U25hcHNob3QSKC50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRTbmFwc2hvdFJlcXVlc3QaKS50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRTbmFwc2hvdFJlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_state]);
 
 /**
  * Chooses events; an event must meet every condition that is set.
@@ -38,6 +38,14 @@ export type EventFilter = Message<"trademesh.gateway.v1.EventFilter"> & {
    * @generated from field: repeated string agent_ids = 2;
    */
   agentIds: string[];
+
+  /**
+   * Events that name at least one of these tickers, whole: a `signals` event passes with all its signals. Empty: all events, those that
+   * name no ticker too.
+   *
+   * @generated from field: repeated string tickers = 3;
+   */
+  tickers: string[];
 };
 
 /**
@@ -46,6 +54,35 @@ export type EventFilter = Message<"trademesh.gateway.v1.EventFilter"> & {
  */
 export const EventFilterSchema: GenMessage<EventFilter> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_feed_service, 0);
+
+/**
+ * Asks for quotes beside the events.
+ *
+ * @generated from message trademesh.gateway.v1.QuoteSelection
+ */
+export type QuoteSelection = Message<"trademesh.gateway.v1.QuoteSelection"> & {
+  /**
+   * Of these tickers; empty: all that the run trades.
+   *
+   * @generated from field: repeated string tickers = 1;
+   */
+  tickers: string[];
+
+  /**
+   * The stream waits so long between two quote messages, at least; default and least 100 ms. Of a ticker that moved several times
+   * meanwhile only the newest quote is sent.
+   *
+   * @generated from field: google.protobuf.Duration min_interval = 2;
+   */
+  minInterval?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.QuoteSelection.
+ * Use `create(QuoteSelectionSchema)` to create a new message.
+ */
+export const QuoteSelectionSchema: GenMessage<QuoteSelection> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_feed_service, 1);
 
 /**
  * Asks for the stream.
@@ -75,7 +112,9 @@ export type SubscribeRequest = Message<"trademesh.gateway.v1.SubscribeRequest"> 
   afterSequence?: bigint | undefined;
 
   /**
-   * Begin with the state now; events follow from its sequence on. Not together with `after_sequence`.
+   * Begin with the state now; events follow from its sequence on. Together with `after_sequence`: a snapshot comes only if the events after
+   * that one are no longer kept, or if `epoch` is over, behind a `gap` that says so. Without it such a stream is refused (HISTORY_COMPACTED,
+   * EPOCH_CHANGED).
    *
    * @generated from field: bool snapshot = 4;
    */
@@ -87,6 +126,13 @@ export type SubscribeRequest = Message<"trademesh.gateway.v1.SubscribeRequest"> 
    * @generated from field: trademesh.gateway.v1.EventFilter filter = 5;
    */
   filter?: EventFilter | undefined;
+
+  /**
+   * Quotes beside the events; absent: none. Only a gateway has them: they are not kept.
+   *
+   * @generated from field: trademesh.gateway.v1.QuoteSelection quotes = 6;
+   */
+  quotes?: QuoteSelection | undefined;
 };
 
 /**
@@ -94,7 +140,7 @@ export type SubscribeRequest = Message<"trademesh.gateway.v1.SubscribeRequest"> 
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 1);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 2);
 
 /**
  * One message of the stream.
@@ -139,6 +185,22 @@ export type SubscribeResponse = Message<"trademesh.gateway.v1.SubscribeResponse"
      */
     value: StreamEnd;
     case: "end";
+  } | {
+    /**
+     * Newest quotes, if they were asked for.
+     *
+     * @generated from field: trademesh.gateway.v1.QuoteBatch quotes = 5;
+     */
+    value: QuoteBatch;
+    case: "quotes";
+  } | {
+    /**
+     * Events are missing here, and why. The snapshot that the stream goes on from follows.
+     *
+     * @generated from field: trademesh.gateway.v1.Gap gap = 6;
+     */
+    value: Gap;
+    case: "gap";
   } | { case: undefined; value?: undefined };
 };
 
@@ -147,7 +209,105 @@ export type SubscribeResponse = Message<"trademesh.gateway.v1.SubscribeResponse"
  * Use `create(SubscribeResponseSchema)` to create a new message.
  */
 export const SubscribeResponseSchema: GenMessage<SubscribeResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 2);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 3);
+
+/**
+ * Newest prices of tickers that moved since the last message of this kind.
+ *
+ * @generated from message trademesh.gateway.v1.QuoteBatch
+ */
+export type QuoteBatch = Message<"trademesh.gateway.v1.QuoteBatch"> & {
+  /**
+   * One per ticker, those that moved last come last.
+   *
+   * @generated from field: repeated trademesh.gateway.v1.Quote quotes = 1;
+   */
+  quotes: Quote[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.QuoteBatch.
+ * Use `create(QuoteBatchSchema)` to create a new message.
+ */
+export const QuoteBatchSchema: GenMessage<QuoteBatch> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_feed_service, 4);
+
+/**
+ * The newest price of one ticker. Not journaled: what the desk saw is in its events.
+ *
+ * @generated from message trademesh.gateway.v1.Quote
+ */
+export type Quote = Message<"trademesh.gateway.v1.Quote"> & {
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 1;
+   */
+  ticker: string;
+
+  /**
+   * In micro-dollars.
+   *
+   * @generated from field: int64 price_micros = 2;
+   */
+  priceMicros: bigint;
+
+  /**
+   * When it was seen, on the run's own clock.
+   *
+   * @generated from field: google.protobuf.Timestamp observed_at = 3;
+   */
+  observedAt?: Timestamp | undefined;
+
+  /**
+   * Session it belongs to, ISO date.
+   *
+   * @generated from field: string session_date = 4;
+   */
+  sessionDate: string;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.Quote.
+ * Use `create(QuoteSchema)` to create a new message.
+ */
+export const QuoteSchema: GenMessage<Quote> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_feed_service, 5);
+
+/**
+ * Events are missing between the cursor and the snapshot that follows.
+ *
+ * @generated from message trademesh.gateway.v1.Gap
+ */
+export type Gap = Message<"trademesh.gateway.v1.Gap"> & {
+  /**
+   * Why.
+   *
+   * @generated from field: trademesh.gateway.v1.GapReason reason = 1;
+   */
+  reason: GapReason;
+
+  /**
+   * Events up to and including this one are no longer kept; 0: all are.
+   *
+   * @generated from field: uint64 compacted_through = 2;
+   */
+  compactedThrough: bigint;
+
+  /**
+   * Epoch of the journal now.
+   *
+   * @generated from field: uint32 epoch = 3;
+   */
+  epoch: number;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.Gap.
+ * Use `create(GapSchema)` to create a new message.
+ */
+export const GapSchema: GenMessage<Gap> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_feed_service, 6);
 
 /**
  * Events, in order.
@@ -189,7 +349,7 @@ export type EventBatch = Message<"trademesh.gateway.v1.EventBatch"> & {
  * Use `create(EventBatchSchema)` to create a new message.
  */
 export const EventBatchSchema: GenMessage<EventBatch> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 3);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 7);
 
 /**
  * The stream is alive and the client has everything up to here.
@@ -217,7 +377,7 @@ export type Checkpoint = Message<"trademesh.gateway.v1.Checkpoint"> & {
  * Use `create(CheckpointSchema)` to create a new message.
  */
 export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 4);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 8);
 
 /**
  * The last message of a stream.
@@ -252,7 +412,7 @@ export type StreamEnd = Message<"trademesh.gateway.v1.StreamEnd"> & {
  * Use `create(StreamEndSchema)` to create a new message.
  */
 export const StreamEndSchema: GenMessage<StreamEnd> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 5);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 9);
 
 /**
  * Asks for a page of events.
@@ -308,7 +468,7 @@ export type ListEventsRequest = Message<"trademesh.gateway.v1.ListEventsRequest"
  * Use `create(ListEventsRequestSchema)` to create a new message.
  */
 export const ListEventsRequestSchema: GenMessage<ListEventsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 6);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 10);
 
 /**
  * A page of events.
@@ -336,6 +496,13 @@ export type ListEventsResponse = Message<"trademesh.gateway.v1.ListEventsRespons
    * @generated from field: uint64 head_sequence = 3;
    */
   headSequence: bigint;
+
+  /**
+   * Events up to and including this one are no longer kept; 0: all are.
+   *
+   * @generated from field: uint64 compacted_through = 4;
+   */
+  compactedThrough: bigint;
 };
 
 /**
@@ -343,7 +510,7 @@ export type ListEventsResponse = Message<"trademesh.gateway.v1.ListEventsRespons
  * Use `create(ListEventsResponseSchema)` to create a new message.
  */
 export const ListEventsResponseSchema: GenMessage<ListEventsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 7);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 11);
 
 /**
  * Asks for the state.
@@ -371,7 +538,7 @@ export type GetSnapshotRequest = Message<"trademesh.gateway.v1.GetSnapshotReques
  * Use `create(GetSnapshotRequestSchema)` to create a new message.
  */
 export const GetSnapshotRequestSchema: GenMessage<GetSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 8);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 12);
 
 /**
  * The state.
@@ -392,7 +559,41 @@ export type GetSnapshotResponse = Message<"trademesh.gateway.v1.GetSnapshotRespo
  * Use `create(GetSnapshotResponseSchema)` to create a new message.
  */
 export const GetSnapshotResponseSchema: GenMessage<GetSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_feed_service, 9);
+  messageDesc(file_trademesh_gateway_v1_feed_service, 13);
+
+/**
+ * Why events are missing in a stream.
+ *
+ * @generated from enum trademesh.gateway.v1.GapReason
+ */
+export enum GapReason {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: GAP_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * They were compacted into a snapshot.
+   *
+   * @generated from enum value: GAP_REASON_COMPACTED = 1;
+   */
+  COMPACTED = 1,
+
+  /**
+   * The cursor was of another epoch: the journal lost its end, or was made anew from a damaged one.
+   *
+   * @generated from enum value: GAP_REASON_EPOCH_CHANGED = 2;
+   */
+  EPOCH_CHANGED = 2,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.GapReason.
+ */
+export const GapReasonSchema: GenEnum<GapReason> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_feed_service, 0);
 
 /**
  * Why a stream ends.
@@ -427,13 +628,20 @@ export enum StreamEndReason {
    * @generated from enum value: STREAM_END_REASON_SLOW = 3;
    */
   SLOW = 3,
+
+  /**
+   * Another gateway writes this journal now; come back to `Run.feed_target`.
+   *
+   * @generated from enum value: STREAM_END_REASON_FENCED = 4;
+   */
+  FENCED = 4,
 }
 
 /**
  * Describes the enum trademesh.gateway.v1.StreamEndReason.
  */
 export const StreamEndReasonSchema: GenEnum<StreamEndReason> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_feed_service, 0);
+  enumDesc(file_trademesh_gateway_v1_feed_service, 1);
 
 /**
  * Everything that happens in a run, as one typed, resumable stream. Served by the gateway while it lives and by trading_service

@@ -5,6 +5,8 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
+import type { Checkpoint, StreamEnd } from "./feed_service_pb.js";
+import { file_trademesh_gateway_v1_feed_service } from "./feed_service_pb.js";
 import type { Pipeline } from "./state_pb.js";
 import { file_trademesh_gateway_v1_state } from "./state_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -13,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/pipeline_service.proto.
  */
 export const file_trademesh_gateway_v1_pipeline_service: GenFile = /*@__PURE__*/
-  fileDesc("Cit0cmFkZW1lc2gvZ2F0ZXdheS92MS9waXBlbGluZV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2guZ2F0ZXdheS52MSJIChRTdGFydFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkkKFVN0YXJ0UGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lImIKFFBhdXNlUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJJChVQYXVzZVBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJJChVSZXN1bWVQaXBlbGluZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCJKChZSZXN1bWVQaXBlbGluZVJlc3BvbnNlEjAKCHBpcGVsaW5lGAEgASgLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmUifwoTU3RlcFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEjYKBHNpemUYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwU2l6ZUIIukgFggECEAEiSAoUU3RlcFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJGChJHZXRQaXBlbGluZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCJHChNHZXRQaXBlbGluZVJlc3BvbnNlEjAKCHBpcGVsaW5lGAEgASgLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmUicwoOU2V0UGFjZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIvCg5zZXNzaW9uc19wZXJfcxgCIAEoAUIXukgUEhIZAAAAAABq+EApAAAAAAAAAAAiQwoPU2V0UGFjZVJlc3BvbnNlEjAKCHBpcGVsaW5lGAEgASgLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmUqTwoIU3RlcFNpemUSGQoVU1RFUF9TSVpFX1VOU1BFQ0lGSUVEEAASEwoPU1RFUF9TSVpFX1BIQVNFEAESEwoPU1RFUF9TSVpFX0NZQ0xFEAIy9QQKD1BpcGVsaW5lU2VydmljZRJoCg1TdGFydFBpcGVsaW5lEioudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhcnRQaXBlbGluZVJlcXVlc3QaKy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFydFBpcGVsaW5lUmVzcG9uc2USaAoNUGF1c2VQaXBlbGluZRIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBhdXNlUGlwZWxpbmVSZXF1ZXN0GisudHJhZGVtZXNoLmdhdGV3YXkudjEuUGF1c2VQaXBlbGluZVJlc3BvbnNlEmsKDlJlc3VtZVBpcGVsaW5lEisudHJhZGVtZXNoLmdhdGV3YXkudjEuUmVzdW1lUGlwZWxpbmVSZXF1ZXN0GiwudHJhZGVtZXNoLmdhdGV3YXkudjEuUmVzdW1lUGlwZWxpbmVSZXNwb25zZRJlCgxTdGVwUGlwZWxpbmUSKS50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwUGlwZWxpbmVSZXF1ZXN0GioudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RlcFBpcGVsaW5lUmVzcG9uc2USYgoLR2V0UGlwZWxpbmUSKC50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlcXVlc3QaKS50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlc3BvbnNlElYKB1NldFBhY2USJC50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXRQYWNlUmVxdWVzdBolLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNldFBhY2VSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_trademesh_gateway_v1_state]);
+  fileDesc("Cit0cmFkZW1lc2gvZ2F0ZXdheS92MS9waXBlbGluZV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2guZ2F0ZXdheS52MSJIChRTdGFydFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkkKFVN0YXJ0UGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lImIKFFBhdXNlUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJJChVQYXVzZVBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJJChVSZXN1bWVQaXBlbGluZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCJKChZSZXN1bWVQaXBlbGluZVJlc3BvbnNlEjAKCHBpcGVsaW5lGAEgASgLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmUifwoTU3RlcFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEjYKBHNpemUYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwU2l6ZUIIukgFggECEAEiSAoUU3RlcFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJhChNTdG9wUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJIChRTdG9wUGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lIkgKFFdhdGNoUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQiuwEKFVdhdGNoUGlwZWxpbmVSZXNwb25zZRIyCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lSAASNgoKY2hlY2twb2ludBgCIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkNoZWNrcG9pbnRIABIuCgNlbmQYAyABKAsyHy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdHJlYW1FbmRIAEIGCgRraW5kIkYKEkdldFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkcKE0dldFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJzCg5TZXRQYWNlUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEi8KDnNlc3Npb25zX3Blcl9zGAIgASgBQhe6SBQSEhkAAAAAAGr4QCkAAAAAAAAAACJDCg9TZXRQYWNlUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSpPCghTdGVwU2l6ZRIZChVTVEVQX1NJWkVfVU5TUEVDSUZJRUQQABITCg9TVEVQX1NJWkVfUEhBU0UQARITCg9TVEVQX1NJWkVfQ1lDTEUQAjLIBgoPUGlwZWxpbmVTZXJ2aWNlEmgKDVN0YXJ0UGlwZWxpbmUSKi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFydFBpcGVsaW5lUmVxdWVzdBorLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0YXJ0UGlwZWxpbmVSZXNwb25zZRJoCg1QYXVzZVBpcGVsaW5lEioudHJhZGVtZXNoLmdhdGV3YXkudjEuUGF1c2VQaXBlbGluZVJlcXVlc3QaKy50cmFkZW1lc2guZ2F0ZXdheS52MS5QYXVzZVBpcGVsaW5lUmVzcG9uc2USawoOUmVzdW1lUGlwZWxpbmUSKy50cmFkZW1lc2guZ2F0ZXdheS52MS5SZXN1bWVQaXBlbGluZVJlcXVlc3QaLC50cmFkZW1lc2guZ2F0ZXdheS52MS5SZXN1bWVQaXBlbGluZVJlc3BvbnNlEmUKDFN0ZXBQaXBlbGluZRIpLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0ZXBQaXBlbGluZVJlcXVlc3QaKi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwUGlwZWxpbmVSZXNwb25zZRJlCgxTdG9wUGlwZWxpbmUSKS50cmFkZW1lc2guZ2F0ZXdheS52MS5TdG9wUGlwZWxpbmVSZXF1ZXN0GioudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RvcFBpcGVsaW5lUmVzcG9uc2USYgoLR2V0UGlwZWxpbmUSKC50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlcXVlc3QaKS50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlc3BvbnNlEmoKDVdhdGNoUGlwZWxpbmUSKi50cmFkZW1lc2guZ2F0ZXdheS52MS5XYXRjaFBpcGVsaW5lUmVxdWVzdBorLnRyYWRlbWVzaC5nYXRld2F5LnYxLldhdGNoUGlwZWxpbmVSZXNwb25zZTABElYKB1NldFBhY2USJC50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXRQYWNlUmVxdWVzdBolLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNldFBhY2VSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_trademesh_gateway_v1_feed_service, file_trademesh_gateway_v1_state]);
 
 /**
  * Names the run to begin.
@@ -198,6 +200,121 @@ export const StepPipelineResponseSchema: GenMessage<StepPipelineResponse> = /*@_
   messageDesc(file_trademesh_gateway_v1_pipeline_service, 7);
 
 /**
+ * Names the run whose pipeline is to end.
+ *
+ * @generated from message trademesh.gateway.v1.StopPipelineRequest
+ */
+export type StopPipelineRequest = Message<"trademesh.gateway.v1.StopPipelineRequest"> & {
+  /**
+   * Which run; must be the gateway's own.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Why; shown in the pipeline's reason.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.StopPipelineRequest.
+ * Use `create(StopPipelineRequestSchema)` to create a new message.
+ */
+export const StopPipelineRequestSchema: GenMessage<StopPipelineRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 8);
+
+/**
+ * The pipeline after the call.
+ *
+ * @generated from message trademesh.gateway.v1.StopPipelineResponse
+ */
+export type StopPipelineResponse = Message<"trademesh.gateway.v1.StopPipelineResponse"> & {
+  /**
+   * As it is now.
+   *
+   * @generated from field: trademesh.gateway.v1.Pipeline pipeline = 1;
+   */
+  pipeline?: Pipeline | undefined;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.StopPipelineResponse.
+ * Use `create(StopPipelineResponseSchema)` to create a new message.
+ */
+export const StopPipelineResponseSchema: GenMessage<StopPipelineResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 9);
+
+/**
+ * Names the run to watch.
+ *
+ * @generated from message trademesh.gateway.v1.WatchPipelineRequest
+ */
+export type WatchPipelineRequest = Message<"trademesh.gateway.v1.WatchPipelineRequest"> & {
+  /**
+   * Which run; must be the gateway's own.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.WatchPipelineRequest.
+ * Use `create(WatchPipelineRequestSchema)` to create a new message.
+ */
+export const WatchPipelineRequestSchema: GenMessage<WatchPipelineRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 10);
+
+/**
+ * One message of the watch.
+ *
+ * @generated from message trademesh.gateway.v1.WatchPipelineResponse
+ */
+export type WatchPipelineResponse = Message<"trademesh.gateway.v1.WatchPipelineResponse"> & {
+  /**
+   * What this message is.
+   *
+   * @generated from oneof trademesh.gateway.v1.WatchPipelineResponse.kind
+   */
+  kind: {
+    /**
+     * The pipeline as it is now. A newer message replaces an older one.
+     *
+     * @generated from field: trademesh.gateway.v1.Pipeline pipeline = 1;
+     */
+    value: Pipeline;
+    case: "pipeline";
+  } | {
+    /**
+     * Nothing changed for a while.
+     *
+     * @generated from field: trademesh.gateway.v1.Checkpoint checkpoint = 2;
+     */
+    value: Checkpoint;
+    case: "checkpoint";
+  } | {
+    /**
+     * The last message, if the stream ends by the server's will. `resume_after_sequence` is the journal's head: a new watch begins with what is then.
+     *
+     * @generated from field: trademesh.gateway.v1.StreamEnd end = 3;
+     */
+    value: StreamEnd;
+    case: "end";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.WatchPipelineResponse.
+ * Use `create(WatchPipelineResponseSchema)` to create a new message.
+ */
+export const WatchPipelineResponseSchema: GenMessage<WatchPipelineResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 11);
+
+/**
  * Names a run.
  *
  * @generated from message trademesh.gateway.v1.GetPipelineRequest
@@ -216,7 +333,7 @@ export type GetPipelineRequest = Message<"trademesh.gateway.v1.GetPipelineReques
  * Use `create(GetPipelineRequestSchema)` to create a new message.
  */
 export const GetPipelineRequestSchema: GenMessage<GetPipelineRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_pipeline_service, 8);
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 12);
 
 /**
  * Where the pipeline stands.
@@ -237,7 +354,7 @@ export type GetPipelineResponse = Message<"trademesh.gateway.v1.GetPipelineRespo
  * Use `create(GetPipelineResponseSchema)` to create a new message.
  */
 export const GetPipelineResponseSchema: GenMessage<GetPipelineResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_pipeline_service, 9);
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 13);
 
 /**
  * Asks for a pace.
@@ -265,7 +382,7 @@ export type SetPaceRequest = Message<"trademesh.gateway.v1.SetPaceRequest"> & {
  * Use `create(SetPaceRequestSchema)` to create a new message.
  */
 export const SetPaceRequestSchema: GenMessage<SetPaceRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_pipeline_service, 10);
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 14);
 
 /**
  * The pipeline after the call.
@@ -286,7 +403,7 @@ export type SetPaceResponse = Message<"trademesh.gateway.v1.SetPaceResponse"> & 
  * Use `create(SetPaceResponseSchema)` to create a new message.
  */
 export const SetPaceResponseSchema: GenMessage<SetPaceResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_pipeline_service, 11);
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 15);
 
 /**
  * How far a step goes.
@@ -369,6 +486,17 @@ export const PipelineService: GenService<{
     output: typeof StepPipelineResponseSchema;
   },
   /**
+   * Ends the pipeline for good, and answers once it stands: a session in hand is settled first, unless the pipeline is paused in the middle of
+   * it. The gateway goes on serving as after the last session; the run then ends as STOPPED.
+   *
+   * @generated from rpc trademesh.gateway.v1.PipelineService.StopPipeline
+   */
+  stopPipeline: {
+    methodKind: "unary";
+    input: typeof StopPipelineRequestSchema;
+    output: typeof StopPipelineResponseSchema;
+  },
+  /**
    * Where the pipeline stands.
    *
    * @generated from rpc trademesh.gateway.v1.PipelineService.GetPipeline
@@ -377,6 +505,16 @@ export const PipelineService: GenService<{
     methodKind: "unary";
     input: typeof GetPipelineRequestSchema;
     output: typeof GetPipelineResponseSchema;
+  },
+  /**
+   * Where the pipeline stands, then each change, newest only if there are many in one moment, with a checkpoint while idle.
+   *
+   * @generated from rpc trademesh.gateway.v1.PipelineService.WatchPipeline
+   */
+  watchPipeline: {
+    methodKind: "server_streaming";
+    input: typeof WatchPipelineRequestSchema;
+    output: typeof WatchPipelineResponseSchema;
   },
   /**
    * Sets how fast a backtest goes.

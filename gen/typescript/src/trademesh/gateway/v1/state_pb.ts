@@ -4,6 +4,8 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Baseline, OrderFilled, Phase, PipelineState, PortfolioState } from "./event_pb.js";
 import { file_trademesh_gateway_v1_event } from "./event_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -12,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/state.proto.
  */
 export const file_trademesh_gateway_v1_state: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9zdGF0ZS5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEi8QIKC1NlcnZlclN0YXRlEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIwCghwaXBlbGluZRgEIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lEjcKCXBvcnRmb2xpbxgFIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhIKCm5hdl9taWNyb3MYBiABKAMSMQoGZXF1aXR5GAcgAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXF1aXR5UG9pbnQSNwoMcmVjZW50X2ZpbGxzGAggAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJGaWxsZWQSMQoJYmFzZWxpbmVzGAkgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSDQoFZmlsbHMYCiABKA0ihgIKCFBpcGVsaW5lEg4KBnJ1bl9pZBgBIAEoCRIyCgVzdGF0ZRgCIAEoDjIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGUSDgoGcmVhc29uGAMgASgJEhgKEHNlc3Npb25zX3NldHRsZWQYBCABKA0SFgoOc2Vzc2lvbnNfdG90YWwYBSABKA0SFAoMc2Vzc2lvbl9kYXRlGAYgASgJEioKBXBoYXNlGAcgASgOMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuUGhhc2USGwoTcGFjZV9zZXNzaW9uc19wZXJfcxgIIAEoARIVCg1oZWFkX3NlcXVlbmNlGAkgASgEInwKC0VxdWl0eVBvaW50EhQKDHNlc3Npb25fZGF0ZRgBIAEoCRISCgpuYXZfbWljcm9zGAIgASgDEjEKCWJhc2VsaW5lcxgDIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lEhAKCHNlcXVlbmNlGAQgASgEYgZwcm90bzM", [file_trademesh_gateway_v1_event]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9zdGF0ZS5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEiigMKC1NlcnZlclN0YXRlEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIwCghwaXBlbGluZRgEIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lEjcKCXBvcnRmb2xpbxgFIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhIKCm5hdl9taWNyb3MYBiABKAMSMQoGZXF1aXR5GAcgAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXF1aXR5UG9pbnQSNwoMcmVjZW50X2ZpbGxzGAggAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJGaWxsZWQSMQoJYmFzZWxpbmVzGAkgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSDQoFZmlsbHMYCiABKA0SFwoPcGVha19uYXZfbWljcm9zGAsgASgDIrwCCghQaXBlbGluZRIOCgZydW5faWQYASABKAkSMgoFc3RhdGUYAiABKA4yIy50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZVN0YXRlEg4KBnJlYXNvbhgDIAEoCRIYChBzZXNzaW9uc19zZXR0bGVkGAQgASgNEhYKDnNlc3Npb25zX3RvdGFsGAUgASgNEhQKDHNlc3Npb25fZGF0ZRgGIAEoCRIqCgVwaGFzZRgHIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhsKE3BhY2Vfc2Vzc2lvbnNfcGVyX3MYCCABKAESFQoNaGVhZF9zZXF1ZW5jZRgJIAEoBBI0ChBjeWNsZV9zdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJ8CgtFcXVpdHlQb2ludBIUCgxzZXNzaW9uX2RhdGUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAxIxCgliYXNlbGluZXMYAyADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZRIQCghzZXF1ZW5jZRgEIAEoBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_gateway_v1_event]);
 
 /**
  * What a run looks like at one sequence: the fold of all events up to it. Also the content of `state/server_state.json`.
@@ -89,6 +91,13 @@ export type ServerState = Message<"trademesh.gateway.v1.ServerState"> & {
    * @generated from field: uint32 fills = 10;
    */
   fills: number;
+
+  /**
+   * The highest net asset value at a settled close so far, in micro-dollars.
+   *
+   * @generated from field: int64 peak_nav_micros = 11;
+   */
+  peakNavMicros: bigint;
 };
 
 /**
@@ -166,6 +175,13 @@ export type Pipeline = Message<"trademesh.gateway.v1.Pipeline"> & {
    * @generated from field: uint64 head_sequence = 9;
    */
   headSequence: bigint;
+
+  /**
+   * When the cycle in hand began, wall time; absent between cycles and in states of the past.
+   *
+   * @generated from field: google.protobuf.Timestamp cycle_started_at = 10;
+   */
+  cycleStartedAt?: Timestamp | undefined;
 };
 
 /**

@@ -6,7 +6,7 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { RunConfig } from "./run_config_pb.js";
+import type { DataSelection, RunConfig } from "./run_config_pb.js";
 import { file_trademesh_runtime_v1_run_config } from "./run_config_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/runtime/v1/runtime.proto.
  */
 export const file_trademesh_runtime_v1_runtime: GenFile = /*@__PURE__*/
-  fileDesc("CiJ0cmFkZW1lc2gvcnVudGltZS92MS9ydW50aW1lLnByb3RvEhR0cmFkZW1lc2gucnVudGltZS52MSKiBAoDUnVuEg4KBnJ1bl9pZBgBIAEoCRItCgVzdGF0ZRgCIAEoDjIeLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1blN0YXRlEg4KBnJlYXNvbhgDIAEoCRILCgNwaWQYBCABKAMSDgoGdGFyZ2V0GAUgASgJEhMKC2ZlZWRfdGFyZ2V0GAYgASgJEhIKCmdlbmVyYXRpb24YByABKA0SFQoNcmVzdGFydF9jb3VudBgIIAEoDRIzCgZoZWFsdGgYCSABKA4yIy50cmFkZW1lc2gucnVudGltZS52MS5HYXRld2F5SGVhbHRoEjMKCHByb2dyZXNzGAogASgLMiEudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuUHJvZ3Jlc3MSLgoKY3JlYXRlZF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kZWRfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKCWxhc3RfZXhpdBgOIAEoCzIhLnRyYWRlbWVzaC5ydW50aW1lLnYxLkdhdGV3YXlFeGl0EhAKCHJldmlzaW9uGA8gASgEEi8KBmNvbmZpZxgQIAEoCzIfLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bkNvbmZpZyKAAQoLUnVuUHJvZ3Jlc3MSGAoQc2Vzc2lvbnNfc2V0dGxlZBgBIAEoDRIWCg5zZXNzaW9uc190b3RhbBgCIAEoDRIUCgxzZXNzaW9uX2RhdGUYAyABKAkSEgoKbmF2X21pY3JvcxgEIAEoAxIVCg1oZWFkX3NlcXVlbmNlGAUgASgEIq8BCgtHYXRld2F5RXhpdBISCgpnZW5lcmF0aW9uGAEgASgNEhEKBGNvZGUYAiABKAVIAIgBARITCgZzaWduYWwYAyABKAVIAYgBARIOCgZyZWFzb24YBCABKAkSLQoJZXhpdGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglsb2dfbGluZXMYBiADKAlCBwoFX2NvZGVCCQoHX3NpZ25hbCLiAQoKUnVuU3VtbWFyeRIOCgZydW5faWQYASABKAkSEAoIc2Vzc2lvbnMYAiABKA0SGAoQZmluYWxfbmF2X21pY3JvcxgDIAEoAxIUCgx0b3RhbF9yZXR1cm4YBCABKAESEwoGc2hhcnBlGAUgASgBSACIAQESGQoMbWF4X2RyYXdkb3duGAYgASgBSAGIAQESDgoGdHJhZGVzGAcgASgNEg4KBmV2ZW50cxgIIAEoBBIWCg5qb3VybmFsX3NoYTI1NhgJIAEoCUIJCgdfc2hhcnBlQg8KDV9tYXhfZHJhd2Rvd24qvwIKCFJ1blN0YXRlEhkKFVJVTl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEVJVTl9TVEFURV9QRU5ESU5HEAESFgoSUlVOX1NUQVRFX1NUQVJUSU5HEAISFQoRUlVOX1NUQVRFX1JVTk5JTkcQAxIWChJSVU5fU1RBVEVfREVHUkFERUQQBBISCg5SVU5fU1RBVEVfSFVORxAFEhUKEVJVTl9TVEFURV9CQUNLT0ZGEAYSFgoSUlVOX1NUQVRFX0RSQUlOSU5HEAcSGQoVUlVOX1NUQVRFX1RFUk1JTkFUSU5HEAgSFgoSUlVOX1NUQVRFX0FET1BUSU5HEAkSFQoRUlVOX1NUQVRFX1NUT1BQRUQQChIXChNSVU5fU1RBVEVfU1VDQ0VFREVEEAsSFAoQUlVOX1NUQVRFX0ZBSUxFRBAMKosBCg1HYXRld2F5SGVhbHRoEh4KGkdBVEVXQVlfSEVBTFRIX1VOU1BFQ0lGSUVEEAASGgoWR0FURVdBWV9IRUFMVEhfU0VSVklORxABEh4KGkdBVEVXQVlfSEVBTFRIX05PVF9TRVJWSU5HEAISHgoaR0FURVdBWV9IRUFMVEhfVU5SRUFDSEFCTEUQA2IGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_runtime_v1_run_config]);
+  fileDesc("CiJ0cmFkZW1lc2gvcnVudGltZS92MS9ydW50aW1lLnByb3RvEhR0cmFkZW1lc2gucnVudGltZS52MSKiBAoDUnVuEg4KBnJ1bl9pZBgBIAEoCRItCgVzdGF0ZRgCIAEoDjIeLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1blN0YXRlEg4KBnJlYXNvbhgDIAEoCRILCgNwaWQYBCABKAMSDgoGdGFyZ2V0GAUgASgJEhMKC2ZlZWRfdGFyZ2V0GAYgASgJEhIKCmdlbmVyYXRpb24YByABKA0SFQoNcmVzdGFydF9jb3VudBgIIAEoDRIzCgZoZWFsdGgYCSABKA4yIy50cmFkZW1lc2gucnVudGltZS52MS5HYXRld2F5SGVhbHRoEjMKCHByb2dyZXNzGAogASgLMiEudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuUHJvZ3Jlc3MSLgoKY3JlYXRlZF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKdXBkYXRlZF9hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kZWRfYXQYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKCWxhc3RfZXhpdBgOIAEoCzIhLnRyYWRlbWVzaC5ydW50aW1lLnYxLkdhdGV3YXlFeGl0EhAKCHJldmlzaW9uGA8gASgEEi8KBmNvbmZpZxgQIAEoCzIfLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bkNvbmZpZyKAAQoLUnVuUHJvZ3Jlc3MSGAoQc2Vzc2lvbnNfc2V0dGxlZBgBIAEoDRIWCg5zZXNzaW9uc190b3RhbBgCIAEoDRIUCgxzZXNzaW9uX2RhdGUYAyABKAkSEgoKbmF2X21pY3JvcxgEIAEoAxIVCg1oZWFkX3NlcXVlbmNlGAUgASgEIq8BCgtHYXRld2F5RXhpdBISCgpnZW5lcmF0aW9uGAEgASgNEhEKBGNvZGUYAiABKAVIAIgBARITCgZzaWduYWwYAyABKAVIAYgBARIOCgZyZWFzb24YBCABKAkSLQoJZXhpdGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglsb2dfbGluZXMYBiADKAlCBwoFX2NvZGVCCQoHX3NpZ25hbCLNAQoOR2F0ZXdheUF0dGVtcHQSEgoKZ2VuZXJhdGlvbhgBIAEoDRIuCgpzdGFydGVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoEY29kZRgEIAEoBUgAiAEBEhMKBnNpZ25hbBgFIAEoBUgBiAEBEg0KBWNhdXNlGAYgASgJQgcKBV9jb2RlQgkKB19zaWduYWwitQIKC1J1bk1hbmlmZXN0Eg4KBnJ1bl9pZBgBIAEoCRIUCgxjb2RlX3ZlcnNpb24YAiABKAkSFQoNY29uZmlnX3NoYTI1NhgDIAEoCRIYChBib290c3RyYXBfc2hhMjU2GAQgASgJEjEKBGRhdGEYBSABKAsyIy50cmFkZW1lc2gucnVudGltZS52MS5EYXRhU2VsZWN0aW9uEj0KBmFnZW50cxgGIAMoCzItLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bk1hbmlmZXN0LkFnZW50c0VudHJ5EhsKDmpvdXJuYWxfc2hhMjU2GAcgASgJSACIAQEaLQoLQWdlbnRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIRCg9fam91cm5hbF9zaGEyNTYi4gEKClJ1blN1bW1hcnkSDgoGcnVuX2lkGAEgASgJEhAKCHNlc3Npb25zGAIgASgNEhgKEGZpbmFsX25hdl9taWNyb3MYAyABKAMSFAoMdG90YWxfcmV0dXJuGAQgASgBEhMKBnNoYXJwZRgFIAEoAUgAiAEBEhkKDG1heF9kcmF3ZG93bhgGIAEoAUgBiAEBEg4KBnRyYWRlcxgHIAEoDRIOCgZldmVudHMYCCABKAQSFgoOam91cm5hbF9zaGEyNTYYCSABKAlCCQoHX3NoYXJwZUIPCg1fbWF4X2RyYXdkb3duKvACCghSdW5TdGF0ZRIZChVSVU5fU1RBVEVfVU5TUEVDSUZJRUQQABIVChFSVU5fU1RBVEVfUEVORElORxABEhYKElJVTl9TVEFURV9TVEFSVElORxACEhUKEVJVTl9TVEFURV9SVU5OSU5HEAMSFgoSUlVOX1NUQVRFX0RFR1JBREVEEAQSEgoOUlVOX1NUQVRFX0hVTkcQBRIVChFSVU5fU1RBVEVfQkFDS09GRhAGEhYKElJVTl9TVEFURV9EUkFJTklORxAHEhkKFVJVTl9TVEFURV9URVJNSU5BVElORxAIEhYKElJVTl9TVEFURV9BRE9QVElORxAJEhUKEVJVTl9TVEFURV9TVE9QUEVEEAoSFwoTUlVOX1NUQVRFX1NVQ0NFRURFRBALEhQKEFJVTl9TVEFURV9GQUlMRUQQDBIVChFSVU5fU1RBVEVfS0lMTElORxANEhgKFFJVTl9TVEFURV9VTktJTExBQkxFEA4qiwEKDUdhdGV3YXlIZWFsdGgSHgoaR0FURVdBWV9IRUFMVEhfVU5TUEVDSUZJRUQQABIaChZHQVRFV0FZX0hFQUxUSF9TRVJWSU5HEAESHgoaR0FURVdBWV9IRUFMVEhfTk9UX1NFUlZJTkcQAhIeChpHQVRFV0FZX0hFQUxUSF9VTlJFQUNIQUJMRRADYgZwcm90bzM", [file_google_protobuf_timestamp, file_trademesh_runtime_v1_run_config]);
 
 /**
  * One run and what its supervisor knows of it. Also the content of `state/runtime_state.json`.
@@ -248,6 +248,125 @@ export const GatewayExitSchema: GenMessage<GatewayExit> = /*@__PURE__*/
   messageDesc(file_trademesh_runtime_v1_runtime, 2);
 
 /**
+ * One gateway of a run, from its start to its end.
+ *
+ * @generated from message trademesh.runtime.v1.GatewayAttempt
+ */
+export type GatewayAttempt = Message<"trademesh.runtime.v1.GatewayAttempt"> & {
+  /**
+   * Counts the gateways of the run from 1.
+   *
+   * @generated from field: uint32 generation = 1;
+   */
+  generation: number;
+
+  /**
+   * When it was about to be started.
+   *
+   * @generated from field: google.protobuf.Timestamp started_at = 2;
+   */
+  startedAt?: Timestamp | undefined;
+
+  /**
+   * When its end was noticed; absent while it lives.
+   *
+   * @generated from field: google.protobuf.Timestamp ended_at = 3;
+   */
+  endedAt?: Timestamp | undefined;
+
+  /**
+   * Exit status; absent if a signal ended it, if it is unknown, or while it lives.
+   *
+   * @generated from field: optional int32 code = 4;
+   */
+  code?: number | undefined;
+
+  /**
+   * Signal number; absent if it exited, if it is unknown, or while it lives.
+   *
+   * @generated from field: optional int32 signal = 5;
+   */
+  signal?: number | undefined;
+
+  /**
+   * Why it ended, in words a person can act on.
+   *
+   * @generated from field: string cause = 6;
+   */
+  cause: string;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.GatewayAttempt.
+ * Use `create(GatewayAttemptSchema)` to create a new message.
+ */
+export const GatewayAttemptSchema: GenMessage<GatewayAttempt> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime, 3);
+
+/**
+ * What makes a run repeatable: the hashes of everything that goes into it. Also the content of `manifest.json`.
+ *
+ * @generated from message trademesh.runtime.v1.RunManifest
+ */
+export type RunManifest = Message<"trademesh.runtime.v1.RunManifest"> & {
+  /**
+   * Name of the run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Version of trademesh.
+   *
+   * @generated from field: string code_version = 2;
+   */
+  codeVersion: string;
+
+  /**
+   * SHA-256 of the normalised configuration, run id left out.
+   *
+   * @generated from field: string config_sha256 = 3;
+   */
+  configSha256: string;
+
+  /**
+   * SHA-256 of `BOOTSTRAP.md`.
+   *
+   * @generated from field: string bootstrap_sha256 = 4;
+   */
+  bootstrapSha256: string;
+
+  /**
+   * The market data set, and its content hash.
+   *
+   * @generated from field: trademesh.runtime.v1.DataSelection data = 5;
+   */
+  data?: DataSelection | undefined;
+
+  /**
+   * SHA-256 of each agent's files, skills included, by agent id.
+   *
+   * @generated from field: map<string, string> agents = 6;
+   */
+  agents: { [key: string]: string };
+
+  /**
+   * Over what the desk did; absent until every session is settled. Equal for two runs of one configuration.
+   *
+   * @generated from field: optional string journal_sha256 = 7;
+   */
+  journalSha256?: string | undefined;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.RunManifest.
+ * Use `create(RunManifestSchema)` to create a new message.
+ */
+export const RunManifestSchema: GenMessage<RunManifest> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime, 4);
+
+/**
  * What a run that reached its end amounts to. Also printed by `start-dev.sh --exit`.
  *
  * @generated from message trademesh.runtime.v1.RunSummary
@@ -322,7 +441,7 @@ export type RunSummary = Message<"trademesh.runtime.v1.RunSummary"> & {
  * Use `create(RunSummarySchema)` to create a new message.
  */
 export const RunSummarySchema: GenMessage<RunSummary> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime, 3);
+  messageDesc(file_trademesh_runtime_v1_runtime, 5);
 
 /**
  * Where the supervisor of a run stands.
@@ -387,7 +506,7 @@ export enum RunState {
   DRAINING = 7,
 
   /**
-   * The gateway was sent SIGTERM or SIGKILL.
+   * The gateway was sent SIGTERM.
    *
    * @generated from enum value: RUN_STATE_TERMINATING = 8;
    */
@@ -420,6 +539,20 @@ export enum RunState {
    * @generated from enum value: RUN_STATE_FAILED = 12;
    */
   FAILED = 12,
+
+  /**
+   * The gateway and its process group were sent SIGKILL.
+   *
+   * @generated from enum value: RUN_STATE_KILLING = 13;
+   */
+  KILLING = 13,
+
+  /**
+   * The gateway did not end on SIGKILL (as a rule it waits for a disk): it is killed again and again, and no other is started meanwhile.
+   *
+   * @generated from enum value: RUN_STATE_UNKILLABLE = 14;
+   */
+  UNKILLABLE = 14,
 }
 
 /**

@@ -5,11 +5,13 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { Duration } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ServerState } from "../../gateway/v1/state_pb.js";
+import { file_trademesh_gateway_v1_state } from "../../gateway/v1/state_pb.js";
 import type { RunConfig } from "./run_config_pb.js";
 import { file_trademesh_runtime_v1_run_config } from "./run_config_pb.js";
-import type { Run, RunState, RunSummary } from "./runtime_pb.js";
+import type { GatewayAttempt, Run, RunManifest, RunState, RunSummary } from "./runtime_pb.js";
 import { file_trademesh_runtime_v1_runtime } from "./runtime_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -17,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/runtime/v1/runtime_service.proto.
  */
 export const file_trademesh_runtime_v1_runtime_service: GenFile = /*@__PURE__*/
-  fileDesc("Cip0cmFkZW1lc2gvcnVudGltZS92MS9ydW50aW1lX3NlcnZpY2UucHJvdG8SFHRyYWRlbWVzaC5ydW50aW1lLnYxImsKD1N0YXJ0UnVuUmVxdWVzdBI3CgZjb25maWcYASABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWdCBrpIA9gBAxIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAjYAQFyA7ABASI6ChBTdGFydFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJcCg5TdG9wUnVuUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiOQoPU3RvcFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJfChFSZXN0YXJ0UnVuUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMiPAoSUmVzdGFydFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJBCg1HZXRSdW5SZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQiawoOR2V0UnVuUmVzcG9uc2USJgoDcnVuGAEgASgLMhkudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuEjEKB3N1bW1hcnkYAiABKAsyIC50cmFkZW1lc2gucnVudGltZS52MS5SdW5TdW1tYXJ5Io8BCg9MaXN0UnVuc1JlcXVlc3QSGwoJcGFnZV9zaXplGAEgASgNQgi6SAUqAxj0AxIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAIBJBCgZzdGF0ZXMYAyADKA4yHi50cmFkZW1lc2gucnVudGltZS52MS5SdW5TdGF0ZUIRukgOkgELEBAiB4IBBBABIAAiVAoQTGlzdFJ1bnNSZXNwb25zZRInCgRydW5zGAEgAygLMhkudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJHChBXYXRjaFJ1bnNSZXF1ZXN0EjMKBnJ1bl9pZBgBIAEoCUIjukgg2AEBchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQisQEKEVdhdGNoUnVuc1Jlc3BvbnNlEigKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bkgAEjsKCmNoZWNrcG9pbnQYAiABKAsyJS50cmFkZW1lc2gucnVudGltZS52MS5XYXRjaENoZWNrcG9pbnRIABItCgNlbmQYAyABKAsyHi50cmFkZW1lc2gucnVudGltZS52MS5XYXRjaEVuZEgAQgYKBGtpbmQiTAoIV2F0Y2hFbmQSEAoIcmV2aXNpb24YASABKAQSLgoLcmV0cnlfYWZ0ZXIYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iIwoPV2F0Y2hDaGVja3BvaW50EhAKCHJldmlzaW9uGAEgASgEIlMKGFZhbGlkYXRlUnVuQ29uZmlnUmVxdWVzdBI3CgZjb25maWcYASABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWdCBrpIA9gBAyKLAQoZVmFsaWRhdGVSdW5Db25maWdSZXNwb25zZRI5Cgp2aW9sYXRpb25zGAEgAygLMiUudHJhZGVtZXNoLnJ1bnRpbWUudjEuQ29uZmlnVmlvbGF0aW9uEjMKCm5vcm1hbGlzZWQYAiABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWciNQoPQ29uZmlnVmlvbGF0aW9uEg0KBWZpZWxkGAEgASgJEhMKC2Rlc2NyaXB0aW9uGAIgASgJIo8BCg9UYWlsTG9nc1JlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBISCgpnZW5lcmF0aW9uGAIgASgNEhwKBWxpbmVzGAMgASgNQgi6SAUqAxiQTkgAiAEBEg4KBmZvbGxvdxgEIAEoCEIICgZfbGluZXMiNQoQVGFpbExvZ3NSZXNwb25zZRISCgpnZW5lcmF0aW9uGAEgASgNEg0KBWxpbmVzGAIgAygJMocGCg5SdW50aW1lU2VydmljZRJZCghTdGFydFJ1bhIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0YXJ0UnVuUmVxdWVzdBomLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0YXJ0UnVuUmVzcG9uc2USVgoHU3RvcFJ1bhIkLnRyYWRlbWVzaC5ydW50aW1lLnYxLlN0b3BSdW5SZXF1ZXN0GiUudHJhZGVtZXNoLnJ1bnRpbWUudjEuU3RvcFJ1blJlc3BvbnNlEl8KClJlc3RhcnRSdW4SJy50cmFkZW1lc2gucnVudGltZS52MS5SZXN0YXJ0UnVuUmVxdWVzdBooLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJlc3RhcnRSdW5SZXNwb25zZRJTCgZHZXRSdW4SIy50cmFkZW1lc2gucnVudGltZS52MS5HZXRSdW5SZXF1ZXN0GiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuR2V0UnVuUmVzcG9uc2USWQoITGlzdFJ1bnMSJS50cmFkZW1lc2gucnVudGltZS52MS5MaXN0UnVuc1JlcXVlc3QaJi50cmFkZW1lc2gucnVudGltZS52MS5MaXN0UnVuc1Jlc3BvbnNlEl4KCVdhdGNoUnVucxImLnRyYWRlbWVzaC5ydW50aW1lLnYxLldhdGNoUnVuc1JlcXVlc3QaJy50cmFkZW1lc2gucnVudGltZS52MS5XYXRjaFJ1bnNSZXNwb25zZTABEnQKEVZhbGlkYXRlUnVuQ29uZmlnEi4udHJhZGVtZXNoLnJ1bnRpbWUudjEuVmFsaWRhdGVSdW5Db25maWdSZXF1ZXN0Gi8udHJhZGVtZXNoLnJ1bnRpbWUudjEuVmFsaWRhdGVSdW5Db25maWdSZXNwb25zZRJbCghUYWlsTG9ncxIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLlRhaWxMb2dzUmVxdWVzdBomLnRyYWRlbWVzaC5ydW50aW1lLnYxLlRhaWxMb2dzUmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_trademesh_runtime_v1_run_config, file_trademesh_runtime_v1_runtime]);
+  fileDesc("Cip0cmFkZW1lc2gvcnVudGltZS92MS9ydW50aW1lX3NlcnZpY2UucHJvdG8SFHRyYWRlbWVzaC5ydW50aW1lLnYxImsKD1N0YXJ0UnVuUmVxdWVzdBI3CgZjb25maWcYASABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5SdW5Db25maWdCBrpIA9gBAxIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAjYAQFyA7ABASI6ChBTdGFydFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biJ9Cg5TdG9wUnVuUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMY9AMSHwoKcmVxdWVzdF9pZBgDIAEoCUILukgI2AEBcgOwAQEiOQoPU3RvcFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1biKAAQoRUmVzdGFydFJ1blJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIYCgZyZWFzb24YAiABKAlCCLpIBXIDGPQDEh8KCnJlcXVlc3RfaWQYAyABKAlCC7pICNgBAXIDsAEBIjwKElJlc3RhcnRSdW5SZXNwb25zZRImCgNydW4YASABKAsyGS50cmFkZW1lc2gucnVudGltZS52MS5SdW4iZQoQRGVsZXRlUnVuUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICNgBAXIDsAEBIhMKEURlbGV0ZVJ1blJlc3BvbnNlIkEKDUdldFJ1blJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCKjAQoOR2V0UnVuUmVzcG9uc2USJgoDcnVuGAEgASgLMhkudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuEjEKB3N1bW1hcnkYAiABKAsyIC50cmFkZW1lc2gucnVudGltZS52MS5SdW5TdW1tYXJ5EjYKCGF0dGVtcHRzGAMgAygLMiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuR2F0ZXdheUF0dGVtcHQijwEKD0xpc3RSdW5zUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGPQDEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAgEkEKBnN0YXRlcxgDIAMoDjIeLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1blN0YXRlQhG6SA6SAQsQECIHggEEEAEgACJUChBMaXN0UnVuc1Jlc3BvbnNlEicKBHJ1bnMYASADKAsyGS50cmFkZW1lc2gucnVudGltZS52MS5SdW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIncKEFdhdGNoUnVuc1JlcXVlc3QSMwoGcnVuX2lkGAEgASgJQiO6SCDYAQFyGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIbCg5hZnRlcl9yZXZpc2lvbhgCIAEoBEgAiAEBQhEKD19hZnRlcl9yZXZpc2lvbiKZAgoRV2F0Y2hSdW5zUmVzcG9uc2USKAoDcnVuGAEgASgLMhkudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuSAASOwoKY2hlY2twb2ludBgCIAEoCzIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLldhdGNoQ2hlY2twb2ludEgAEi0KA2VuZBgDIAEoCzIeLnRyYWRlbWVzaC5ydW50aW1lLnYxLldhdGNoRW5kSAASMwoHZGVsZXRlZBgEIAEoCzIgLnRyYWRlbWVzaC5ydW50aW1lLnYxLkRlbGV0ZWRSdW5IABIxCgVyZXNldBgFIAEoCzIgLnRyYWRlbWVzaC5ydW50aW1lLnYxLldhdGNoUmVzZXRIAEIGCgRraW5kIi4KCkRlbGV0ZWRSdW4SDgoGcnVuX2lkGAEgASgJEhAKCHJldmlzaW9uGAIgASgEIiUKCldhdGNoUmVzZXQSFwoPb2xkZXN0X3JldmlzaW9uGAEgASgEIkwKCFdhdGNoRW5kEhAKCHJldmlzaW9uGAEgASgEEi4KC3JldHJ5X2FmdGVyGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIiMKD1dhdGNoQ2hlY2twb2ludBIQCghyZXZpc2lvbhgBIAEoBCJTChhWYWxpZGF0ZVJ1bkNvbmZpZ1JlcXVlc3QSNwoGY29uZmlnGAEgASgLMh8udHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuQ29uZmlnQga6SAPYAQMiiwEKGVZhbGlkYXRlUnVuQ29uZmlnUmVzcG9uc2USOQoKdmlvbGF0aW9ucxgBIAMoCzIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLkNvbmZpZ1Zpb2xhdGlvbhIzCgpub3JtYWxpc2VkGAIgASgLMh8udHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuQ29uZmlnIjUKD0NvbmZpZ1Zpb2xhdGlvbhINCgVmaWVsZBgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCSKPAQoPVGFpbExvZ3NSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSEgoKZ2VuZXJhdGlvbhgCIAEoDRIcCgVsaW5lcxgDIAEoDUIIukgFKgMYkE5IAIgBARIOCgZmb2xsb3cYBCABKAhCCAoGX2xpbmVzIjUKEFRhaWxMb2dzUmVzcG9uc2USEgoKZ2VuZXJhdGlvbhgBIAEoDRINCgVsaW5lcxgCIAMoCSJdChVHZXRSdW5TbmFwc2hvdFJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBISCgpnZW5lcmF0aW9uGAIgASgNIrYBChZHZXRSdW5TbmFwc2hvdFJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bhI3CgxzZXJ2ZXJfc3RhdGUYAiABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXJ2ZXJTdGF0ZRINCgVzdGFsZRgDIAEoCBIsCgh0YWtlbl9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAihgEKF0xpc3RSdW5TbmFwc2hvdHNSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGwoJcGFnZV9zaXplGAIgASgNQgi6SAUqAxj0AxIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAICJtChhMaXN0UnVuU25hcHNob3RzUmVzcG9uc2USOAoJc25hcHNob3RzGAEgAygLMiUudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuU25hcHNob3RJbmZvEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKuAQoPUnVuU25hcHNob3RJbmZvEhIKCmdlbmVyYXRpb24YASABKA0SLAoIdGFrZW5fYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KBXN0YXRlGAMgASgOMh4udHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuU3RhdGUSFgoOYXNfb2Zfc2VxdWVuY2UYBCABKAQSEgoKc2l6ZV9ieXRlcxgFIAEoBCJJChVHZXRSdW5NYW5pZmVzdFJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCJNChZHZXRSdW5NYW5pZmVzdFJlc3BvbnNlEjMKCG1hbmlmZXN0GAEgASgLMiEudHJhZGVtZXNoLnJ1bnRpbWUudjEuUnVuTWFuaWZlc3QysgkKDlJ1bnRpbWVTZXJ2aWNlElkKCFN0YXJ0UnVuEiUudHJhZGVtZXNoLnJ1bnRpbWUudjEuU3RhcnRSdW5SZXF1ZXN0GiYudHJhZGVtZXNoLnJ1bnRpbWUudjEuU3RhcnRSdW5SZXNwb25zZRJWCgdTdG9wUnVuEiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuU3RvcFJ1blJlcXVlc3QaJS50cmFkZW1lc2gucnVudGltZS52MS5TdG9wUnVuUmVzcG9uc2USXwoKUmVzdGFydFJ1bhInLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJlc3RhcnRSdW5SZXF1ZXN0GigudHJhZGVtZXNoLnJ1bnRpbWUudjEuUmVzdGFydFJ1blJlc3BvbnNlElwKCURlbGV0ZVJ1bhImLnRyYWRlbWVzaC5ydW50aW1lLnYxLkRlbGV0ZVJ1blJlcXVlc3QaJy50cmFkZW1lc2gucnVudGltZS52MS5EZWxldGVSdW5SZXNwb25zZRJTCgZHZXRSdW4SIy50cmFkZW1lc2gucnVudGltZS52MS5HZXRSdW5SZXF1ZXN0GiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuR2V0UnVuUmVzcG9uc2USWQoITGlzdFJ1bnMSJS50cmFkZW1lc2gucnVudGltZS52MS5MaXN0UnVuc1JlcXVlc3QaJi50cmFkZW1lc2gucnVudGltZS52MS5MaXN0UnVuc1Jlc3BvbnNlEl4KCVdhdGNoUnVucxImLnRyYWRlbWVzaC5ydW50aW1lLnYxLldhdGNoUnVuc1JlcXVlc3QaJy50cmFkZW1lc2gucnVudGltZS52MS5XYXRjaFJ1bnNSZXNwb25zZTABEnQKEVZhbGlkYXRlUnVuQ29uZmlnEi4udHJhZGVtZXNoLnJ1bnRpbWUudjEuVmFsaWRhdGVSdW5Db25maWdSZXF1ZXN0Gi8udHJhZGVtZXNoLnJ1bnRpbWUudjEuVmFsaWRhdGVSdW5Db25maWdSZXNwb25zZRJbCghUYWlsTG9ncxIlLnRyYWRlbWVzaC5ydW50aW1lLnYxLlRhaWxMb2dzUmVxdWVzdBomLnRyYWRlbWVzaC5ydW50aW1lLnYxLlRhaWxMb2dzUmVzcG9uc2UwARJrCg5HZXRSdW5TbmFwc2hvdBIrLnRyYWRlbWVzaC5ydW50aW1lLnYxLkdldFJ1blNuYXBzaG90UmVxdWVzdBosLnRyYWRlbWVzaC5ydW50aW1lLnYxLkdldFJ1blNuYXBzaG90UmVzcG9uc2UScQoQTGlzdFJ1blNuYXBzaG90cxItLnRyYWRlbWVzaC5ydW50aW1lLnYxLkxpc3RSdW5TbmFwc2hvdHNSZXF1ZXN0Gi4udHJhZGVtZXNoLnJ1bnRpbWUudjEuTGlzdFJ1blNuYXBzaG90c1Jlc3BvbnNlEmsKDkdldFJ1bk1hbmlmZXN0EisudHJhZGVtZXNoLnJ1bnRpbWUudjEuR2V0UnVuTWFuaWZlc3RSZXF1ZXN0GiwudHJhZGVtZXNoLnJ1bnRpbWUudjEuR2V0UnVuTWFuaWZlc3RSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_trademesh_gateway_v1_state, file_trademesh_runtime_v1_run_config, file_trademesh_runtime_v1_runtime]);
 
 /**
  * Asks for a run.
@@ -88,6 +90,13 @@ export type StopRunRequest = Message<"trademesh.runtime.v1.StopRunRequest"> & {
    * @generated from field: string reason = 2;
    */
   reason: string;
+
+  /**
+   * Makes the call safe to repeat: a UUID of the caller's, kept for 24 hours with the answer.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
 };
 
 /**
@@ -137,6 +146,13 @@ export type RestartRunRequest = Message<"trademesh.runtime.v1.RestartRunRequest"
    * @generated from field: string reason = 2;
    */
   reason: string;
+
+  /**
+   * Makes the call safe to repeat: a UUID of the caller's, kept for 24 hours with the answer.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
 };
 
 /**
@@ -168,6 +184,49 @@ export const RestartRunResponseSchema: GenMessage<RestartRunResponse> = /*@__PUR
   messageDesc(file_trademesh_runtime_v1_runtime_service, 5);
 
 /**
+ * Names a run to delete.
+ *
+ * @generated from message trademesh.runtime.v1.DeleteRunRequest
+ */
+export type DeleteRunRequest = Message<"trademesh.runtime.v1.DeleteRunRequest"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Makes the call safe to repeat: a UUID of the caller's, kept for 24 hours with the answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.DeleteRunRequest.
+ * Use `create(DeleteRunRequestSchema)` to create a new message.
+ */
+export const DeleteRunRequestSchema: GenMessage<DeleteRunRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 6);
+
+/**
+ * The run is gone.
+ *
+ * @generated from message trademesh.runtime.v1.DeleteRunResponse
+ */
+export type DeleteRunResponse = Message<"trademesh.runtime.v1.DeleteRunResponse"> & {
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.DeleteRunResponse.
+ * Use `create(DeleteRunResponseSchema)` to create a new message.
+ */
+export const DeleteRunResponseSchema: GenMessage<DeleteRunResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 7);
+
+/**
  * Names a run.
  *
  * @generated from message trademesh.runtime.v1.GetRunRequest
@@ -186,7 +245,7 @@ export type GetRunRequest = Message<"trademesh.runtime.v1.GetRunRequest"> & {
  * Use `create(GetRunRequestSchema)` to create a new message.
  */
 export const GetRunRequestSchema: GenMessage<GetRunRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 6);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 8);
 
 /**
  * One run.
@@ -207,6 +266,13 @@ export type GetRunResponse = Message<"trademesh.runtime.v1.GetRunResponse"> & {
    * @generated from field: trademesh.runtime.v1.RunSummary summary = 2;
    */
   summary?: RunSummary | undefined;
+
+  /**
+   * Its gateways, newest first, at most 100.
+   *
+   * @generated from field: repeated trademesh.runtime.v1.GatewayAttempt attempts = 3;
+   */
+  attempts: GatewayAttempt[];
 };
 
 /**
@@ -214,7 +280,7 @@ export type GetRunResponse = Message<"trademesh.runtime.v1.GetRunResponse"> & {
  * Use `create(GetRunResponseSchema)` to create a new message.
  */
 export const GetRunResponseSchema: GenMessage<GetRunResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 7);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 9);
 
 /**
  * Asks for a page of runs.
@@ -249,7 +315,7 @@ export type ListRunsRequest = Message<"trademesh.runtime.v1.ListRunsRequest"> & 
  * Use `create(ListRunsRequestSchema)` to create a new message.
  */
 export const ListRunsRequestSchema: GenMessage<ListRunsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 8);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 10);
 
 /**
  * A page of runs.
@@ -277,7 +343,7 @@ export type ListRunsResponse = Message<"trademesh.runtime.v1.ListRunsResponse"> 
  * Use `create(ListRunsResponseSchema)` to create a new message.
  */
 export const ListRunsResponseSchema: GenMessage<ListRunsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 9);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 11);
 
 /**
  * Asks for the changes of runs.
@@ -291,6 +357,13 @@ export type WatchRunsRequest = Message<"trademesh.runtime.v1.WatchRunsRequest"> 
    * @generated from field: string run_id = 1;
    */
   runId: string;
+
+  /**
+   * Only what changed after this revision: the one that an earlier watch was told last. Absent: begin with every run as it is.
+   *
+   * @generated from field: optional uint64 after_revision = 2;
+   */
+  afterRevision?: bigint | undefined;
 };
 
 /**
@@ -298,7 +371,7 @@ export type WatchRunsRequest = Message<"trademesh.runtime.v1.WatchRunsRequest"> 
  * Use `create(WatchRunsRequestSchema)` to create a new message.
  */
 export const WatchRunsRequestSchema: GenMessage<WatchRunsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 10);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 12);
 
 /**
  * One piece of news about runs.
@@ -335,6 +408,22 @@ export type WatchRunsResponse = Message<"trademesh.runtime.v1.WatchRunsResponse"
      */
     value: WatchEnd;
     case: "end";
+  } | {
+    /**
+     * A run was deleted.
+     *
+     * @generated from field: trademesh.runtime.v1.DeletedRun deleted = 4;
+     */
+    value: DeletedRun;
+    case: "deleted";
+  } | {
+    /**
+     * The revision asked for is too old to tell what changed since: every run follows as it is now, and what is not among them is gone.
+     *
+     * @generated from field: trademesh.runtime.v1.WatchReset reset = 5;
+     */
+    value: WatchReset;
+    case: "reset";
   } | { case: undefined; value?: undefined };
 };
 
@@ -343,10 +432,59 @@ export type WatchRunsResponse = Message<"trademesh.runtime.v1.WatchRunsResponse"
  * Use `create(WatchRunsResponseSchema)` to create a new message.
  */
 export const WatchRunsResponseSchema: GenMessage<WatchRunsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 11);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 13);
 
 /**
- * The server goes down. A new watch begins with every run as it is then, so that nothing is missed.
+ * A run that is no more.
+ *
+ * @generated from message trademesh.runtime.v1.DeletedRun
+ */
+export type DeletedRun = Message<"trademesh.runtime.v1.DeletedRun"> & {
+  /**
+   * Its name.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Revision of the deletion.
+   *
+   * @generated from field: uint64 revision = 2;
+   */
+  revision: bigint;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.DeletedRun.
+ * Use `create(DeletedRunSchema)` to create a new message.
+ */
+export const DeletedRunSchema: GenMessage<DeletedRun> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 14);
+
+/**
+ * What a watcher knew is to be forgotten.
+ *
+ * @generated from message trademesh.runtime.v1.WatchReset
+ */
+export type WatchReset = Message<"trademesh.runtime.v1.WatchReset"> & {
+  /**
+   * The oldest revision from which changes can be told.
+   *
+   * @generated from field: uint64 oldest_revision = 1;
+   */
+  oldestRevision: bigint;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.WatchReset.
+ * Use `create(WatchResetSchema)` to create a new message.
+ */
+export const WatchResetSchema: GenMessage<WatchReset> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 15);
+
+/**
+ * The server goes down. A new watch with `after_revision` goes on from here; one without begins with every run as it is then.
  *
  * @generated from message trademesh.runtime.v1.WatchEnd
  */
@@ -371,7 +509,7 @@ export type WatchEnd = Message<"trademesh.runtime.v1.WatchEnd"> & {
  * Use `create(WatchEndSchema)` to create a new message.
  */
 export const WatchEndSchema: GenMessage<WatchEnd> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 12);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 16);
 
 /**
  * Everything up to a revision was sent.
@@ -392,7 +530,7 @@ export type WatchCheckpoint = Message<"trademesh.runtime.v1.WatchCheckpoint"> & 
  * Use `create(WatchCheckpointSchema)` to create a new message.
  */
 export const WatchCheckpointSchema: GenMessage<WatchCheckpoint> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 13);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 17);
 
 /**
  * A configuration to check.
@@ -413,7 +551,7 @@ export type ValidateRunConfigRequest = Message<"trademesh.runtime.v1.ValidateRun
  * Use `create(ValidateRunConfigRequestSchema)` to create a new message.
  */
 export const ValidateRunConfigRequestSchema: GenMessage<ValidateRunConfigRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 14);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 18);
 
 /**
  * What is wrong with a configuration.
@@ -441,7 +579,7 @@ export type ValidateRunConfigResponse = Message<"trademesh.runtime.v1.ValidateRu
  * Use `create(ValidateRunConfigResponseSchema)` to create a new message.
  */
 export const ValidateRunConfigResponseSchema: GenMessage<ValidateRunConfigResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 15);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 19);
 
 /**
  * One fault of a configuration.
@@ -469,7 +607,7 @@ export type ConfigViolation = Message<"trademesh.runtime.v1.ConfigViolation"> & 
  * Use `create(ConfigViolationSchema)` to create a new message.
  */
 export const ConfigViolationSchema: GenMessage<ConfigViolation> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 16);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 20);
 
 /**
  * Asks for log lines.
@@ -511,7 +649,7 @@ export type TailLogsRequest = Message<"trademesh.runtime.v1.TailLogsRequest"> & 
  * Use `create(TailLogsRequestSchema)` to create a new message.
  */
 export const TailLogsRequestSchema: GenMessage<TailLogsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 17);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 21);
 
 /**
  * Some log lines, in order.
@@ -539,7 +677,231 @@ export type TailLogsResponse = Message<"trademesh.runtime.v1.TailLogsResponse"> 
  * Use `create(TailLogsResponseSchema)` to create a new message.
  */
 export const TailLogsResponseSchema: GenMessage<TailLogsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_runtime_service, 18);
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 22);
+
+/**
+ * Names a snapshot.
+ *
+ * @generated from message trademesh.runtime.v1.GetRunSnapshotRequest
+ */
+export type GetRunSnapshotRequest = Message<"trademesh.runtime.v1.GetRunSnapshotRequest"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * When this gateway of it ended, or now if it is the present one; 0: now.
+   *
+   * @generated from field: uint32 generation = 2;
+   */
+  generation: number;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.GetRunSnapshotRequest.
+ * Use `create(GetRunSnapshotRequestSchema)` to create a new message.
+ */
+export const GetRunSnapshotRequestSchema: GenMessage<GetRunSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 23);
+
+/**
+ * A snapshot.
+ *
+ * @generated from message trademesh.runtime.v1.GetRunSnapshotResponse
+ */
+export type GetRunSnapshotResponse = Message<"trademesh.runtime.v1.GetRunSnapshotResponse"> & {
+  /**
+   * The run as runtime_service saw it.
+   *
+   * @generated from field: trademesh.runtime.v1.Run run = 1;
+   */
+  run?: Run | undefined;
+
+  /**
+   * The desk; absent if no gateway has written it yet.
+   *
+   * @generated from field: trademesh.gateway.v1.ServerState server_state = 2;
+   */
+  serverState?: ServerState | undefined;
+
+  /**
+   * True: read from the disk since no gateway answered, and perhaps behind the journal.
+   *
+   * @generated from field: bool stale = 3;
+   */
+  stale: boolean;
+
+  /**
+   * When the desk's part was made.
+   *
+   * @generated from field: google.protobuf.Timestamp taken_at = 4;
+   */
+  takenAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.GetRunSnapshotResponse.
+ * Use `create(GetRunSnapshotResponseSchema)` to create a new message.
+ */
+export const GetRunSnapshotResponseSchema: GenMessage<GetRunSnapshotResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 24);
+
+/**
+ * Asks for a page of snapshots.
+ *
+ * @generated from message trademesh.runtime.v1.ListRunSnapshotsRequest
+ */
+export type ListRunSnapshotsRequest = Message<"trademesh.runtime.v1.ListRunSnapshotsRequest"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Most snapshots to return; default 50, at most 500.
+   *
+   * @generated from field: uint32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.ListRunSnapshotsRequest.
+ * Use `create(ListRunSnapshotsRequestSchema)` to create a new message.
+ */
+export const ListRunSnapshotsRequestSchema: GenMessage<ListRunSnapshotsRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 25);
+
+/**
+ * A page of snapshots.
+ *
+ * @generated from message trademesh.runtime.v1.ListRunSnapshotsResponse
+ */
+export type ListRunSnapshotsResponse = Message<"trademesh.runtime.v1.ListRunSnapshotsResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated trademesh.runtime.v1.RunSnapshotInfo snapshots = 1;
+   */
+  snapshots: RunSnapshotInfo[];
+
+  /**
+   * For the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.ListRunSnapshotsResponse.
+ * Use `create(ListRunSnapshotsResponseSchema)` to create a new message.
+ */
+export const ListRunSnapshotsResponseSchema: GenMessage<ListRunSnapshotsResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 26);
+
+/**
+ * What there is to get by GetRunSnapshot.
+ *
+ * @generated from message trademesh.runtime.v1.RunSnapshotInfo
+ */
+export type RunSnapshotInfo = Message<"trademesh.runtime.v1.RunSnapshotInfo"> & {
+  /**
+   * Of which gateway.
+   *
+   * @generated from field: uint32 generation = 1;
+   */
+  generation: number;
+
+  /**
+   * When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp taken_at = 2;
+   */
+  takenAt?: Timestamp | undefined;
+
+  /**
+   * State of the run then.
+   *
+   * @generated from field: trademesh.runtime.v1.RunState state = 3;
+   */
+  state: RunState;
+
+  /**
+   * How far the desk was; 0 if it had done nothing.
+   *
+   * @generated from field: uint64 as_of_sequence = 4;
+   */
+  asOfSequence: bigint;
+
+  /**
+   * Size of its files.
+   *
+   * @generated from field: uint64 size_bytes = 5;
+   */
+  sizeBytes: bigint;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.RunSnapshotInfo.
+ * Use `create(RunSnapshotInfoSchema)` to create a new message.
+ */
+export const RunSnapshotInfoSchema: GenMessage<RunSnapshotInfo> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 27);
+
+/**
+ * Names a run.
+ *
+ * @generated from message trademesh.runtime.v1.GetRunManifestRequest
+ */
+export type GetRunManifestRequest = Message<"trademesh.runtime.v1.GetRunManifestRequest"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.GetRunManifestRequest.
+ * Use `create(GetRunManifestRequestSchema)` to create a new message.
+ */
+export const GetRunManifestRequestSchema: GenMessage<GetRunManifestRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 28);
+
+/**
+ * The manifest.
+ *
+ * @generated from message trademesh.runtime.v1.GetRunManifestResponse
+ */
+export type GetRunManifestResponse = Message<"trademesh.runtime.v1.GetRunManifestResponse"> & {
+  /**
+   * As written when the run was accepted, with the journal's hash once every session is settled.
+   *
+   * @generated from field: trademesh.runtime.v1.RunManifest manifest = 1;
+   */
+  manifest?: RunManifest | undefined;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.GetRunManifestResponse.
+ * Use `create(GetRunManifestResponseSchema)` to create a new message.
+ */
+export const GetRunManifestResponseSchema: GenMessage<GetRunManifestResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_runtime_service, 29);
 
 /**
  * The life of runs: start, stop, restart, look. One gateway process per run, started and watched by this service only.
@@ -577,6 +939,16 @@ export const RuntimeService: GenService<{
     methodKind: "unary";
     input: typeof RestartRunRequestSchema;
     output: typeof RestartRunResponseSchema;
+  },
+  /**
+   * Deletes a run that has ended, with its folder `runs/<run_id>/`: journal, snapshots, logs. A live run is refused: StopRun comes first.
+   *
+   * @generated from rpc trademesh.runtime.v1.RuntimeService.DeleteRun
+   */
+  deleteRun: {
+    methodKind: "unary";
+    input: typeof DeleteRunRequestSchema;
+    output: typeof DeleteRunResponseSchema;
   },
   /**
    * One run as it is now.
@@ -627,6 +999,36 @@ export const RuntimeService: GenService<{
     methodKind: "server_streaming";
     input: typeof TailLogsRequestSchema;
     output: typeof TailLogsResponseSchema;
+  },
+  /**
+   * What the run and its desk look like: now, or when an earlier gateway of it ended (`state/runtime_state.json` and `server_state.json`).
+   *
+   * @generated from rpc trademesh.runtime.v1.RuntimeService.GetRunSnapshot
+   */
+  getRunSnapshot: {
+    methodKind: "unary";
+    input: typeof GetRunSnapshotRequestSchema;
+    output: typeof GetRunSnapshotResponseSchema;
+  },
+  /**
+   * The snapshots that are kept, of the present gateway and of earlier ones, newest first, in pages.
+   *
+   * @generated from rpc trademesh.runtime.v1.RuntimeService.ListRunSnapshots
+   */
+  listRunSnapshots: {
+    methodKind: "unary";
+    input: typeof ListRunSnapshotsRequestSchema;
+    output: typeof ListRunSnapshotsResponseSchema;
+  },
+  /**
+   * The hashes of everything that goes into a run.
+   *
+   * @generated from rpc trademesh.runtime.v1.RuntimeService.GetRunManifest
+   */
+  getRunManifest: {
+    methodKind: "unary";
+    input: typeof GetRunManifestRequestSchema;
+    output: typeof GetRunManifestResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_trademesh_runtime_v1_runtime_service, 0);
