@@ -60,13 +60,15 @@ def mesh_processes(folder: Path) -> list[psutil.Process]:
 class Mesh:
     """Services as processes, and the command line against them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
+        """`environment` are variables beside those of ports."""
         self.folder = folder
         self.ports = dict(zip(PROCESSES, free_ports(len(PROCESSES)), strict=True))
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TRADEMESH_")}
         for name, port in self.ports.items():
             self.environment[f"TRADEMESH_{name.upper()}_LISTEN"] = f"127.0.0.1:{port}"
             self.environment[f"TRADEMESH_{name.upper()}_TARGET"] = f"127.0.0.1:{port}"
+        self.environment |= environment
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -148,9 +150,9 @@ class Mesh:
 
 
 @contextmanager
-def running_mesh(folder: Path, *names: str) -> Iterator[Mesh]:
+def running_mesh(folder: Path, *names: str, **environment: str) -> Iterator[Mesh]:
     """These services, ready, for a while; nothing is left of them."""
-    found = Mesh(folder)
+    found = Mesh(folder, **environment)
     found.start(*names)
     try:
         found.wait_ready(*names)

@@ -1,0 +1,45 @@
+"""Meshes that tests may break. Every timer of supervision is a tenth of what it is, so that a fault and what follows fit into seconds; the
+defaults are pinned by `tests/unit/runtime/test_policy.py`.
+
+Tests are named `test_<id>_…` after the rows of the table of faults: G gateway, R runtime_service, J journal, D dependencies, F feed,
+W WebSocket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from mesh_processes import SERVICES, Mesh, running_mesh, two_years
+
+__all__ = ["two_years"]
+
+TIMER_SCALE = 0.1
+
+
+class StartMesh(Protocol):
+    """Starts services in a folder of their own; variables of the environment by name."""
+
+    def __call__(self, *names: str, **environment: str) -> Mesh: ...
+
+
+@pytest.fixture
+def start_mesh(tmp_path: Path) -> Iterator[StartMesh]:
+    """Starts a mesh that this test may break; whatever it leaves is ended after the test."""
+    with ExitStack() as running:
+
+        def start(*names: str, **environment: str) -> Mesh:
+            scaled = {"TRADEMESH_RUNTIME_TIMER_SCALE": str(TIMER_SCALE), **environment}
+            return running.enter_context(running_mesh(tmp_path, *(names or SERVICES), **scaled))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def fault_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """One mesh, with scaled timers, for the tests of a file that break only their own runs."""
+    with running_mesh(tmp_path_factory.mktemp("faults"), *SERVICES, "edge", TRADEMESH_RUNTIME_TIMER_SCALE=str(TIMER_SCALE)) as mesh:
+        yield mesh
