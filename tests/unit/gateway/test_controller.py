@@ -16,7 +16,7 @@ from trademesh_kernel.errors import Draining, StateConflict
 from trademesh_runs.journal import Draft
 from waiting import until
 
-APPROVAL = 7
+APPROVAL, EXECUTION, SETTLEMENT = 7, 8, 9
 
 
 class Phases:
@@ -24,6 +24,8 @@ class Phases:
 
     def __init__(self, controller: Controller, answered: asyncio.Event) -> None:
         self.run_phases = list[int]()
+        self.given_up_in: int | None = None
+        self.given_up_because = ""
         self._controller = controller
         self._answered = answered
 
@@ -31,6 +33,15 @@ class Phases:
         while phase == APPROVAL and not self._answered.is_set():
             await self._controller.give_way(0.01)
         self.run_phases.append(phase)
+
+    def is_void(self, phase: int) -> bool:
+        return self.given_up_in is not None and self.given_up_in <= phase < SETTLEMENT
+
+    def may_be_given_up(self, phase: int) -> bool:
+        return phase < EXECUTION
+
+    def give_up(self, phase: int, reason: str) -> None:
+        self.given_up_in, self.given_up_because = phase, reason
 
 
 @asynccontextmanager
