@@ -21,6 +21,7 @@ from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, RemoteError, TrademeshError
 from trademesh_kernel.health import Readiness
+from trademesh_kernel.logs import get_logger
 from trademesh_runs.journal import Draft
 from trademesh_runs.run_config import config_sha256
 
@@ -88,6 +89,8 @@ class SessionLoop:
         self._export = export
         self._waits = waits
         self._closes_known = closes_known
+        self._said_missing = ""
+        self._log = get_logger("sessions")
 
     async def run(self, pace: float) -> None:
         """Goes on until every session is settled, the pipeline was ended, or the gateway drains.
@@ -187,12 +190,16 @@ class SessionLoop:
                 await source.reopen()
             else:
                 await self._readiness.hold("market data")
+                self._said_missing = ""
                 return
 
     async def _missing(self, error: TrademeshError) -> None:
         """Says what is missing, and waits before the next try; raises the error again if no try can mend it."""
         if not _passes(error):
             raise error
+        if error.message != self._said_missing:
+            self._said_missing = error.message
+            self._log.warning("a service is missing", reason=error.message)
         await self._readiness.fail("market data", error.message)
         self._waits(error.message)
         await self._controller.wait(RETRY_S)
