@@ -99,6 +99,11 @@ def line_of(event: event_pb2.Event) -> str:
             text += f"  {side} {fill.quantity:,} {fill.ticker} at {fill.price_micros / 1e6:,.2f}"
         case "settled":
             text += f"  net asset value {event.settled.nav_micros / 1e6:,.2f}"
+        case "cycle_failed":
+            failed = event.cycle_failed
+            text += (
+                f"  {event_pb2.Phase.Name(failed.phase).removeprefix('PHASE_')} {failed.reason}, {len(failed.void_order_ids)} orders void"
+            )
         case "pipeline_state_changed":
             change = event.pipeline_state_changed
             text += f"  {event_pb2.PipelineState.Name(change.state).removeprefix('PIPELINE_STATE_')} {change.reason}".rstrip()
