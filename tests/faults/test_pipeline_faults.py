@@ -31,6 +31,28 @@ from trademesh_runs.verification import verify_run
 pytestmark = pytest.mark.timeout(120)
 
 LIVENESS = "trademesh.liveness"
+EVERY_STOCK = [
+    "AAPL",
+    "AMD",
+    "BAC",
+    "BBY",
+    "CVX",
+    "GE",
+    "HD",
+    "JNJ",
+    "JPM",
+    "KO",
+    "LLY",
+    "MRK",
+    "MSFT",
+    "PEP",
+    "PFE",
+    "PG",
+    "RRC",
+    "UNH",
+    "WMT",
+    "XOM",
+]
 LOST = "no runtime_service renews the lease: no new cycle begins"
 PATIENT: dict[str, Any] = {"lease_s": 600.0, "orphan_s": 1200.0}
 """For tests that send no heartbeats and are not about them."""
@@ -215,10 +237,9 @@ def test_d3_connections_to_the_services_that_are_reset_leave_no_gap_and_no_pause
     services: Mesh, cut_proxy: Callable[[int], CutProxy]
 ) -> None:
     proxies = {f"{name}_target": cut_proxy(services.ports[name]) for name in ("trading", "news", "agent")}
-    config = configuration()
-    # Longer than a block of sessions, so that the stream of bars is open while it is cut.
-    config.sessions.start, config.sessions.end = "2000-01-03", "2007-12-31"
-    config.pipeline.pace_sessions_per_s = 500
+    # More data than lies between two processes at a time, so that the stream of bars is open while it is cut.
+    config = configuration(tickers=EVERY_STOCK, sessions={"start": "1995-01-03", "end": "2012-12-31"})
+    config.pipeline.pace_sessions_per_s = 600
     targets = {name: proxy.target for name, proxy in proxies.items()}
     with lone_gateway(services, "cut", config, **PATIENT, **targets) as gateway:
         stream = gateway.subscribe()
@@ -228,10 +249,10 @@ def test_d3_connections_to_the_services_that_are_reset_leave_no_gap_and_no_pause
                 for event in response.events.events:
                     assert event.sequence == cursor + 1
                     cursor = event.sequence
-                    if event.WhichOneof("payload") == "settled" and event.settled.session_number in (200, 700, 1200):
+                    if event.WhichOneof("payload") == "settled" and event.settled.session_number in (200, 1000, 2000):
                         cuts += proxies["trading_target"].cut()
                 longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
-                if any(event.WhichOneof("payload") == "run_finished" for event in response.events.events):
+                if any(event.settled.session_number == 2800 for event in response.events.events):
                     break
         stream.cancel()
         assert cuts
