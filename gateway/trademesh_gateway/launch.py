@@ -54,6 +54,14 @@ class LaunchTicket:
     trading_target: str
     news_target: str
     agent_target: str
+    lease_s: float = 60.0
+    """Without a heartbeat for so long no new cycle begins."""
+    orphan_s: float = 900.0
+    """Without a heartbeat for so long it ends."""
+    watermark_sequence: int = 0
+    """Newest sequence of the journal that runtime_service has heard of; a journal that ends before it has lost events."""
+    watermark_epoch: int = 0
+    """Epoch of that sequence; 0: not known."""
 
     @property
     def layout(self) -> RunLayout:

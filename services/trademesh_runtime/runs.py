@@ -19,7 +19,9 @@ from trademesh_runs.layout import RunLayout
 from trademesh_runs.run_config import config_sha256
 from trademesh_runs.summary import summary_of
 from trademesh_runtime import policy
+from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.policy import State
+from trademesh_runtime.process import ProcessLauncher
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.settings import RuntimeSettings
 from trademesh_runtime.supervisor import Supervisor, Targets
@@ -33,8 +35,10 @@ CODE_VERSION = "0.1.0"
 class Runs:
     """The runs and their supervisors."""
 
-    def __init__(self, settings: RuntimeSettings, registry: Registry, timers: policy.Timers) -> None:
+    def __init__(self, settings: RuntimeSettings, registry: Registry, timers: policy.Timers, launcher: Launcher | None = None) -> None:
+        """Without a launcher gateways are processes of this machine."""
         self._settings = settings
+        self._launcher = launcher or ProcessLauncher(settings.gateway_arguments())
         self._registry = registry
         self._timers = timers
         self._slots = asyncio.Semaphore(LAUNCHES_AT_ONCE)
@@ -133,6 +137,7 @@ class Runs:
             self._slots,
             self._revisions,
             self._tell,
+            self._launcher,
             self._settings.runtime_most_log_bytes,
         )
         self._supervisors[run.run_id] = supervisor
@@ -156,7 +161,7 @@ class Runs:
     async def restart(self, run_id: str, reason: str) -> wire.Run:
         """Starts the next generation; one that is starting already is joined."""
         supervisor = self.get(run_id)
-        if supervisor.state in (State.DRAINING, State.TERMINATING, State.HUNG):
+        if supervisor.state in policy.ENDING:
             text = f"run {run_id} is being ended: restart it when that is done"
             raise StateConflict(text, resource_type="run", name=run_id, state=supervisor.state.name, retry_after_s=1.0)
         supervisor.feed(policy.Restart(reason or "RestartRun"))
