@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -56,7 +56,7 @@ class Supervisor:
         registry: Registry,
         targets: Targets,
         timers: policy.Timers,
-        slots: asyncio.Semaphore,
+        slots: AbstractAsyncContextManager[None],
         revisions: Revisions,
         changed: Changed,
         most_log_bytes: int = 64 * 1024 * 1024,
@@ -155,6 +155,11 @@ class Supervisor:
         except TimeoutError:
             return False
         return True
+
+    async def idle(self) -> None:
+        """Returns when no start is under way, nor the end of one that was overtaken by a stop."""
+        async with self._launching:
+            pass
 
     def release(self) -> None:
         """Lets the gateway live on without us."""
