@@ -32,7 +32,7 @@ from trademesh_cli.rpc import (
     settings,
 )
 from trademesh_cli.up import TERMINAL, demo_config, summary_record
-from trademesh_runs.bootstrap import BootstrapError, read_bootstrap
+from trademesh_runs.bootstrap import BootstrapError, read_bootstrap_file
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.verification import VerificationError, verify_run
 
@@ -63,11 +63,9 @@ def start(
 
 def _read_config(path: Path) -> RunConfig:
     try:
-        return read_bootstrap(path.read_text(encoding="utf-8"))
+        return read_bootstrap_file(path)
     except OSError as error:
         fail(f"{path}: {error.strerror}", None, EXIT_USAGE)
-    except UnicodeDecodeError:
-        fail(f"{path}: is not a text in UTF-8", None, EXIT_USAGE)
     except BootstrapError as error:
         for violation in error.violations:
             print(f"error: {path}: {violation.field}: {violation.description}", file=sys.stderr)
