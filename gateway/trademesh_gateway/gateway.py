@@ -37,7 +37,7 @@ from trademesh_kernel.health import Readiness
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
 from trademesh_kernel.settings import ServerSettings, load_settings
-from trademesh_runs.bootstrap import read_bootstrap
+from trademesh_runs.bootstrap import read_bootstrap_file
 from trademesh_runs.exports import export_files
 from trademesh_runs.feed_service import FeedServicer, JournalFeed, only_source
 from trademesh_runs.fold import Fold
@@ -94,7 +94,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        config = read_bootstrap(self._layout.bootstrap.read_text(encoding="utf-8"))
+        config = read_bootstrap_file(self._layout.bootstrap)
         self._open_journal()
         server = self._server = self._make_server()
         await server.start()

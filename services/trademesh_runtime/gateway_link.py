@@ -12,12 +12,27 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
+from trademesh.gateway.v1 import feed_service_pb2, feed_service_pb2_grpc, supervision_service_pb2_grpc
 from trademesh.gateway.v1 import supervision_service_pb2 as supervision
-from trademesh.gateway.v1 import supervision_service_pb2_grpc
+from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.health import LIVENESS
 from trademesh_runtime.policy import Timers
+
+SNAPSHOT_WITHIN_S = 1.0
+
+
+async def state_from_gateway(run_id: str, target: str) -> ServerState | None:
+    """The desk as its gateway has it now; None if it does not answer within a second."""
+    async with ServiceClient(target, "gateway") as client:
+        stub = client.stub(feed_service_pb2_grpc.FeedServiceStub)
+        request = feed_service_pb2.GetSnapshotRequest(run_id=run_id)
+        try:
+            answer: feed_service_pb2.GetSnapshotResponse = await client.call(stub.GetSnapshot, request, timeout_s=SNAPSHOT_WITHIN_S)
+        except TrademeshError:
+            return None
+        return answer.state
 
 
 @dataclass(frozen=True)

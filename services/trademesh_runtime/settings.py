@@ -28,6 +28,10 @@ class RuntimeSettings(ListenValidator, ServerSettings):
     """True: SIGTERM leaves gateways alive, to be adopted by the next runtime_service."""
     runtime_max_gateways: int = Field(default=0, ge=0)
     """Most live gateways; 0: 32, or four for each core if that is more."""
+    runtime_max_queued: int = Field(default=64, ge=0)
+    """Most runs that wait until another ends; one more is refused."""
+    runtime_least_free_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
+    """With less room than this on the disk no run is begun."""
     runtime_most_log_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
     """A gateway's log that is larger is cut: the last quarter of so much is kept beside it."""
     runtime_timer_scale: float = Field(default=1.0, gt=0, le=1)

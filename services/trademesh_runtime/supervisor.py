@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +71,7 @@ class Supervisor:
         registry: Registry,
         targets: Targets,
         timers: policy.Timers,
-        slots: asyncio.Semaphore,
+        slots: AbstractAsyncContextManager[None],
         revisions: Revisions,
         changed: Changed,
         launcher: Launcher,
@@ -200,6 +200,11 @@ class Supervisor:
         except TimeoutError:
             return False
         return True
+
+    async def idle(self) -> None:
+        """Returns when no start is under way, nor the end of one that was overtaken by a stop."""
+        async with self._launching:
+            pass
 
     def release(self) -> None:
         """Lets the gateway live on without us."""
