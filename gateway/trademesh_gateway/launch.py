@@ -54,6 +54,9 @@ class LaunchTicket:
     trading_target: str
     news_target: str
     agent_target: str
+    watermark_sequence: int = 0
+    """The newest event of the journal that runtime_service has heard of, in `watermark_epoch`."""
+    watermark_epoch: int = 0
 
     @property
     def layout(self) -> RunLayout:
