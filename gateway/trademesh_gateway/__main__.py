@@ -7,12 +7,15 @@ import faulthandler
 import sqlite3
 import sys
 
+from google.protobuf.message import DecodeError
+
 from trademesh_gateway import launch
 from trademesh_gateway.gateway import Gateway
 from trademesh_kernel.logs import configure_logs, get_logger
 from trademesh_kernel.server import BindError
 from trademesh_runs.bootstrap import BootstrapError
-from trademesh_runs.journal_sqlite import FencedError, NewerJournalError
+from trademesh_runs.fold import LedgerMismatchError
+from trademesh_runs.journal import FencedError, JournalDamagedError, NewerJournalError
 
 
 def main() -> int:
@@ -41,7 +44,7 @@ def main() -> int:
     except sqlite3.OperationalError as error:
         # Full, locked, not to be written: another try may find it mended.
         code, reason = launch.EXIT_DISK, f"journal: {error}"
-    except (NewerJournalError, sqlite3.DatabaseError) as error:
+    except (NewerJournalError, JournalDamagedError, LedgerMismatchError, DecodeError, sqlite3.DatabaseError) as error:
         code, reason = launch.EXIT_DATA, f"journal: {error}"
     except BindError as error:
         code, reason = launch.EXIT_CONFIG, str(error)

@@ -40,8 +40,8 @@ from trademesh_kernel.settings import ServerSettings, load_settings
 from trademesh_runs.bootstrap import read_bootstrap_file
 from trademesh_runs.exports import export_files
 from trademesh_runs.feed_service import FeedServicer, JournalFeed, only_source
-from trademesh_runs.fold import Fold
-from trademesh_runs.journal import Draft, StoredEvent, all_events
+from trademesh_runs.fold import Fold, replay_journal, settled_fold
+from trademesh_runs.journal import Draft, Head, StoredEvent
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.run_config import config_sha256
@@ -127,16 +127,15 @@ class Gateway:
     def _open_journal(self) -> None:
         """Takes the journal over, and folds what is in it: once up to now for readers, once up to the last settlement for the desk."""
         path = self._layout.journal
-        self._writer = SqliteWriter(path, self._ticket.run_id, self._ticket.generation, self._publish)
+        watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
+        self._writer = SqliteWriter(
+            path, self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, ballast=self._layout.ballast
+        )
         reader = SqliteReader(path)
-        self._fold = Fold(self._ticket.run_id, reader.head().epoch)
+        self._fold = replay_journal(self._ticket.run_id, reader)
         self._feed = LiveFeed(self._ticket.run_id, reader, SqliteReader(path), self._fold)
-        self._fold.apply_all(all_events(reader))
-        settled = reader.read_kind("settled", newest=1)
-        self._desk_fold = Fold(self._ticket.run_id)
-        if settled:
-            self._desk_fold.apply_all(all_events(reader, 0, settled[0].sequence))
-        self._began = bool(reader.read_kind("run_started", newest=1))
+        self._desk_fold = settled_fold(self._ticket.run_id, reader)
+        self._began = self._fold.began
         self._emit("gateway_started", events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence))
 
     def _publish(self, group: Sequence[StoredEvent]) -> None:
