@@ -71,7 +71,7 @@ _ALLOWED: tuple[tuple[Any, str, Destination, tuple[str, ...]], ...] = (
         pipeline_service_pb2,
         "PipelineService",
         Destination.RUN_GATEWAY,
-        ("StartPipeline", "PausePipeline", "ResumePipeline", "StepPipeline", "GetPipeline", "SetPace"),
+        ("StartPipeline", "PausePipeline", "ResumePipeline", "StepPipeline", "StopPipeline", "GetPipeline", "WatchPipeline", "SetPace"),
     ),
     (feed_service_pb2, "FeedService", Destination.RUN_FEED, ("Subscribe", "ListEvents", "GetSnapshot")),
     (market_data_service_pb2, "MarketDataService", Destination.TRADING, ("ListInstruments", "ListSessions", "ListBars", "StreamBars")),

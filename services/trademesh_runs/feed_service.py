@@ -81,6 +81,7 @@ class JournalFeed:
         self.head = reader.head()
         self.finished = finished
         self.draining = False
+        self.fenced = False
 
     def publish(self, events: Sequence[StoredEvent]) -> None:
         """Takes in events that were committed."""
@@ -100,6 +101,11 @@ class JournalFeed:
         """Ends every stream with its cursor."""
         self.draining = True
         self._notify()
+
+    def fence(self) -> None:
+        """Another gateway writes the journal: ends every stream with its cursor, and says so."""
+        self.fenced = True
+        self.drain()
 
     def _notify(self) -> None:
         wake, self._wake = self._wake, asyncio.Event()
@@ -183,7 +189,8 @@ class FeedServicer(feed_service_pb2_grpc.FeedServiceServicer):
         while True:
             if source.draining and not (source.finished and cursor >= source.head.sequence):
                 # Before the backlog: who is far behind would be cut off without a cursor.
-                yield _end(feed.STREAM_END_REASON_DRAINING, cursor)
+                fenced = getattr(source, "fenced", False)
+                yield _end(feed.STREAM_END_REASON_FENCED if fenced else feed.STREAM_END_REASON_DRAINING, cursor)
                 return
             part = fitting(await source.read(cursor, BATCH_EVENTS), lambda event: len(event.data), BATCH_BYTES)
             if part:
