@@ -12,6 +12,9 @@ from websockets.exceptions import ConnectionClosed
 from trademesh.edge.v1 import frame_pb2
 from trademesh_edge.formats import BINARY, Format
 
+REASON_BYTES = 120
+"""A close frame has no room for more."""
+
 
 class BrowserGoneError(Exception):
     """The socket is closed, or was closed because the browser took in nothing."""
@@ -69,6 +72,6 @@ async def close_in_time(connection: ServerConnection, code: int, reason: str, wi
     """Closes a socket with a code; cuts it off if the other side does not answer in time."""
     try:
         async with asyncio.timeout(within_s):
-            await connection.close(code, reason)
+            await connection.close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
     except TimeoutError:
         connection.transport.abort()

@@ -1,8 +1,8 @@
 """The two forms of a frame on the wire, one for each subprotocol: bytes of EdgeFrame, or its protobuf JSON.
 
 In JSON a call's request, a message's payload and a status' details stand inline, as the method's own messages. One generic encoder serves
-every method: 64-bit integers are strings and absent fields are left out, as protobuf JSON has it. It costs 35 to 50 us per event, once
-for all browsers on a channel; a batch has at most 256 events, so that no frame holds the loop longer than 15 ms.
+every method: 64-bit integers are strings and absent fields are left out, as protobuf JSON has it. It takes 12 us for a
+fill of 350 bytes, once for all browsers on a channel; a batch has at most 256 events, so that a frame holds the loop for a few milliseconds.
 """
 
 from __future__ import annotations
