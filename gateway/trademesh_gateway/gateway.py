@@ -39,9 +39,11 @@ from trademesh_kernel.server import MeshServer, registration
 from trademesh_kernel.settings import ServerSettings, load_settings
 from trademesh_runs.bootstrap import read_bootstrap
 from trademesh_runs.exports import export_files
-from trademesh_runs.feed_service import FeedServicer, JournalFeed, only_source
+from trademesh_runs.feed_service import FeedServicer
+from trademesh_runs.feed_source import only_source
 from trademesh_runs.fold import Fold
 from trademesh_runs.journal import Draft, StoredEvent, all_events
+from trademesh_runs.journal_feed import JournalFeed
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.run_config import config_sha256

@@ -62,6 +62,7 @@ class Head:
 
     epoch: int
     sequence: int
+    compacted_through: int = 0
 
 
 class JournalReader(Protocol):
@@ -72,6 +73,9 @@ class JournalReader(Protocol):
 
     def read(self, after: int, limit: int, through: int | None = None) -> list[StoredEvent]:
         """Events after a sequence, oldest first."""
+
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first: for who passes them on unread. Ends soon after `most_bytes`."""
 
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""

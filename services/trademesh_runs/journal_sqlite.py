@@ -11,7 +11,7 @@ import sqlite3
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from trademesh_runs.journal import KIND_NUMBERS, Draft, Encoder, Head, JournalDamagedError, StoredEvent, all_events, chain
@@ -21,6 +21,8 @@ BATCH_EVENTS = 1024
 BATCH_BYTES = 256 * 1024
 BATCH_DELAY_S = 0.02
 MOST_PENDING_EVENTS = 8192
+ENCODED_ROWS = 32
+"""So many rows are fetched by one call, which for small rows is as much work as each of them."""
 
 _SCHEMA = """
 CREATE TABLE events (
@@ -72,6 +74,17 @@ class SqliteReader:
         last = 2**62 if through is None else through
         query = f"SELECT {_COLUMNS} FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
         return [StoredEvent(*row) for row in self._connection.execute(query, (after, last, limit))]
+
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first. Ends soon after `most_bytes` are reached."""
+        last = 2**62 if through is None else through
+        query = "SELECT sequence, data FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
+        found, size_bytes = list[tuple[int, bytes]](), 0
+        with closing(self._connection.execute(query, (after, last, limit))) as rows:
+            while size_bytes < most_bytes and (part := rows.fetchmany(ENCODED_ROWS)):
+                found += part
+                size_bytes += sum([len(data) for _, data in part])
+        return found
 
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""
