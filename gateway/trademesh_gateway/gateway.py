@@ -38,7 +38,8 @@ from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
 from trademesh_kernel.settings import ServerSettings, load_settings
 from trademesh_runs.bootstrap import read_bootstrap_file
-from trademesh_runs.feed_service import FeedServicer, only_source
+from trademesh_runs.feed_service import FeedServicer
+from trademesh_runs.feed_source import only_source
 from trademesh_runs.fold import Fold
 from trademesh_runs.journal import Draft, FencedError, Head, StoredEvent
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
@@ -147,6 +148,7 @@ class Gateway:
 
     def _closes_known(self, session: str, close_unix_s: int, closes: Mapping[str, int]) -> None:
         """A session has closed: the one place from which quotes go to readers."""
+        self._feed.board.update(session, close_unix_s, closes)
 
     def _make_controller(self, config: RunConfig) -> Controller:
         return Controller(

@@ -96,6 +96,9 @@ class JournalReader(Protocol):
     def read(self, after: int, limit: int, through: int | None = None, kinds: Collection[int] | None = None) -> list[StoredEvent]:
         """Events after a sequence, oldest first, of some kinds if said. Where they were compacted it begins with the first that is kept."""
 
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first: for who passes them on unread. Ends soon after `most_bytes`."""
+
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""
 

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from trademesh_runs.chain import check_chain, seal
@@ -34,6 +34,8 @@ __all__ = ["BALLAST_BYTES", "SCHEMA_VERSION", "FencedError", "NewerJournalError"
 
 SCHEMA_VERSION = 2
 BALLAST_BYTES = 1024 * 1024
+ENCODED_ROWS = 32
+"""So many rows are fetched by one call, which for small rows is as much work as each of them."""
 
 _SCHEMA = """
 CREATE TABLE events (
@@ -114,6 +116,17 @@ class SqliteReader:
         chosen = "" if kinds is None else f"AND +kind IN ({', '.join(str(int(kind)) for kind in kinds)})"
         query = f"SELECT {_COLUMNS} FROM events WHERE sequence > ? AND sequence <= ? {chosen} ORDER BY sequence LIMIT ?"
         return [StoredEvent(*row) for row in self._connection.execute(query, (after, last, limit))]
+
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first. Ends soon after `most_bytes` are reached."""
+        last = 2**62 if through is None else through
+        query = "SELECT sequence, data FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
+        found, size_bytes = list[tuple[int, bytes]](), 0
+        with closing(self._connection.execute(query, (after, last, limit))) as rows:
+            while size_bytes < most_bytes and (part := rows.fetchmany(ENCODED_ROWS)):
+                found += part
+                size_bytes += sum([len(data) for _, data in part])
+        return found
 
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""
