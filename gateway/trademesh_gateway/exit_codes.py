@@ -12,8 +12,7 @@ from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, Remot
 from trademesh_kernel.server import BindError
 from trademesh_runs.bootstrap import BootstrapError
 from trademesh_runs.fold import LedgerMismatchError
-from trademesh_runs.journal import JournalDamagedError
-from trademesh_runs.journal_sqlite import FencedError, NewerJournalError
+from trademesh_runs.journal import FencedError, JournalDamagedError, NewerJournalError
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -25,8 +24,6 @@ def exit_of(error: Exception) -> tuple[int, str]:
             return launch.EXIT_TEMPORARY, "another gateway holds the run's lock"
         case BootstrapError():
             return launch.EXIT_DATA, f"BOOTSTRAP.md: {error}"
-        case UnicodeDecodeError():
-            return launch.EXIT_DATA, "BOOTSTRAP.md: is not a text in UTF-8"
         case FileNotFoundError(filename=str() as name) if name.endswith("BOOTSTRAP.md"):
             return launch.EXIT_DATA, "BOOTSTRAP.md: is not there"
         case FencedError():

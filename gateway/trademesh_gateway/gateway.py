@@ -37,11 +37,12 @@ from trademesh_kernel.health import Readiness
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
 from trademesh_kernel.settings import ServerSettings, load_settings
-from trademesh_runs.bootstrap import read_bootstrap
-from trademesh_runs.feed_service import FeedServicer, only_source
+from trademesh_runs.bootstrap import read_bootstrap_file
+from trademesh_runs.feed_service import FeedServicer
+from trademesh_runs.feed_source import only_source
 from trademesh_runs.fold import Fold
-from trademesh_runs.journal import Draft, StoredEvent
-from trademesh_runs.journal_sqlite import FencedError, SqliteReader, SqliteWriter
+from trademesh_runs.journal import Draft, FencedError, Head, StoredEvent
+from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
 from trademesh_runs.run_config import DEFAULT_CYCLE_DEADLINE_S
 
 VERSION = "0.1.0"
@@ -81,7 +82,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        config = read_bootstrap(self._layout.bootstrap.read_text(encoding="utf-8"))
+        config = read_bootstrap_file(self._layout.bootstrap)
         opened = await self._open_journal()
         controller = self._controller = self._make_controller(config)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk)
@@ -125,7 +126,10 @@ class Gateway:
     async def _open_journal(self) -> Opened:
         """Takes the journal over, and folds what is in it."""
         path = self._layout.journal
-        self._writer = SqliteWriter(path, self._ticket.run_id, self._ticket.generation, self._publish)
+        watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
+        self._writer = SqliteWriter(
+            path, self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, ballast=self._layout.ballast
+        )
         reader = SqliteReader(path)
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
         self._fold = opened.fold
@@ -144,6 +148,7 @@ class Gateway:
 
     def _closes_known(self, session: str, close_unix_s: int, closes: Mapping[str, int]) -> None:
         """A session has closed: the one place from which quotes go to readers."""
+        self._feed.board.update(session, close_unix_s, closes)
 
     def _make_controller(self, config: RunConfig) -> Controller:
         return Controller(

@@ -58,11 +58,11 @@ class LaunchTicket:
     lease_s: float = 60.0
     """Without a heartbeat for so long no new cycle begins."""
     orphan_s: float = 900.0
-    """Without one for so long the gateway ends."""
+    """Without a heartbeat for so long it ends."""
     watermark_sequence: int = 0
-    """Newest sequence that runtime_service has heard of; 0 if none."""
+    """Newest sequence of the journal that runtime_service has heard of; a journal that ends before it has lost events."""
     watermark_epoch: int = 0
-    """The epoch that it is of."""
+    """Epoch of that sequence; 0: not known."""
 
     @property
     def layout(self) -> RunLayout:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from trademesh.gateway.v1.state_pb2 import ServerState
-from trademesh_runs.feed_service import JournalFeed
 from trademesh_runs.fold import Fold
 from trademesh_runs.journal import JournalReader
+from trademesh_runs.journal_feed import JournalFeed
+from trademesh_runs.quote_board import QuoteBoard
 
 
 class LiveFeed(JournalFeed):
     """The feed of a run that this process writes."""
 
     def __init__(self, run_id: str, reader: JournalReader, fold_reader: JournalReader, fold: Fold) -> None:
-        super().__init__(run_id, reader, fold_reader, finished=False)
+        self.board = QuoteBoard()
+        super().__init__(run_id, reader, fold_reader, finished=False, quotes=self.board)
         self._fold = fold
 
     async def snapshot(self, at: int | None) -> ServerState:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway.configuration import DeskStart
 from trademesh_gateway.pipeline.cycle import OpenSession
-from trademesh_runs.fold import Fold
+from trademesh_runs.fold import Fold, beginning_of, replay_journal
 from trademesh_runs.journal import KIND_NUMBERS, JournalReader, StoredEvent, all_events
 
 TELL_S = 5.0
@@ -44,13 +44,11 @@ def fold_run(run_id: str, reader: JournalReader) -> Opened:
     """Folds a journal; raises LedgerMismatchError."""
     settled = reader.read_kind("settled", newest=1)
     settled_through = settled[0].sequence if settled else 0
-    fold = Fold(run_id, reader.head().epoch)
-    if settled:
-        fold.apply_all(all_events(reader, 0, settled_through))
+    fold = replay_journal(run_id, reader, settled_through) if settled else beginning_of(run_id, reader)
     start = DeskStart(fold.sessions_settled, copy.deepcopy(fold.portfolio), fold.fills, fold.peak_nav_micros)
     rest = list(all_events(reader, settled_through))
     fold.apply_all(rest)
-    return Opened(fold, start, open_session(rest), bool(reader.read_kind("run_started", newest=1)))
+    return Opened(fold, start, open_session(rest), fold.began)
 
 
 def open_session(after_settlement: list[StoredEvent]) -> OpenSession:
