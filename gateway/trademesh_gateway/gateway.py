@@ -128,7 +128,13 @@ class Gateway:
         path = self._layout.journal
         watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
         self._writer = SqliteWriter(
-            path, self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, ballast=self._layout.ballast
+            path,
+            self._ticket.run_id,
+            self._ticket.generation,
+            self._publish,
+            watermark=watermark,
+            stalled=self._disk.stalled,
+            ballast=self._layout.ballast,
         )
         reader = SqliteReader(path)
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)

@@ -24,7 +24,7 @@ from mesh_processes import Mesh, running_mesh, wait_until
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import feed_service_pb2 as feed
 from trademesh.gateway.v1 import feed_service_pb2_grpc
-from trademesh_runs.journal import chain
+from trademesh_runs.chain import chain
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
 from trademesh_runs.verification import verify_run
 
@@ -411,6 +411,62 @@ def test_j4_a_disk_with_little_room_pauses_the_pipeline_and_room_lets_it_go_on(s
         took_s = time.monotonic() - began
         assert took_s <= 2, f"went on after {took_s:.2f} s"
         gateway.terminate()
+    gapless(gateway)
+
+
+def fill(folder: Path) -> Path:
+    """Writes until there is no room at all; returns what to remove."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(65536))
+    with filler.open("ab", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x")
+    return filler
+
+
+def test_j4_on_a_disk_that_is_full_the_pipeline_pauses_the_feed_works_and_no_event_is_lost(services: Mesh, small_disk: Path) -> None:
+    config = configuration(**{"pipeline": {"pace_sessions_per_s": 20}})
+    no_least = {"TRADEMESH_GATEWAY_LEAST_FREE_BYTES": 0}
+    with lone_gateway(services, "full", config, runs=small_disk, **PATIENT, **no_least) as gateway:
+        wait_until(lambda: gateway.now().sessions_settled, 20, "a session")
+        filler = fill(small_disk)
+        began = time.monotonic()
+        paused = wait_state(gateway, events.PIPELINE_STATE_PAUSED, 20)
+        took_s = time.monotonic() - began
+        assert paused.reason.startswith("disk: ")
+        # Pages of the journal's log that are there already hold some sessions more; from the first that does not fit it is at once.
+        assert took_s <= 8, f"paused after {took_s:.2f} s"
+        assert next(iter(gateway.subscribe())).events.first_sequence == 1
+        assert gateway.serving(LIVENESS)
+        filler.unlink()
+        began = time.monotonic()
+        wait_until(lambda: gateway.now().state != events.PIPELINE_STATE_PAUSED, 10, "no pause any more")
+        took_s = time.monotonic() - began
+        assert took_s <= 2, f"went on after {took_s:.2f} s"
+        wait_state(gateway, events.PIPELINE_STATE_FINISHED)
+        assert gateway.terminate() == (0, "RUN_ENDED")
+    found = gapless(gateway)
+    assert [one.pipeline_state_changed.state for one in found if one.WhichOneof("payload") == "pipeline_state_changed"][:3] == [
+        events.PIPELINE_STATE_RUNNING,
+        events.PIPELINE_STATE_PAUSED,
+        events.PIPELINE_STATE_RUNNING,
+    ]
+
+
+def test_j4_a_gateway_that_is_told_to_end_on_a_full_disk_ends(services: Mesh, small_disk: Path) -> None:
+    config = configuration(**{"pipeline": {"pace_sessions_per_s": 20}})
+    with lone_gateway(services, "end-full", config, runs=small_disk, **PATIENT, TRADEMESH_GATEWAY_LEAST_FREE_BYTES=0) as gateway:
+        wait_until(lambda: gateway.now().sessions_settled, 20, "a session")
+        filler = fill(small_disk)
+        wait_state(gateway, events.PIPELINE_STATE_PAUSED, 20)
+        gateway.process.terminate()
+        began = time.monotonic()
+        gateway.process.wait(20)
+        took_s = time.monotonic() - began
+        assert took_s <= 10, f"ended after {took_s:.2f} s"
+        filler.unlink()
     gapless(gateway)
 
 
