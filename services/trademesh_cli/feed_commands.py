@@ -73,7 +73,7 @@ async def told_of(request: feed_service_pb2.SubscribeRequest) -> AsyncIterator[I
     run_id, wait_s, known = request.run_id, FIRST_WAIT_S, False
     asked = feed_service_pb2.SubscribeRequest()
     asked.CopyFrom(request)
-    # With a place this says no more than that a gap is to be told, and gone on behind.
+    # With a place, this asks for no more than that a gap is told and gone on behind.
     asked.snapshot = True
     while True:
         try:
@@ -94,6 +94,9 @@ async def told_of(request: feed_service_pb2.SubscribeRequest) -> AsyncIterator[I
                     if message.HasField("end") and message.end.reason == feed_service_pb2.STREAM_END_REASON_RUN_ENDED:
                         return
                     _remember(asked, message)
+                    if message.gap.reason == feed_service_pb2.GAP_REASON_COMPACTED:
+                        # Of the snapshot that follows nothing is printed; the events that are kept are.
+                        break
         except (DependencyUnavailable, DeadlinePassed):
             if not known:
                 raise
@@ -118,6 +121,8 @@ def _remember(asked: feed_service_pb2.SubscribeRequest, message: feed_service_pb
             asked.after_sequence, asked.epoch = message.events.last_sequence, message.events.epoch
         case "checkpoint":
             asked.after_sequence = message.checkpoint.through_sequence
+        case "gap":
+            asked.after_sequence, asked.epoch = message.gap.compacted_through, message.gap.epoch
         case "snapshot":
             asked.after_sequence, asked.epoch = message.snapshot.as_of_sequence, message.snapshot.epoch
 
@@ -128,8 +133,8 @@ def _key_of(item: Item) -> str:
 
 def _gap_line(gap: feed_service_pb2.Gap) -> str:
     if gap.reason == feed_service_pb2.GAP_REASON_EPOCH_CHANGED:
-        return f"gap: the journal was made anew, and is in epoch {gap.epoch} now; going on with its newest event"
-    return f"gap: events up to {gap.compacted_through:,} were compacted and are no longer told; going on with the newest"
+        return f"gap: the journal was made anew, and is in epoch {gap.epoch} now; going on with what happens next"
+    return f"gap: events up to {gap.compacted_through:,} were compacted and are no longer told; going on behind them"
 
 
 def _quote_line(quote: feed_service_pb2.Quote) -> str:
