@@ -96,6 +96,9 @@ class JournalReader(Protocol):
     def read(self, after: int, limit: int, through: int | None = None, kinds: Collection[int] | None = None) -> list[StoredEvent]:
         """Events after a sequence, oldest first, of some kinds if said. Where they were compacted it begins with the first that is kept."""
 
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first: for who passes them on unread. Ends soon after `most_bytes`."""
+
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""
 
@@ -187,14 +190,6 @@ class FencedError(Exception):
 
 class NewerJournalError(Exception):
     """The journal was written by a later version of trademesh."""
-
-
-class CompactedError(Exception):
-    """What was asked for lies before `compacted_through`, where events are gone."""
-
-    def __init__(self, asked: int, compacted_through: int) -> None:
-        super().__init__(f"sequence {asked} lies before {compacted_through}, up to which the journal was compacted")
-        self.compacted_through = compacted_through
 
 
 class Encoder:

@@ -73,6 +73,16 @@ class MemoryReader:
         )
         return [event for event, _ in zip(found, range(limit), strict=False)]
 
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first. Ends soon after `most_bytes` are reached."""
+        found, size_bytes = list[tuple[int, bytes]](), 0
+        for event in self.read(after, limit, through):
+            if size_bytes >= most_bytes:
+                break
+            found.append((event.sequence, event.data))
+            size_bytes += len(event.data)
+        return found
+
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""
         return [event for event in reversed(self._now()[0]) if event.sequence < before][:limit]

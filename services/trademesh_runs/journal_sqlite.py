@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from trademesh_runs.chain import check_chain, seal
@@ -30,10 +30,21 @@ from trademesh_runs.journal import (
 )
 from trademesh_runs.journal_writer import GroupWriter, NoRoomError
 
-__all__ = ["BALLAST_BYTES", "SCHEMA_VERSION", "FencedError", "NewerJournalError", "SqliteReader", "SqliteStore", "SqliteWriter"]
+__all__ = [
+    "BALLAST_BYTES",
+    "SCHEMA_VERSION",
+    "FencedError",
+    "NewerJournalError",
+    "SqliteFile",
+    "SqliteReader",
+    "SqliteStore",
+    "SqliteWriter",
+]
 
 SCHEMA_VERSION = 2
 BALLAST_BYTES = 1024 * 1024
+ENCODED_ROWS = 32
+"""So many rows are fetched by one call, which for small rows is as much work as each of them."""
 
 _SCHEMA = """
 CREATE TABLE events (
@@ -115,6 +126,17 @@ class SqliteReader:
         query = f"SELECT {_COLUMNS} FROM events WHERE sequence > ? AND sequence <= ? {chosen} ORDER BY sequence LIMIT ?"
         return [StoredEvent(*row) for row in self._connection.execute(query, (after, last, limit))]
 
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first. Ends soon after `most_bytes` are reached."""
+        last = _LARGEST if through is None else through
+        query = "SELECT sequence, data FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
+        found, size_bytes = list[tuple[int, bytes]](), 0
+        with closing(self._connection.execute(query, (after, last, limit))) as rows:
+            while size_bytes < most_bytes and (part := rows.fetchmany(ENCODED_ROWS)):
+                found += part
+                size_bytes += sum([len(data) for _, data in part])
+        return found
+
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""
         query = f"SELECT {_COLUMNS} FROM events WHERE sequence < ? ORDER BY sequence DESC LIMIT ?"
@@ -180,10 +202,10 @@ class SqliteReader:
         self._connection.close()
 
 
-class _SqliteFile:
+class SqliteFile:
     """The one connection that writes a journal file (a JournalStorage)."""
 
-    def __init__(self, path: Path, ballast: Path | None) -> None:
+    def __init__(self, path: Path, ballast: Path | None = None) -> None:
         self._path = path
         self._ballast = ballast
         self._generation = 0
@@ -314,7 +336,7 @@ class SqliteCompactor:
     """Takes events out of a journal file that nobody writes (a JournalCompactor)."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _SqliteFile(path, None)
+        self._file = SqliteFile(path)
 
     def cut(self, snapshot: Snapshot) -> int:
         """Puts a snapshot in the place of all events up to its own, in one transaction; returns how many went."""
@@ -341,7 +363,7 @@ class SqliteWriter(GroupWriter):
         ballast: Path | None = None,
     ) -> None:
         """As GroupWriter. `ballast` is a file that holds room back for the day when the disk is full."""
-        super().__init__(_SqliteFile(path, ballast), run_id, generation, published, watermark=watermark, stalled=stalled)
+        super().__init__(SqliteFile(path, ballast), run_id, generation, published, watermark=watermark, stalled=stalled)
 
 
 class SqliteStore:
