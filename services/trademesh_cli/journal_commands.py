@@ -126,5 +126,8 @@ def _faults(run_id: str) -> Iterator[None]:
         yield
     except (RunLiveError, NewerJournalError) as error:
         fail(str(error), None, EXIT_FAILED)
+    except sqlite3.OperationalError as error:
+        # Locked by a reader, full, not to be written: another try may find it mended.
+        fail(f"the journal of {run_id}: {error}", None, EXIT_FAILED)
     except (JournalDamagedError, LedgerMismatchError, sqlite3.DatabaseError) as error:
         fail(f"the journal of {run_id} is damaged: {error} (`trademesh run salvage {run_id}` keeps what can be proved)", None, EXIT_FAILED)

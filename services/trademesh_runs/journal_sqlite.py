@@ -319,6 +319,8 @@ class SqliteFile:
     def close(self) -> None:
         """Leaves WAL mode, so that the finished file can be opened as immutable."""
         try:
+            # A reader in the middle of something is not waited for long: whoever ends us may not wait either.
+            self._connection.execute("PRAGMA busy_timeout=1000")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.Error:
