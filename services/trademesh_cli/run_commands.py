@@ -1,4 +1,4 @@
-"""`trademesh run …`: start, stop, list, show, watch, logs, verify."""
+"""`trademesh run …`: start, stop, delete, list, show, history, snapshot, manifest, watch, logs, verify."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -31,7 +32,7 @@ from trademesh_cli.rpc import (
     settings,
 )
 from trademesh_cli.up import TERMINAL, demo_config, summary_record
-from trademesh_runs.bootstrap import BootstrapError, read_bootstrap
+from trademesh_runs.bootstrap import BootstrapError, read_bootstrap_file
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.verification import VerificationError, verify_run
 
@@ -62,11 +63,9 @@ def start(
 
 def _read_config(path: Path) -> RunConfig:
     try:
-        return read_bootstrap(path.read_text(encoding="utf-8"))
+        return read_bootstrap_file(path)
     except OSError as error:
         fail(f"{path}: {error.strerror}", None, EXIT_USAGE)
-    except UnicodeDecodeError:
-        fail(f"{path}: is not a text in UTF-8", None, EXIT_USAGE)
     except BootstrapError as error:
         for violation in error.violations:
             print(f"error: {path}: {violation.field}: {violation.description}", file=sys.stderr)
@@ -91,12 +90,26 @@ def stop(run_id: RunId, reason: Annotated[str, typer.Option(help="why")] = "", a
     async def work() -> runtime_pb2.Run:
         async with runtime_client() as runtime:
             stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
-            request = runtime_service_pb2.StopRunRequest(run_id=run_id, reason=reason)
+            request = runtime_service_pb2.StopRunRequest(run_id=run_id, reason=reason, request_id=str(uuid.uuid4()))
             answer: runtime_service_pb2.StopRunResponse = await runtime.call(stub.StopRun, request, timeout_s=60)
             return answer.run
 
     run = call(work)
     print_json(as_record(run)) if as_json else print(f"{run.run_id} {_state(run)}")
+
+
+@run_app.command("delete")
+def delete(run_id: RunId, as_json: AsJson = False) -> None:
+    """Delete a run that has ended, with its journal and everything else in its folder."""
+
+    async def work() -> None:
+        async with runtime_client() as runtime:
+            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+            request = runtime_service_pb2.DeleteRunRequest(run_id=run_id, request_id=str(uuid.uuid4()))
+            await runtime.call(stub.DeleteRun, request, timeout_s=60)
+
+    call(work)
+    print_json({"run_id": run_id, "deleted": True}) if as_json else print(f"{run_id} deleted")
 
 
 @run_app.command("list")
@@ -158,6 +171,94 @@ def show(run_id: RunId, as_json: AsJson = False) -> None:
     Console().print(table)
 
 
+@run_app.command("history")
+def history(run_id: RunId, as_json: AsJson = False) -> None:
+    """Show the gateways of a run, newest first: when each was started, and how it ended."""
+    attempts = call(lambda: _get(run_id)).attempts
+    if as_json:
+        print_json([as_record(attempt) for attempt in attempts])
+        return
+    table = Table("generation", "started", "ended", "how", "why")
+    for attempt in attempts:
+        ended = _instant(attempt.ended_at) if attempt.HasField("ended_at") else ""
+        table.add_row(str(attempt.generation), _instant(attempt.started_at), ended, _how(attempt), Text(attempt.cause))
+    Console().print(table)
+
+
+def _how(attempt: runtime_pb2.GatewayAttempt) -> str:
+    if attempt.HasField("signal"):
+        return f"signal {attempt.signal}"
+    if attempt.HasField("code"):
+        return f"exit {attempt.code}"
+    return "unknown" if attempt.HasField("ended_at") else "lives"
+
+
+@run_app.command("snapshot")
+def snapshot(
+    run_id: RunId,
+    generation: Annotated[int, typer.Option(min=0, help="when this gateway of it had ended; 0 = now")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run and its desk look like now, or looked like when an earlier gateway had ended."""
+
+    async def work() -> runtime_service_pb2.GetRunSnapshotResponse:
+        async with runtime_client() as runtime:
+            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+            request = runtime_service_pb2.GetRunSnapshotRequest(run_id=run_id, generation=generation)
+            answer: runtime_service_pb2.GetRunSnapshotResponse = await runtime.call(stub.GetRunSnapshot, request)
+            return answer
+
+    answer = call(work)
+    if as_json:
+        print_json(as_record(answer))
+        return
+    run, desk, table = answer.run, answer.server_state, Table(show_header=False)
+    rows: list[tuple[str, Any]] = [("run", run.run_id), ("state", _state(run)), ("reason", run.reason), ("generation", run.generation)]
+    if answer.HasField("server_state"):
+        rows += [
+            ("taken", _instant(answer.taken_at) + (", from the disk" if answer.stale else "")),
+            ("event", desk.as_of_sequence),
+            ("sessions", f"{desk.pipeline.sessions_settled} of {desk.pipeline.sessions_total}, {desk.pipeline.session_date}"),
+            ("net asset value", _dollars(desk.nav_micros)),
+            ("cash", _dollars(desk.portfolio.cash_micros)),
+            *((position.ticker, f"{position.quantity} at {_dollars(position.mark_micros)}") for position in desk.portfolio.positions),
+        ]
+    else:
+        rows.append(("desk", "no gateway has written one yet"))
+    for name, value in rows:
+        table.add_row(name, Text(str(value)))
+    Console().print(table)
+
+
+@run_app.command("manifest")
+def manifest(run_id: RunId, as_json: AsJson = False) -> None:
+    """Show the hashes of everything that goes into a run."""
+
+    async def work() -> runtime_pb2.RunManifest:
+        async with runtime_client() as runtime:
+            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+            request = runtime_service_pb2.GetRunManifestRequest(run_id=run_id)
+            answer: runtime_service_pb2.GetRunManifestResponse = await runtime.call(stub.GetRunManifest, request, timeout_s=60)
+            return answer.manifest
+
+    found = call(work)
+    if as_json:
+        print_json(as_record(found))
+        return
+    table = Table(show_header=False)
+    for name, value in (
+        ("run", found.run_id),
+        ("code_version", found.code_version),
+        ("config_sha256", found.config_sha256),
+        ("bootstrap_sha256", found.bootstrap_sha256),
+        (f"data {found.data.set}", found.data.snapshot),
+        *((f"agent {agent_id}", found.agents[agent_id]) for agent_id in sorted(found.agents)),
+        ("journal_sha256", found.journal_sha256 or "not before every session is settled"),
+    ):
+        table.add_row(name, Text(value))
+    Console().print(table)
+
+
 @run_app.command("watch")
 def watch(run_id: RunId, as_json: AsJson = False) -> None:
     """Follow a run to its end: a bar, the session and the net asset value."""
@@ -180,6 +281,8 @@ async def _watch(run_id: str, as_json: bool) -> runtime_pb2.Run:
         with Progress(*columns, console=Console(stderr=True), disable=as_json) as bar:
             task = bar.add_task(run_id, total=None, detail="")
             async for news in runtime.stream(stub.WatchRuns, runtime_service_pb2.WatchRunsRequest(run_id=run_id)):
+                if news.HasField("deleted"):
+                    fail(f"run {run_id} was deleted", None, EXIT_NOT_FOUND)
                 if not news.HasField("run"):
                     continue
                 last.CopyFrom(news.run)
@@ -240,6 +343,10 @@ def verify(run_id: RunId, as_json: AsJson = False) -> None:
 
 def _state(run: runtime_pb2.Run) -> str:
     return runtime_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_")
+
+
+def _instant(at: Timestamp) -> str:
+    return at.ToDatetime().isoformat(" ", "seconds")
 
 
 def _dollars(micros: int) -> str:

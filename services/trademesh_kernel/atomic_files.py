@@ -29,8 +29,13 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool
         os.unlink(temporary)
         raise
     if durable:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the entries of a folder survive power loss: files that were made, replaced or renamed in it, and folders."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

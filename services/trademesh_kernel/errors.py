@@ -11,6 +11,7 @@ TrademeshError
 ├── SequenceAhead, HistoryCompacted, EpochChanged, JournalUnreadable
 ├── NotAllowed
 ├── LimitReached
+├── DiskLow
 ├── DependencyUnavailable, Draining
 └── RemoteError             what another service answered, passed on; DEPENDENCY_FAILED if it names no reason of ours
 """
@@ -236,6 +237,20 @@ class LimitReached(TrademeshError):
 
     def __init__(self, message: str, *, limit: str, value: int, retry_after_s: float | None = None) -> None:
         super().__init__(message, metadata={"limit": limit, "value": str(value)}, retry_after_s=retry_after_s)
+
+
+class DiskLow(TrademeshError):
+    """The disk has too little room."""
+
+    reason = "DISK_LOW"
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, free_bytes: int, needed_bytes: int) -> None:
+        mebibytes = 1024 * 1024
+        super().__init__(
+            f"the disk has {free_bytes // mebibytes} MiB free, and a run needs {needed_bytes // mebibytes}: make room, or delete runs",
+            metadata={"free_bytes": str(free_bytes), "needed_bytes": str(needed_bytes)},
+        )
 
 
 class DeadlinePassed(TrademeshError):

@@ -1,6 +1,6 @@
 """The one place where our exceptions become google.rpc.Status, and back.
 
-Every status has exactly one ErrorInfo; BadRequest and RetryInfo where they apply (AIP-193).
+Every status has exactly one ErrorInfo; BadRequest, QuotaFailure and RetryInfo where they apply (AIP-193).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from trademesh.common.v1.error_reason_pb2 import ErrorReason
-from trademesh_kernel.errors import FieldViolation, RemoteError, TrademeshError
+from trademesh_kernel.errors import FieldViolation, LimitReached, RemoteError, TrademeshError
 
 DOMAIN = "trademesh"
 
@@ -36,6 +36,9 @@ def status_of(error: TrademeshError) -> status_pb2.Status:
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
     if error.violations:
         status.details.add().Pack(_bad_request(error.violations))
+    if isinstance(error, LimitReached):
+        breach = error_details_pb2.QuotaFailure.Violation(subject=error.metadata["limit"], description=_clipped(error.message, VALUE_BYTES))
+        status.details.add().Pack(error_details_pb2.QuotaFailure(violations=[breach]))
     if error.retry_after_s is not None:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,9 +17,10 @@ from google.protobuf.message import Message
 
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.errors import FieldViolation
-from trademesh_kernel.front_matter import NoFrontMatterError, join_front_matter, split_front_matter
+from trademesh_kernel.front_matter import FENCE, NoFrontMatterError, join_front_matter, split_front_matter
 
 _BODY_FIELD = "prompt"
+_DEEPEST_PATH = 8
 _NUMBERS = {
     FieldDescriptor.TYPE_INT64,
     FieldDescriptor.TYPE_UINT64,
@@ -45,29 +47,84 @@ def write_bootstrap(config: RunConfig) -> str:
     return join_front_matter(text, config.prompt)
 
 
+def read_bootstrap_file(path: Path) -> RunConfig:
+    """The configuration in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        BootstrapError: as `read_bootstrap`, or it is not a text in UTF-8.
+    """
+    content = path.read_bytes()
+    try:
+        return read_bootstrap(content.decode())
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode()
+        raise BootstrapError([FieldViolation(_place_behind(before), "is not UTF-8")]) from None
+
+
 def read_bootstrap(text: str) -> RunConfig:
     """The configuration in a BOOTSTRAP.md.
 
     Raises:
-        BootstrapError: it is not YAML between fences (with line and column), or has unknown keys or values of a wrong kind.
+        BootstrapError: it is not YAML between fences, or has unknown keys or values of a wrong kind; every fault with line and column.
     """
     try:
         yaml_text, body = split_front_matter(text)
     except NoFrontMatterError as error:
-        raise BootstrapError([FieldViolation("line 1", str(error))]) from None
+        raise BootstrapError([FieldViolation("line 1, column 1", str(error))]) from None
     try:
-        front = yaml.safe_load(yaml_text)
+        front = yaml.load(yaml_text, _Loader)  # noqa: S506  # a SafeLoader
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 2}, column {mark.column + 1}" if mark is not None else "front matter"
+        place = _place(error.problem_mark) if error.problem_mark is not None else "front matter"
         raise BootstrapError([FieldViolation(place, str(error.problem))]) from None
+    except yaml.reader.ReaderError as error:
+        place = _place_behind(FENCE + yaml_text[: int(error.position)])
+        raise BootstrapError([FieldViolation(place, f"the character {error.character!r} is not allowed")]) from None
+    except RecursionError:
+        raise BootstrapError([FieldViolation("line 2, column 1", "is nested too deeply")]) from None
     config = RunConfig()
     faults = list[FieldViolation]()
     _fill(config, front if front is not None else {}, "", faults)
     if faults:
-        raise BootstrapError(faults)
+        places = _places(yaml.compose(yaml_text, _Loader), "")
+        raise BootstrapError([_with_place(fault, places) for fault in faults])
     config.prompt = body
     return config
+
+
+class _Loader(yaml.SafeLoader):
+    """Says of a value that cannot be, such as the 45th of a month, where it is."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """As the library's."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(problem=str(error), problem_mark=node.start_mark) from None
+
+
+def _place(mark: Any) -> str:
+    """Lines of the file are counted from the fence."""
+    return f"line {mark.line + 2}, column {mark.column + 1}"
+
+
+def _place_behind(text: str) -> str:
+    return f"line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
+
+
+def _places(node: Any, path: str) -> dict[str, str]:
+    """Where each key of a mapping is, by path; not deeper than a configuration goes, since a mapping may hold itself."""
+    found = dict[str, str]()
+    if isinstance(node, yaml.MappingNode) and path.count(".") < _DEEPEST_PATH:
+        for key, value in node.value:
+            inner = f"{path}.{key.value}" if path else str(key.value)
+            found[inner] = _place(key.start_mark)
+            found |= _places(value, inner)
+    return found
+
+
+def _with_place(fault: FieldViolation, places: Mapping[str, str]) -> FieldViolation:
+    return FieldViolation(fault.field, f"{fault.description} ({places.get(fault.field, 'line 2, column 1')})")
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class RunLayout:
         """The newest state of the fold."""
         return self.state / "server_state.json"
 
+    def state_history(self, generation: int) -> Path:
+        """The two states above when a gateway had ended."""
+        return self.state / "history" / str(generation)
+
     @property
     def gateway_identity(self) -> Path:
         """Who the gateway is and where it listens."""

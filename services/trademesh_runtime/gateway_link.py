@@ -4,18 +4,44 @@ the policy's (`policy.py`), carried to it by `supervisor.py`."""
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass
 from types import TracebackType
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
+from trademesh.gateway.v1 import feed_service_pb2, feed_service_pb2_grpc, supervision_service_pb2_grpc
 from trademesh.gateway.v1 import supervision_service_pb2 as supervision
-from trademesh.gateway.v1 import supervision_service_pb2_grpc
+from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.health import LIVENESS
 from trademesh_runtime.policy import Timers
+
+SNAPSHOT_WITHIN_S = 1.0
+
+
+async def state_from_gateway(run_id: str, target: str) -> ServerState | None:
+    """The desk as its gateway has it now; None if it does not answer within a second."""
+    async with ServiceClient(target, "gateway") as client:
+        stub = client.stub(feed_service_pb2_grpc.FeedServiceStub)
+        request = feed_service_pb2.GetSnapshotRequest(run_id=run_id)
+        try:
+            answer: feed_service_pb2.GetSnapshotResponse = await client.call(stub.GetSnapshot, request, timeout_s=SNAPSHOT_WITHIN_S)
+        except TrademeshError:
+            return None
+        return answer.state
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a Check: if not SERVING a word on it, and how much later than its deadline we ourselves were to notice."""
+
+    serving: bool
+    why_not: str = ""
+    own_lag_s: float = 0.0
 
 
 class GatewayLink:
@@ -38,20 +64,25 @@ class GatewayLink:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
 
-    async def is_alive(self) -> tuple[bool, str]:
-        """Whether it makes progress, and a word on it if not. A unary Check with a deadline is the only proof of life."""
-        return await self._is_serving(LIVENESS)
+    async def is_alive(self) -> Answer:
+        """Whether it makes progress. A unary Check with a deadline is the only proof of life."""
+        return await self._ask(LIVENESS)
 
-    async def is_ready(self) -> tuple[bool, str]:
-        """Whether it has all that it needs, and a word on it if not."""
-        return await self._is_serving("")
+    async def is_ready(self) -> Answer:
+        """Whether it has all that it needs."""
+        return await self._ask("")
 
-    async def _is_serving(self, name: str) -> tuple[bool, str]:
+    async def _ask(self, name: str) -> Answer:
+        began = time.monotonic()
         try:
             answer = await self._check(health_pb2.HealthCheckRequest(service=name), timeout=self._timers.probe_timeout_s)
         except grpc.aio.AioRpcError as error:
-            return False, error.code().name
-        return answer.status == health_pb2.HealthCheckResponse.SERVING, "NOT_SERVING"
+            # An answer that came before the deadline is taken even if we come late: only a deadline can be blamed on us.
+            late_s = time.monotonic() - began - self._timers.probe_timeout_s
+            what = f"{name or 'readiness'}: {error.code().name}"
+            return Answer(False, what, max(0.0, late_s) if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0.0)
+        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        return Answer(serving, "" if serving else f"{name or 'readiness'}: NOT_SERVING")
 
     async def hint_at_changes(self, hint: asyncio.Event) -> None:
         """Sets `hint` whenever readiness has changed, so that it is checked at once. Silence proves nothing. Never returns."""

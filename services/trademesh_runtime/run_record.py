@@ -17,6 +17,7 @@ from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime.policy import TERMINAL, Supervision
 from trademesh_runtime.registry import Registry, Revisions
+from trademesh_runtime.run_snapshots import keep_snapshot
 
 REGISTRY_RETRY_S = 1.0
 
@@ -42,6 +43,8 @@ class RunRecord:
         self._changed = changed
         self._log = get_logger("supervisor").bind(run_id=run.run_id)
         self._unsaved = False
+        self._ended_generation: int | None = None
+        """One that has ended, and whose snapshot is not kept yet: the run must say first what followed."""
         self._save_timer: asyncio.TimerHandle | None = None
 
     def publish(self, supervision: Supervision, *, durable: bool = True) -> None:
@@ -63,6 +66,9 @@ class RunRecord:
         text = json_format.MessageToJson(run, preserving_proto_field_name=True)
         with suppress(OSError):
             replace_file(self._layout.runtime_state, text.encode() + b"\n", durable=False)
+            if self._ended_generation is not None:
+                keep_snapshot(self._layout, self._ended_generation)
+                self._ended_generation = None
         self._changed(run)
 
     def begin_attempt(self, generation: int) -> None:
@@ -72,9 +78,13 @@ class RunRecord:
         self._registry.save(self.run)
 
     def end_attempt(self, generation: int, cause: str) -> None:
-        """Says how a generation ended."""
+        """Says how a generation ended; with code and signal if the run's last exit is that one."""
+        self._ended_generation = generation
+        last = self.run.last_exit if self.run.last_exit.generation == generation else wire.GatewayExit()
+        code = last.code if last.HasField("code") else None
+        number = last.signal if last.HasField("signal") else None
         try:
-            self._registry.attempt_ends(self.run.run_id, generation, cause)
+            self._registry.attempt_ends(self.run.run_id, generation, cause, code, number)
         except sqlite3.Error as error:
             self._log.error("the registry cannot be written", reason=str(error), cause=cause)
 

@@ -1,43 +1,54 @@
-"""All runs of one runtime_service: accepting, finding, ending them, and telling watchers of every change."""
+"""All runs of one runtime_service: accepting, finding, ending, deleting them, and going on with what an earlier runtime_service left."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import secrets
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh_kernel.atomic_files import replace_file
+from trademesh_kernel.context import current_call, detached
 from trademesh_kernel.errors import AlreadyExists, DependencyUnavailable, LimitReached, NotFound, StateConflict
-from trademesh_runs.bootstrap import write_bootstrap
+from trademesh_kernel.logs import get_logger
 from trademesh_runs.journal_sqlite import SqliteReader
 from trademesh_runs.layout import RunLayout
-from trademesh_runs.run_config import config_sha256
 from trademesh_runs.summary import summary_of
 from trademesh_runtime import policy
+from trademesh_runtime.launcher import Launcher
+from trademesh_runtime.places import Places
 from trademesh_runtime.policy import State
-from trademesh_runtime.registry import Registry, Revisions
+from trademesh_runtime.process import ProcessLauncher
+from trademesh_runtime.registry import Deletion, Registry, Revisions, Wish, WishKind
+from trademesh_runtime.run_changes import News, RunChanges
+from trademesh_runtime.run_folders import check_room, put_away, sweep, write_folder
+from trademesh_runtime.run_progress import ProgressKeeper
 from trademesh_runtime.settings import RuntimeSettings
 from trademesh_runtime.supervisor import Supervisor, Targets
 from trademesh_runtime.workspace import AgentFiles
 
-LAUNCHES_AT_ONCE = 2
-CHECKPOINT_S = 5.0
-CODE_VERSION = "0.1.0"
+STARTS = frozenset({State.PENDING, State.STARTING})
+GOES_ON = frozenset({State.RUNNING, State.DEGRADED, State.BACKOFF})
+SETTLED = policy.TERMINAL | STARTS | GOES_ON
+"""In every other state something is under way that a restart has to wait for."""
+ANSWER_MARGIN_S = 0.2
+KEPT_SUMMARIES = 1_000
 
 
 class Runs:
-    """The runs and their supervisors."""
+    """The runs and their supervisors. Of the calls that change a run each is taken in at once and whole, so that two never mix; what
+    takes time, they wait for."""
 
-    def __init__(self, settings: RuntimeSettings, registry: Registry, timers: policy.Timers) -> None:
+    def __init__(self, settings: RuntimeSettings, registry: Registry, timers: policy.Timers, launcher: Launcher | None = None) -> None:
+        """Without a launcher gateways are processes of this machine."""
         self._settings = settings
+        self._launcher = launcher or ProcessLauncher(settings.gateway_arguments())
         self._registry = registry
         self._timers = timers
-        self._slots = asyncio.Semaphore(LAUNCHES_AT_ONCE)
+        self._places = Places(settings.live_gateway_limit(), settings.runtime_max_queued)
         self._targets = Targets(
             trading=settings.trading_target,
             news=settings.news_target,
@@ -48,17 +59,63 @@ class Runs:
         self._supervisors: dict[str, Supervisor] = {}
         self._accepting = set[str]()
         """Names of runs whose folders are being written."""
+        self._leaving = set[str]()
+        """Names of runs whose folders are being put away."""
+        self._wishes: dict[str, Wish] = {}
         self._revisions = Revisions(registry)
-        self._watchers: set[Watcher] = set()
+        self._changes = RunChanges()
+        self._progress = ProgressKeeper(registry)
+        self._tasks = set[asyncio.Task[None]]()
         self._recovered = False
         self.draining = False
         self._summaries: dict[tuple[str, int], wire.RunSummary] = {}
+        self._log = get_logger("runs")
 
     def recover(self) -> None:
-        """Takes up the runs of an earlier runtime_service. Before that no run is known, and every call is put off."""
-        for _position, run in reversed(self._registry.newest_first()):
-            self._supervise(run).adopt_or_restart()
+        """Takes up the runs of an earlier runtime_service, and what was asked of them. Before that no run is known, and every call is put
+        off."""
+        self._wishes = self._registry.wishes()
+        for run_id in [wish.run_id for wish in self._wishes.values() if wish.kind is WishKind.DELETE]:
+            self._finish_deletion(run_id)
+        runs = [run for _position, run in reversed(self._registry.newest_first())]
+        self._changes.begin(runs, self._registry.deletions(), self._registry.forgotten(), self._revisions.next())
+        found = [self._supervise(run) for run in runs]
+        live = [supervisor for supervisor in found if supervisor.state not in policy.TERMINAL]
+        for supervisor in live:
+            if supervisor.state is not State.PENDING or self._registry.is_open(supervisor.run.run_id, supervisor.run.generation):
+                self._places.keep(supervisor.run.run_id)
+        for supervisor in sorted(live, key=lambda supervisor: supervisor.run.revision):
+            self._places.ask(supervisor.run.run_id)
+        for supervisor in found:
+            supervisor.adopt_or_restart()
+            self._go_on(supervisor)
+        self._task(asyncio.to_thread(sweep, self._settings.runs_dir))
         self._recovered = True
+
+    def _finish_deletion(self, run_id: str) -> None:
+        """Deletes a run whose deletion was accepted and cut off. One whose folder cannot be put away stays, as it was."""
+        try:
+            put_away(RunLayout(self._settings.runs_dir, run_id))
+            self._registry.delete(run_id, self._revisions.next())
+        except (OSError, sqlite3.Error) as error:
+            self._log.error("a run cannot be deleted", run_id=run_id, reason=str(error))
+        else:
+            del self._wishes[run_id]
+
+    def _go_on(self, supervisor: Supervisor) -> None:
+        """Carries on what was asked of a run and perhaps not done."""
+        wish = self._wishes.get(supervisor.run.run_id)
+        if wish is None:
+            return
+        if wish.kind is WishKind.STOP and supervisor.state not in policy.TERMINAL:
+            supervisor.feed(policy.Stop(wish.reason or "StopRun"))
+        elif wish.kind is WishKind.RESTART and wish.generation == supervisor.run.generation:
+            self._task(self._restart_later(supervisor, wish))
+
+    async def _restart_later(self, supervisor: Supervisor, wish: Wish) -> None:
+        await supervisor.until(*GOES_ON, *policy.TERMINAL)
+        if self._wishes.get(wish.run_id) is wish and supervisor.run.generation == wish.generation:
+            supervisor.feed(policy.Restart(wish.reason or "RestartRun"))
 
     def check_recovered(self) -> None:
         """Raises DependencyUnavailable while runs of an earlier runtime_service are not known yet."""
@@ -66,15 +123,45 @@ class Runs:
             raise DependencyUnavailable("runtime_service", "runtime_service is starting: try again in a moment", 0.2, moved=True)
 
     async def start(self, config: RunConfig, agents: list[AgentFiles], request: messages.StartRunRequest) -> messages.StartRunResponse:
-        """Accepts a normalised and checked configuration, and keeps the answer for a repeated `request`.
+        """Accepts a normalised and checked configuration, and keeps the answer for a repeated `request`. The run is started at once, or
+        waits for its turn.
 
         Raises:
             AlreadyExists: there is a run of that name, or the journal of one.
-            LimitReached: as many gateways live as may.
+            StateConflict: a run of that name is being ended or deleted.
+            LimitReached: as many runs wait for others to end as may.
+            DiskLow: there is too little room.
         """
         self.check_recovered()
         run_id = config.run_id or f"run-{secrets.token_hex(4)}"
+        self._check_name(run_id)
+        self._check_places()
+        check_room(self._settings.runs_dir, self._settings.runtime_least_free_bytes)
+        config.run_id = run_id
+        run = wire.Run(run_id=run_id, state=wire.RUN_STATE_PENDING, config=config, feed_target=self._targets.trading)
+        run.created_at.GetCurrentTime()
+        run.updated_at.CopyFrom(run.created_at)
+        self._accepting.add(run_id)
+        try:
+            await asyncio.to_thread(write_folder, RunLayout(self._settings.runs_dir, run_id), config, agents)
+            run.revision = self._revisions.next()
+            answer = messages.StartRunResponse(run=run)
+            self._registry.accept(run, request, answer)
+        finally:
+            self._accepting.discard(run_id)
+        # From here on there is a run, which can be stopped: not before, or a stop would be overtaken by the start.
+        self._wishes.pop(run_id, None)
+        supervisor = self._supervise(run)
+        supervisor.publish(durable=False)
+        supervisor.feed(policy.Start())
+        return answer
+
+    def _check_name(self, run_id: str) -> None:
         known = self._supervisors.get(run_id)
+        if run_id in self._leaving or (known is not None and known.state not in SETTLED):
+            state = "being deleted" if known is None else known.state.name
+            text = f"there is a run {run_id} still, {state}"
+            raise StateConflict(text, resource_type="run", name=run_id, state=state, retry_after_s=1.0)
         if known is not None:
             raise AlreadyExists("run", run_id, known.state.name)
         if run_id in self._accepting:
@@ -82,45 +169,11 @@ class Runs:
         if RunLayout(self._settings.runs_dir, run_id).journal.exists():
             # Somebody's history, which this registry does not know: its configuration is not to be overwritten.
             raise AlreadyExists("journal of run", run_id)
-        live = len(self._accepting) + sum(supervisor.state not in policy.TERMINAL for supervisor in self._supervisors.values())
-        if live >= self._settings.live_gateway_limit():
-            raise LimitReached(f"{live} runs are live already", limit="live_gateways", value=live, retry_after_s=5.0)
-        config.run_id = run_id
-        run = wire.Run(run_id=run_id, state=wire.RUN_STATE_PENDING, config=config, feed_target=self._targets.trading)
-        run.created_at.GetCurrentTime()
-        run.updated_at.CopyFrom(run.created_at)
-        self._accepting.add(run_id)
-        try:
-            await asyncio.to_thread(self._write_folder, RunLayout(self._settings.runs_dir, run_id), config, agents)
-            run.revision = self._revisions.next()
-            answer = messages.StartRunResponse(run=run)
-            self._registry.accept(run, request.request_id, request, answer)
-        finally:
-            self._accepting.discard(run_id)
-        # From here on there is a run, which can be stopped: not before, or a stop would be overtaken by the start.
-        supervisor = self._supervise(run)
-        supervisor.publish(durable=False)
-        supervisor.feed(policy.Start())
-        return answer
 
-    def _write_folder(self, layout: RunLayout, config: RunConfig, agents: list[AgentFiles]) -> None:
-        layout.make_folders()
-        for agent in agents:
-            for name, content in agent.files.items():
-                path = layout.agent(agent.agent_id) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(path, content.encode())
-        text = write_bootstrap(config)
-        manifest = {
-            "run_id": config.run_id,
-            "code_version": CODE_VERSION,
-            "config_sha256": config_sha256(config),
-            "bootstrap_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "data": {"set": config.data.set, "snapshot": config.data.snapshot},
-            "agents": {agent.agent_id: agent.sha256() for agent in agents},
-        }
-        replace_file(layout.manifest, (json.dumps(manifest, indent=2) + "\n").encode())
-        replace_file(layout.bootstrap, text.encode())
+    def _check_places(self) -> None:
+        if not self._places.room_for(len(self._accepting) + 1):
+            text = f"{self._places.held} runs are live and {self._places.waiting} wait already: stop one, or come back"
+            raise LimitReached(text, limit="live_gateways", value=self._places.limit, retry_after_s=5.0)
 
     def _supervise(self, run: wire.Run) -> Supervisor:
         layout = RunLayout(self._settings.runs_dir, run.run_id)
@@ -130,9 +183,10 @@ class Runs:
             self._registry,
             self._targets,
             self._timers,
-            self._slots,
+            self._places.start_of(run.run_id),
             self._revisions,
             self._tell,
+            self._launcher,
             self._settings.runtime_most_log_bytes,
         )
         self._supervisors[run.run_id] = supervisor
@@ -146,21 +200,99 @@ class Runs:
             raise NotFound("run", run_id)
         return supervisor
 
-    async def stop(self, run_id: str, reason: str) -> wire.Run:
-        """Ends a run and waits until its gateway is gone; one that has ended is left as it is."""
-        supervisor = self.get(run_id)
-        supervisor.feed(policy.Stop(reason or "StopRun"))
-        await supervisor.until(*policy.TERMINAL)
+    async def stop(self, request: messages.StopRunRequest, *, again: bool) -> wire.Run:
+        """Ends a run and waits until its gateway is gone, or until the call's deadline; one that has ended is left as it is.
+
+        Args:
+            request: which run, and why.
+            again: True if it was accepted before; it is then only waited for, unless something else was asked since.
+        """
+        supervisor = self.get(request.run_id)
+        if not again and supervisor.state not in policy.TERMINAL:
+            self._keep_wish(supervisor, WishKind.STOP, request.reason, request)
+            supervisor.feed(policy.Stop(request.reason or "StopRun"))
+        wish = self._wishes.get(request.run_id)
+        if not again or (wish is not None and wish.kind is WishKind.STOP):
+            await supervisor.until(*policy.TERMINAL, within_s=_remaining_s())
         return supervisor.run
 
-    async def restart(self, run_id: str, reason: str) -> wire.Run:
-        """Starts the next generation; one that is starting already is joined."""
+    async def restart(self, request: messages.RestartRunRequest, *, again: bool) -> wire.Run:
+        """Starts the next generation; a run that is starting or restarting already is joined, and the end of one that is being ended is
+        waited for.
+
+        Raises:
+            StateConflict: what is under way did not end before the call's deadline.
+            LimitReached: as many runs wait for others to end as may.
+        """
+        run_id = request.run_id
         supervisor = self.get(run_id)
-        if supervisor.state in (State.DRAINING, State.TERMINATING, State.HUNG):
-            text = f"run {run_id} is being ended: restart it when that is done"
-            raise StateConflict(text, resource_type="run", name=run_id, state=supervisor.state.name, retry_after_s=1.0)
-        supervisor.feed(policy.Restart(reason or "RestartRun"))
+        while not again and supervisor.state not in SETTLED:
+            wish = self._wishes.get(run_id)
+            if wish is not None and wish.kind is WishKind.RESTART and wish.generation == supervisor.run.generation:
+                break
+            if not await supervisor.until(*SETTLED, within_s=_remaining_s()):
+                text = f"run {run_id} is {supervisor.state.name}: restart it when that is over"
+                raise StateConflict(text, resource_type="run", name=run_id, state=supervisor.state.name, retry_after_s=1.0)
+            # It may have been deleted meanwhile.
+            supervisor = self.get(run_id)
+        if again or supervisor.state not in policy.TERMINAL | GOES_ON:
+            return supervisor.run
+        if supervisor.state in policy.TERMINAL:
+            self._check_places()
+        self._keep_wish(supervisor, WishKind.RESTART, request.reason, request)
+        supervisor.feed(policy.Restart(request.reason or "RestartRun"))
         return supervisor.run
+
+    async def delete(self, request: messages.DeleteRunRequest, *, again: bool) -> None:
+        """Deletes a run that has ended, with its folder.
+
+        Raises:
+            StateConflict: it has not ended.
+        """
+        run_id = request.run_id
+        wish = self._wishes.get(run_id)
+        if again and (run_id not in self._supervisors or wish is None or wish.kind is not WishKind.DELETE):
+            return
+        supervisor = self.get(run_id)
+        if supervisor.state in policy.TERMINAL:
+            # A start that a stop has overtaken may still be ending what it began.
+            await supervisor.idle()
+            supervisor = self.get(run_id)
+        if supervisor.state not in policy.TERMINAL:
+            text = f"run {run_id} is {supervisor.state.name}: stop it first"
+            raise StateConflict(text, resource_type="run", name=run_id, state=supervisor.state.name)
+        wish = Wish(run_id, WishKind.DELETE, "", supervisor.run.generation)
+        self._registry.wish(wish, request)
+        self._wishes[run_id] = wish
+        del self._supervisors[run_id]
+        self._leaving.add(run_id)
+        # Once it is accepted it is done, whether the caller waits or not.
+        await asyncio.shield(self._task(self._delete(supervisor)))
+
+    async def _delete(self, supervisor: Supervisor) -> None:
+        run_id = supervisor.run.run_id
+        supervisor.release()
+        try:
+            await asyncio.to_thread(put_away, supervisor.layout)
+            deletion = Deletion(run_id, self._revisions.next())
+            self._registry.delete(run_id, deletion.revision)
+        except BaseException:
+            self._supervisors[run_id] = supervisor
+            raise
+        finally:
+            self._leaving.discard(run_id)
+        self._wishes.pop(run_id, None)
+        self._changes.tell(deletion)
+        self._task(asyncio.to_thread(sweep, self._settings.runs_dir))
+
+    def _keep_wish(self, supervisor: Supervisor, kind: WishKind, reason: str, request: Any) -> None:
+        """Keeps what is asked of a run before it is done. A registry that cannot be written holds nothing up."""
+        wish = Wish(supervisor.run.run_id, kind, reason, supervisor.run.generation)
+        self._wishes[wish.run_id] = wish
+        try:
+            self._registry.wish(wish, request)
+        except sqlite3.Error as error:
+            self._log.error("the registry cannot be written", run_id=wish.run_id, reason=str(error), asked=kind.value)
 
     def page(self, before: int | None, limit: int, states: frozenset[int]) -> tuple[list[wire.Run], int | None]:
         """Runs, newest first, and the position to go on from."""
@@ -184,88 +316,70 @@ class Runs:
         progress = supervisor.run.progress
         if not supervisor.finished:
             return None
-        key = (run_id, progress.head_sequence)
+        # Another run of the same name may have a journal of the same length.
+        key = (f"{run_id} {supervisor.run.created_at.ToNanoseconds()}", progress.head_sequence)
         if key not in self._summaries:
             self._summaries[key] = await asyncio.to_thread(read_summary, supervisor.layout)
+            if len(self._summaries) > KEPT_SUMMARIES:
+                del self._summaries[next(iter(self._summaries))]
         return self._summaries[key]
 
     def drain(self) -> None:
         """Ends every watch."""
         self.draining = True
-        for watcher in self._watchers:
-            watcher.wake()
+        self._changes.end()
 
-    async def watch(self, run_id: str) -> AsyncIterator[wire.Run | int]:
-        """Every run as it is, then each change; a revision where nothing happened for a while, and as the last word when we drain."""
-        watcher = Watcher(run_id)
-        self._watchers.add(watcher)
-        try:
-            revision = 0
-            for supervisor in list(self._supervisors.values()):
-                if not run_id or supervisor.run.run_id == run_id:
-                    revision = max(revision, supervisor.run.revision)
-                    yield copy_of(supervisor.run)
-            yield revision
-            while not self.draining:
-                changed = await watcher.take(CHECKPOINT_S)
-                for run in changed:
-                    revision = max(revision, run.revision)
-                    yield run
-                if not changed:
-                    yield revision
-        finally:
-            self._watchers.discard(watcher)
+    def check_watchable(self, run_id: str, after: int | None) -> None:
+        """Raises NotFound if there is no such run, and nobody who comes back is to be told that it is gone."""
+        if run_id and not (after is not None and self._changes.was_deleted_after(run_id, after)):
+            self.get(run_id)
+
+    def watch(self, run_id: str, after: int | None) -> AsyncIterator[News]:
+        """See `RunChanges.watch`."""
+        return self._changes.watch(run_id, after)
 
     def _tell(self, run: wire.Run) -> None:
-        for watcher in self._watchers:
-            watcher.deliver(run)
+        if State(int(run.state)) in policy.TERMINAL:
+            self._places.leave(run.run_id)
+        else:
+            self._places.ask(run.run_id)
+            if self._places.is_waiting(run.run_id):
+                waits = f"waits for a place: {self._places.held} runs are live, and so many may be"
+                run.reason = f"{run.reason}; {waits}" if run.reason else waits
+        self._changes.tell(run)
+        self._progress.note(run)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, context=detached())
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("a task of the runs failed", exc_info=task.exception())
 
     async def close(self) -> None:
         """Ends all gateways, or leaves them to be adopted if so configured."""
+        for task in self._tasks:
+            task.cancel()
         if not self._settings.runtime_keep_gateways:
             live = [supervisor for supervisor in self._supervisors.values() if supervisor.state not in policy.TERMINAL]
             for supervisor in live:
+                self._keep_wish(supervisor, WishKind.STOP, "runtime_service ends", None)
                 supervisor.feed(policy.Stop("runtime_service ends"))
             await asyncio.gather(*(supervisor.until(*policy.TERMINAL, within_s=self._timers.drain_s + 10) for supervisor in live))
         for supervisor in self._supervisors.values():
             supervisor.release()
+        await self._progress.close()
 
 
-class Watcher:
-    """Runs that have changed since they were last taken: the newest state of each, so that memory is bounded by the number of runs."""
-
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
-        self._changed: dict[str, wire.Run] = {}
-        self._wake = asyncio.Event()
-
-    def deliver(self, run: wire.Run) -> None:
-        """Keeps a run as it is now."""
-        if not self._run_id or run.run_id == self._run_id:
-            self._changed[run.run_id] = copy_of(run)
-            self._wake.set()
-
-    def wake(self) -> None:
-        """Ends the wait of `take`."""
-        self._wake.set()
-
-    async def take(self, within_s: float) -> list[wire.Run]:
-        """What has changed, oldest change first; empty if nothing did in time."""
-        try:
-            async with asyncio.timeout(within_s):
-                await self._wake.wait()
-        except TimeoutError:
-            return []
-        self._wake.clear()
-        changed, self._changed = sorted(self._changed.values(), key=lambda run: run.revision), {}
-        return changed
-
-
-def copy_of(run: wire.Run) -> wire.Run:
-    """A run that later changes do not reach."""
-    same = wire.Run()
-    same.CopyFrom(run)
-    return same
+def _remaining_s() -> float | None:
+    """How long the call in hand may still wait, so that its answer comes before its deadline; None: it has none."""
+    scope = current_call.get()
+    remaining_s = scope.remaining_s() if scope is not None else None
+    return None if remaining_s is None else max(0.0, remaining_s - ANSWER_MARGIN_S)
 
 
 def read_summary(layout: RunLayout) -> wire.RunSummary:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1 import runtime_service_pb2_grpc
@@ -17,16 +20,24 @@ from trademesh.trading.v1 import market_data_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import FieldViolation, NotFound, RemoteError, RunConfigInvalid
+from trademesh_kernel.logs import get_logger
 from trademesh_kernel.paging import page_token, read_page_place
 from trademesh_runs.run_config import faults_of, normalised
 from trademesh_runtime import policy
+from trademesh_runtime.gateway_link import state_from_gateway
 from trademesh_runtime.gateway_logs import follow_lines
-from trademesh_runtime.registry import Registry
-from trademesh_runtime.runs import Runs, copy_of
+from trademesh_runtime.policy import State
+from trademesh_runtime.registry import Deletion, Registry
+from trademesh_runtime.run_changes import Forgotten, Seen, copy_of
+from trademesh_runtime.run_folders import read_manifest
+from trademesh_runtime.run_snapshots import read_desk, read_run, snapshots_of
+from trademesh_runtime.runs import Runs
 from trademesh_runtime.workspace import AgentFiles, WorkspaceDamagedError, built_in_desk, desk_of_workspace
 
 DEFAULT_PAGE_SIZE = 50
 DEFAULT_LOG_LINES = 100
+LIVE = frozenset({State.RUNNING, State.DEGRADED})
+"""States in which a gateway can be asked."""
 
 RAW_PRICES = (
     "set {set} has prices as they were traded, and runs do not book splits and dividends: a split would count as a loss. "
@@ -47,9 +58,9 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
 
     async def StartRun(self, request: messages.StartRunRequest, context: Context) -> messages.StartRunResponse:
         async with self._one_by_one(request.request_id):
-            known = self._registry.recall(request.request_id, request)
-            if known is not None:
-                return messages.StartRunResponse.FromString(known)
+            known = self._registry.recall(request)
+            if known is not None and known.answer is not None:
+                return messages.StartRunResponse.FromString(known.answer)
             config, faults, desk = await self._examined(request.config)
             if faults:
                 raise RunConfigInvalid(faults)
@@ -72,14 +83,48 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
                 self._in_hand[request_id] = (lock, waiting - 1)
 
     async def StopRun(self, request: messages.StopRunRequest, context: Context) -> messages.StopRunResponse:
-        return messages.StopRunResponse(run=copy_of(await self._runs.stop(request.run_id, request.reason)))
+        async with self._one_by_one(request.request_id):
+            known = self._registry.recall(request)
+            if known is not None and known.answer is not None:
+                return messages.StopRunResponse.FromString(known.answer)
+            run = await self._runs.stop(request, again=known is not None)
+            answer = messages.StopRunResponse(run=copy_of(run))
+            if State(int(run.state)) in policy.TERMINAL:
+                # While it is being ended a repeated call waits on, and gets a better answer.
+                self._keep(request, answer)
+            return answer
 
     async def RestartRun(self, request: messages.RestartRunRequest, context: Context) -> messages.RestartRunResponse:
-        return messages.RestartRunResponse(run=copy_of(await self._runs.restart(request.run_id, request.reason)))
+        async with self._one_by_one(request.request_id):
+            known = self._registry.recall(request)
+            if known is not None and known.answer is not None:
+                return messages.RestartRunResponse.FromString(known.answer)
+            run = await self._runs.restart(request, again=known is not None)
+            answer = messages.RestartRunResponse(run=copy_of(run))
+            self._keep(request, answer)
+            return answer
+
+    async def DeleteRun(self, request: messages.DeleteRunRequest, context: Context) -> messages.DeleteRunResponse:
+        async with self._one_by_one(request.request_id):
+            known = self._registry.recall(request)
+            if known is not None and known.answer is not None:
+                return messages.DeleteRunResponse.FromString(known.answer)
+            await self._runs.delete(request, again=known is not None)
+            answer = messages.DeleteRunResponse()
+            self._keep(request, answer)
+            return answer
+
+    def _keep(self, request: Message, answer: Message) -> None:
+        """Keeps the answer of a call that has been carried out; a disk that is full is no reason to say that it was not."""
+        try:
+            self._registry.answer(request, answer)
+        except sqlite3.Error as error:
+            get_logger("runs").error("an answer cannot be kept", reason=str(error))
 
     async def GetRun(self, request: messages.GetRunRequest, context: Context) -> messages.GetRunResponse:
-        run = self._runs.get(request.run_id).run
-        return messages.GetRunResponse(run=copy_of(run), summary=await self._runs.summary(request.run_id))
+        run = copy_of(self._runs.get(request.run_id).run)
+        attempts = self._registry.attempts(request.run_id)
+        return messages.GetRunResponse(run=run, summary=await self._runs.summary(request.run_id), attempts=attempts)
 
     async def ListRuns(self, request: messages.ListRunsRequest, context: Context) -> messages.ListRunsResponse:
         self._runs.check_recovered()
@@ -90,17 +135,59 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
 
     async def WatchRuns(self, request: messages.WatchRunsRequest, context: Context) -> AsyncIterator[messages.WatchRunsResponse]:
         self._runs.check_recovered()
-        if request.run_id:
-            self._runs.get(request.run_id)
-        revision = 0
-        async for news in self._runs.watch(request.run_id):
-            if isinstance(news, int):
-                revision = news
-                yield messages.WatchRunsResponse(checkpoint=messages.WatchCheckpoint(revision=news))
-            else:
-                revision = max(revision, news.revision)
-                yield messages.WatchRunsResponse(run=news)
+        after = request.after_revision if request.HasField("after_revision") else None
+        self._runs.check_watchable(request.run_id, after)
+        revision = after or 0
+        async for news in self._runs.watch(request.run_id, after):
+            match news:
+                case Seen(revision=revision):
+                    yield messages.WatchRunsResponse(checkpoint=messages.WatchCheckpoint(revision=revision))
+                case Deletion(run_id=run_id, revision=revision):
+                    yield messages.WatchRunsResponse(deleted=messages.DeletedRun(run_id=run_id, revision=revision))
+                case Forgotten(oldest_revision=oldest):
+                    yield messages.WatchRunsResponse(reset=messages.WatchReset(oldest_revision=oldest))
+                case _:
+                    revision = news.revision
+                    yield messages.WatchRunsResponse(run=news)
         yield messages.WatchRunsResponse(end=messages.WatchEnd(revision=revision, retry_after=Duration(seconds=1)))
+
+    async def GetRunSnapshot(self, request: messages.GetRunSnapshotRequest, context: Context) -> messages.GetRunSnapshotResponse:
+        supervisor = self._runs.get(request.run_id)
+        run, layout = copy_of(supervisor.run), supervisor.layout
+        if request.generation not in (0, run.generation):
+            kept = await asyncio.to_thread(read_run, layout.state_history(request.generation))
+            if kept is None:
+                raise NotFound("snapshot", f"{run.run_id}/{request.generation}")
+            desk = await asyncio.to_thread(read_desk, layout.state_history(request.generation))
+            answer = messages.GetRunSnapshotResponse(run=kept)
+        elif run.target and supervisor.state in LIVE and (state := await state_from_gateway(run.run_id, run.target)) is not None:
+            now = Timestamp()
+            now.GetCurrentTime()
+            return messages.GetRunSnapshotResponse(run=run, server_state=state, taken_at=now)
+        else:
+            desk = await asyncio.to_thread(read_desk, layout.state)
+            answer = messages.GetRunSnapshotResponse(run=run, stale=True)
+        if desk is not None:
+            answer.server_state.CopyFrom(desk.state)
+            answer.taken_at.CopyFrom(desk.taken_at)
+        return answer
+
+    async def ListRunSnapshots(self, request: messages.ListRunSnapshotsRequest, context: Context) -> messages.ListRunSnapshotsResponse:
+        supervisor = self._runs.get(request.run_id)
+        before = read_page_place(request, request.page_token)
+        found, following = await asyncio.to_thread(
+            snapshots_of, supervisor.layout, supervisor.run.generation, before, request.page_size or DEFAULT_PAGE_SIZE
+        )
+        token = page_token(request, [following]) if following is not None else ""
+        return messages.ListRunSnapshotsResponse(snapshots=found, next_page_token=token)
+
+    async def GetRunManifest(self, request: messages.GetRunManifestRequest, context: Context) -> messages.GetRunManifestResponse:
+        supervisor = self._runs.get(request.run_id)
+        manifest = await asyncio.to_thread(read_manifest, supervisor.layout)
+        summary = await self._runs.summary(request.run_id)
+        if summary is not None:
+            manifest.journal_sha256 = summary.journal_sha256
+        return messages.GetRunManifestResponse(manifest=manifest)
 
     async def ValidateRunConfig(self, request: messages.ValidateRunConfigRequest, context: Context) -> messages.ValidateRunConfigResponse:
         config, faults, _desk = await self._examined(request.config)

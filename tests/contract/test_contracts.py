@@ -55,6 +55,7 @@ EXAMPLES: dict[str, errors.TrademeshError] = {
     "JOURNAL_UNREADABLE": errors.JournalUnreadable("no", run_id="demo", sequence=7),
     "NOT_ALLOWED": errors.NotAllowed("no", "/x/Y"),
     "LIMIT_REACHED": errors.LimitReached("no", limit="live_gateways", value=32, retry_after_s=5.0),
+    "DISK_LOW": errors.DiskLow(100 * 1024 * 1024, 512 * 1024 * 1024),
     "DEADLINE_EXCEEDED": errors.DeadlinePassed("trading_service"),
     "DEPENDENCY_UNAVAILABLE": errors.DependencyUnavailable("trading_service"),
     "DRAINING": errors.Draining("trading_service"),
@@ -114,6 +115,12 @@ def test_errors_that_pass_say_when_to_retry() -> None:
     for reason in ("LIMIT_REACHED", "DEPENDENCY_UNAVAILABLE", "DRAINING"):
         retry = error_details_pb2.RetryInfo()
         assert any(detail.Unpack(retry) for detail in status_of(EXAMPLES[reason]).details), reason
+
+
+def test_a_limit_is_named_as_a_quota() -> None:
+    quota = error_details_pb2.QuotaFailure()
+    assert any(detail.Unpack(quota) for detail in status_of(EXAMPLES["LIMIT_REACHED"]).details)
+    assert [violation.subject for violation in quota.violations] == ["live_gateways"]
 
 
 @pytest.mark.parametrize("method", [method for method in methods() if method.name.startswith("List")], ids=lambda method: method.full_name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh_runs.bootstrap import BootstrapError, read_bootstrap, write_bootstrap
+from trademesh_runs.bootstrap import BootstrapError, read_bootstrap, read_bootstrap_file, write_bootstrap
 from trademesh_runs.run_config import config_sha256, faults_of, normalised
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\0\x85\u2028\u2029"), max_size=40)
@@ -68,6 +70,31 @@ def test_a_fault_is_named_by_its_place(front: str, place: str) -> None:
     with pytest.raises(BootstrapError) as caught:
         read_bootstrap(f"---\n{front}\n---\nbody")
     assert [violation.field for violation in caught.value.violations] == [place]
+
+
+@pytest.mark.parametrize(
+    ("front", "told"),
+    [
+        ("mode: backtest\nrisk:\n  gross: much", "risk.gross: a number is expected (line 4, column 3)"),
+        ("sessions: {start: 2007-13-45}", "line 2, column 19: month must be in 1..12"),
+        ("mode: backtest\nrun_id: a\x01b", "line 3, column 10: the character 1 is not allowed"),
+        ("mode: " + "[" * 3000, "line 2, column 1: is nested too deeply"),
+        ("7", "front matter: a mapping is expected (line 2, column 1)"),
+        ("risk: &a {gross: *a}", "risk.gross: a number is expected (line 2, column 11)"),
+        ("tickers: [&a [*a]]", "tickers: text is expected (line 2, column 1)"),
+    ],
+)
+def test_every_fault_has_a_line_and_a_column(front: str, told: str) -> None:
+    with pytest.raises(BootstrapError) as caught:
+        read_bootstrap(f"---\n{front}\n---\nbody")
+    assert str(caught.value) == told
+
+
+def test_a_file_that_is_no_text_is_a_fault_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "BOOTSTRAP.md"
+    path.write_bytes("---\nrun_id: caf\u00e9\n---\n".encode("latin-1"))
+    with pytest.raises(BootstrapError, match="line 2, column 12: is not UTF-8"):
+        read_bootstrap_file(path)
 
 
 def test_all_faults_are_told_at_once() -> None:
