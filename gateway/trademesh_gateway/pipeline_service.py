@@ -93,6 +93,7 @@ class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceService
             pid=os.getpid(),
             pipeline=self._control.fold.pipeline(),
             nav_micros=self._control.fold.nav_micros,
+            epoch=self._control.fold.epoch,
         )
 
     async def Drain(self, request: supervision.DrainRequest, context: Context) -> supervision.DrainResponse:

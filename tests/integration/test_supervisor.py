@@ -228,6 +228,7 @@ async def test_a_gateway_that_says_late_who_it_is_is_taken_over_or_ended(
     launches.go_on.set()
     launched = await launches.launch(RunLayout(tmp_path, "demo"), 1, {})
     found = supervise(tmp_path, registry, state=runtime_pb2.RUN_STATE_STARTING, generation=1)
+    found.layout.gateway_log(1).touch()
     found.adopt_or_restart()
     if stopped:
         found.feed(policy.Stop("asked"))
