@@ -76,6 +76,7 @@ TIMERS = policy.Timers(**{name: 0.05 for name in policy.Timers.__dataclass_field
 def supervise(tmp_path: Path, registry: Registry, timers: policy.Timers = TIMERS, **run_fields: Any) -> Supervisor:
     layout = RunLayout(tmp_path, "demo")
     layout.make_folders()
+    layout.gateway_log(1).touch()
     targets = Targets(trading="t", news="n", agent="a", bind="127.0.0.1:0", advertise="")
     run = runtime_pb2.Run(run_id="demo", **{"state": runtime_pb2.RUN_STATE_PENDING, **run_fields})
     return Supervisor(run, layout, registry, targets, timers, asyncio.Semaphore(2), Revisions(registry), lambda _run: None)
@@ -228,7 +229,6 @@ async def test_a_gateway_that_says_late_who_it_is_is_taken_over_or_ended(
     launches.go_on.set()
     launched = await launches.launch(RunLayout(tmp_path, "demo"), 1, {})
     found = supervise(tmp_path, registry, state=runtime_pb2.RUN_STATE_STARTING, generation=1)
-    found.layout.gateway_log(1).touch()
     found.adopt_or_restart()
     if stopped:
         found.feed(policy.Stop("asked"))
