@@ -1,55 +1,49 @@
 """One upstream subscription per run, shared by all browsers that follow it.
 
-The hub reads the run's events once, unfiltered, into a ring, and flushes what is new to its lanes: a lane is all browsers that want the
-same events and have everything up to the same place, so that a frame is encoded once for all of them. How one browser gets to its
-lane, or falls behind, is in `subscriber.py`.
+The hub reads the run's events once, unfiltered, into a ring, and flushes what is new to its lanes. When its source is lost it says so to
+everyone, and looks for it until it is there again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from trademesh.gateway.v1 import feed_service_pb2
-from trademesh_edge.browser import Browser, send_to_all
-from trademesh_edge.ring import EventRing, Filter, Slice
+from trademesh_edge.formats import Format
+from trademesh_edge.lanes import BROWSERS_PER_BREATH, Lane
+from trademesh_edge.methods import SUBSCRIBE
+from trademesh_edge.quote_source import QuoteSource
+from trademesh_edge.ring import EVERYTHING, EventRing, Filter
 from trademesh_edge.settings import EdgeSettings
-from trademesh_edge.upstream import Upstream, is_lost, stream, unary
-from trademesh_edge.wire import FeedBatch, FeedEnd, checkpoint_payload, events_payload, message_frame, read_feed, subscribe_request
-from trademesh_kernel.errors import EpochChanged, RemoteError, TrademeshError
+from trademesh_edge.upstream import Upstream, is_lost, reason_of, stream, unary
+from trademesh_edge.wire import (
+    FeedBatch,
+    FeedEnd,
+    FeedPage,
+    checkpoint_payload,
+    head_request,
+    read_feed,
+    read_page,
+    span_payload,
+    subscribe_request,
+)
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.errors import DependencyUnavailable, EpochChanged, TrademeshError
 from trademesh_kernel.logs import get_logger
 
-FEED = "/trademesh.gateway.v1.FeedService"
+LIST_EVENTS = "/trademesh.gateway.v1.FeedService/ListEvents"
+HEAD_TIMEOUT_S = 5.0
 MAX_BACKOFF_S = 2.0
-BROWSERS_PER_BREATH = 200
-"""After a frame to so many browsers the loop gets to do other things."""
+WARM_PART = 4
+"""The newest part of the ring that is read at once: browsers that come back together, as after a restart of ours, find their place in it."""
 
 
-@dataclass(eq=False)
-class Member:
-    """A browser in a lane. `expelled` is set when it is no longer in it: it fell behind, or the hub ended."""
+class Follower(Protocol):
+    """Somebody who is told when the source is lost or there again."""
 
-    browser: Browser
-    expelled: asyncio.Event = field(default_factory=asyncio.Event)
-    cursor: int = 0
-
-
-@dataclass(eq=False)
-class Lane:
-    """Browsers that want the same events and have all up to `cursor`; they were told so up to `told`."""
-
-    channel: int
-    chosen: Filter
-    cursor: int
-    told: int
-    members: set[Member] = field(default_factory=set)
-    last_sent_at: float = 0.0
-
-    def expel(self, member: Member) -> None:
-        """Takes a browser out; it goes on by itself from the lane's cursor."""
-        member.cursor = self.told
-        self.members.discard(member)
-        member.expelled.set()
+    def source_changed(self) -> None:
+        """`Hub.lost_because` has changed."""
 
 
 class Channels:
@@ -73,27 +67,46 @@ class Hub:
         self.settings = settings
         self.channels = channels
         self.epoch = 0
-        self.ring = EventRing(0, max_events=settings.edge_ring_events, max_bytes=settings.edge_ring_bytes)
+        """0: no event was seen yet."""
+        self.ring = self._empty_ring(0)
+        self.compacted_through = 0
         self.ended = False
         """True when the run's last event is in the ring."""
         self.failure: TrademeshError | None = None
         """Why nobody can follow this run here any more."""
+        self.lost_because = ""
+        """What is missing while the source is lost."""
         self.users = 0
+        self.replays = 0
         self.history_slots = asyncio.Semaphore(settings.edge_history_streams)
-        self._lanes: dict[Filter, Lane] = {}
+        self.quotes = QuoteSource(run_id, upstream, settings)
+        self.followers = set[Follower]()
+        self._lanes: dict[tuple[Format, Filter], Lane] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._log = get_logger("hub").bind(run_id=run_id)
 
+    def _empty_ring(self, after_sequence: int) -> EventRing:
+        return EventRing(after_sequence, max_events=self.settings.edge_ring_events, max_bytes=self.settings.edge_ring_bytes)
+
     async def open(self) -> None:
-        """Finds the journal's head and begins to read from there; raises as `Upstream.run` and the feed's ListEvents."""
+        """Finds the journal's head and begins to read from a little before it; raises as `Upstream.run` and the feed's calls."""
         run = await self.upstream.run(self.run_id, fresh=True)
-        request = feed_service_pb2.ListEventsRequest(run_id=self.run_id, page_size=1, newest_first=True)
         async with self.upstream.client(run.feed_target) as client:
-            raw = await unary(client, f"{FEED}/ListEvents", request.SerializeToString(), self.settings.edge_unary_timeout_s)
-        answer = feed_service_pb2.ListEventsResponse.FromString(raw)
-        self.ring = EventRing(answer.head_sequence, max_events=self.settings.edge_ring_events, max_bytes=self.settings.edge_ring_bytes)
+            page = await self._head(client)
+        self.compacted_through = page.compacted_through
+        self.ring = self._empty_ring(max(page.compacted_through, page.head_sequence - self.settings.edge_ring_events // WARM_PART, 0))
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._flush_forever())]
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
+                while self.ring.last < page.head_sequence and self.failure is None:
+                    await self.changed(self.ring.last, HEAD_TIMEOUT_S)
+        except TimeoutError:
+            await self.close()
+            raise DependencyUnavailable("feed", f"the feed of {self.run_id} does not come: try again soon") from None
+
+    async def _head(self, client: ServiceClient) -> FeedPage:
+        return read_page(await unary(client, LIST_EVENTS, head_request(self.run_id), HEAD_TIMEOUT_S))
 
     async def close(self) -> None:
         """Ends the upstream and sends every browser away."""
@@ -101,17 +114,18 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.quotes.close()
         self._expel_all()
 
-    def lane(self, chosen: Filter) -> Lane:
+    def lane(self, form: Format, chosen: Filter) -> Lane:
         """The lane of those who want these events; an empty one stands at the head."""
-        lane = self._lanes.get(chosen)
+        lane = self._lanes.get((form, chosen))
         if lane is None or not lane.members:
-            lane = self._lanes[chosen] = Lane(self.channels.next(), chosen, self.ring.last, self.ring.last)
+            lane = self._lanes[form, chosen] = Lane(self.channels.next(), form, chosen, self.ring.last, self.ring.last)
         return lane
 
     async def changed(self, beyond: int, within_s: float) -> None:
-        """Returns when the ring is beyond a sequence, when the hub ends or fails, or after a while."""
+        """Returns when the ring is beyond a sequence, when the hub ends or fails, at any other change, or after a while."""
         waiter = self._changed
         if self.ring.last > beyond or self.ended or self.failure is not None:
             # Never without a breath: who asks in a loop must not keep the loop from what it waits for.
@@ -132,15 +146,15 @@ class Hub:
         backoff_s = 0.1
         while not self.ended:
             before = self.ring.last
+            wait_s, why = 0.05, "the feed's server goes down"
             try:
-                await self._read_once()
-                wait_s = 0.05
+                wait_s = await self._read_once()
             except TrademeshError as error:
-                if not is_lost(error) and not (isinstance(error, RemoteError) and error.remote_reason == "SEQUENCE_AHEAD"):
+                if not is_lost(error) and reason_of(error) != "SEQUENCE_AHEAD":
                     self._fail(error)
                     return
                 self._log.warning("upstream lost", error=error.message)
-                wait_s = backoff_s
+                wait_s, why = backoff_s, error.message
             except Exception:
                 # A feed with a gap, or bytes that are none: nobody may wait for more of it.
                 self._log.exception("the feed of a run is not what it should be")
@@ -148,14 +162,19 @@ class Hub:
                 return
             backoff_s = 0.1 if self.ring.last > before else min(MAX_BACKOFF_S, backoff_s * 2)
             if not self.ended:
+                await self._tell_source(why)
                 self.upstream.forget(self.run_id)
                 await asyncio.sleep(wait_s)
 
-    async def _read_once(self) -> None:
+    async def _read_once(self) -> float:
+        """Reads until the stream ends; returns after how long to come back."""
         run = await self.upstream.run(self.run_id, fresh=True)
-        request = subscribe_request(self.run_id, self.ring.last, self.epoch or None)
         async with self.upstream.client(run.feed_target) as client:
-            async for payload in stream(client, f"{FEED}/Subscribe", request):
+            # A feed that begins in silence says nothing for seconds: its server is asked whether it is there.
+            await self._head(client)
+            await self._tell_source("")
+            request = subscribe_request(self.run_id, self.ring.last, self.epoch or None, EVERYTHING)
+            async for payload in stream(client, SUBSCRIBE, request, idle_timeout_s=self.settings.edge_upstream_idle_s):
                 part = read_feed(payload)
                 if isinstance(part, FeedBatch):
                     if self.epoch not in (0, part.epoch):
@@ -167,9 +186,18 @@ class Hub:
                     if part.run_ended:
                         self.ended = True
                         self._notify()
-                    else:
-                        await asyncio.sleep(part.retry_after_s)
-                    return
+                    return part.retry_after_s
+        return 0.05
+
+    async def _tell_source(self, lost_because: str) -> None:
+        """Says to everyone that the source is lost, or there again."""
+        if bool(lost_because) == bool(self.lost_because):
+            return
+        self.lost_because = lost_because
+        for number, follower in enumerate(list(self.followers), 1):
+            follower.source_changed()
+            if number % BROWSERS_PER_BREATH == 0:
+                await asyncio.sleep(0)
 
     def _fail(self, error: TrademeshError) -> None:
         self._log.warning("feed failed", error=error.message)
@@ -179,16 +207,17 @@ class Hub:
 
     def _expel_all(self) -> None:
         for lane in self._lanes.values():
-            for member in list(lane.members):
-                lane.expel(member)
+            lane.expel_all()
 
     async def _flush_forever(self) -> None:
         """Gives the lanes what is new: soon, but together with what comes in the next moment."""
+        loop, settings = asyncio.get_running_loop(), self.settings
         flushed = self.ring.last
         while self.failure is None:
-            await self.changed(flushed, self.settings.edge_checkpoint_interval_s)
-            if 0 < self.ring.last - flushed < self.settings.edge_flush_events and not self.ended:
-                await asyncio.sleep(self.settings.edge_flush_interval_s)
+            await self.changed(flushed, settings.edge_checkpoint_interval_s)
+            until = loop.time() + settings.edge_flush_interval_s
+            while 0 < self.ring.last - flushed < settings.edge_flush_events and not self.ended and until > loop.time():
+                await self.changed(flushed + settings.edge_flush_events - 1, until - loop.time())
             flushed = self.ring.last
             for lane in list(self._lanes.values()):
                 await self._flush(lane)
@@ -199,38 +228,23 @@ class Hub:
     async def _flush(self, lane: Lane) -> None:
         now = asyncio.get_running_loop().time()
         while lane.members and lane.cursor < self.ring.last:
-            for member in [each for each in lane.members if each.browser.unsent_bytes > self.settings.edge_slow_buffer_bytes]:
-                lane.expel(member)
+            lane.expel_slow(self.settings.edge_slow_buffer_bytes)
             if not self.ring.covers(lane.cursor):
                 # More came in one moment than the ring holds: everyone catches up from the journal.
-                for member in list(lane.members):
-                    lane.expel(member)
+                lane.expel_all()
                 break
             part = self.ring.slice(lane.cursor, self.ring.last, lane.chosen)
             if part.events:
-                frame = message_frame(lane.channel, span_payload(self.epoch, lane.told, part))
-                lane.told = part.last_sequence
                 lane.last_sent_at = now
-                await self._send(lane, frame, part.last_sequence)
+                await self._send(lane, span_payload(self.epoch, lane.told, part), part.last_sequence)
             else:
                 lane.cursor = part.last_sequence
-        if lane.members and now - lane.last_sent_at >= self.settings.edge_checkpoint_interval_s:
-            lane.told = lane.cursor
+        if lane.members and not self.lost_because and now - lane.last_sent_at >= self.settings.edge_checkpoint_interval_s:
             lane.last_sent_at = now
-            await self._send(lane, message_frame(lane.channel, checkpoint_payload(lane.cursor, self.ring.last)), lane.cursor)
-        if not lane.members and self._lanes.get(lane.chosen) is lane:
-            del self._lanes[lane.chosen]
+            await self._send(lane, checkpoint_payload(lane.cursor, self.ring.last), lane.cursor)
+        key = (lane.form, lane.chosen)
+        if not lane.members and self._lanes.get(key) is lane:
+            del self._lanes[key]
 
-    async def _send(self, lane: Lane, frame: bytes, cursor: int) -> None:
-        """The cursor moves first: who joins while we breathe is not sent what the frame holds, and does not need it."""
-        members = list(lane.members)
-        lane.cursor = cursor
-        for start in range(0, len(members), BROWSERS_PER_BREATH):
-            if start:
-                await asyncio.sleep(0)
-            send_to_all((member.browser for member in members[start : start + BROWSERS_PER_BREATH] if member in lane.members), frame)
-
-
-def span_payload(epoch: int, told: int, part: Slice) -> bytes:
-    """A batch that begins where the reader was last told of, so that spans join without a gap even where a filter leaves events out."""
-    return events_payload(epoch, replace(part, first_sequence=told + 1))
+    async def _send(self, lane: Lane, payload: bytes, cursor: int) -> None:
+        await lane.send(lane.form.message(lane.channel, feed_service_pb2.SubscribeResponse, payload), cursor)

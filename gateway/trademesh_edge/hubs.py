@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from trademesh_edge.hub import Channels, Hub
 from trademesh_edge.settings import EdgeSettings
 from trademesh_edge.upstream import Upstream
+from trademesh_kernel.errors import LimitReached
 
 
 class Hubs:
@@ -40,6 +41,9 @@ class Hubs:
 
     async def _get(self, run_id: str) -> Hub:
         opening = self._opening.get(run_id)
+        if opening is None and len(self._opening) >= self._settings.edge_max_runs:
+            most = self._settings.edge_max_runs
+            raise LimitReached(f"{most} runs are followed here: try again later", limit="runs", value=most, retry_after_s=5.0)
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception() or opening.result().failure is not None)):
             opening = self._opening[run_id] = asyncio.create_task(self._open(run_id))
         try:

@@ -44,6 +44,7 @@ class AllowedMethod:
     destination: Destination
     server_streaming: bool
     request_class: type[Any]
+    response_class: type[Any]
 
     def run_id_of(self, request: bytes) -> str:
         """The run that a request names.
@@ -65,13 +66,25 @@ _ALLOWED: tuple[tuple[Any, str, Destination, tuple[str, ...]], ...] = (
         runtime_service_pb2,
         "RuntimeService",
         Destination.RUNTIME,
-        ("StartRun", "StopRun", "RestartRun", "GetRun", "ListRuns", "WatchRuns", "ValidateRunConfig", "TailLogs"),
+        (
+            "StartRun",
+            "StopRun",
+            "RestartRun",
+            "GetRun",
+            "ListRuns",
+            "WatchRuns",
+            "ValidateRunConfig",
+            "TailLogs",
+            "GetRunSnapshot",
+            "ListRunSnapshots",
+            "GetRunManifest",
+        ),
     ),
     (
         pipeline_service_pb2,
         "PipelineService",
         Destination.RUN_GATEWAY,
-        ("StartPipeline", "PausePipeline", "ResumePipeline", "StepPipeline", "GetPipeline", "SetPace"),
+        ("StartPipeline", "PausePipeline", "ResumePipeline", "StepPipeline", "StopPipeline", "GetPipeline", "WatchPipeline", "SetPace"),
     ),
     (feed_service_pb2, "FeedService", Destination.RUN_FEED, ("Subscribe", "ListEvents", "GetSnapshot")),
     (market_data_service_pb2, "MarketDataService", Destination.TRADING, ("ListInstruments", "ListSessions", "ListBars", "StreamBars")),
@@ -93,7 +106,8 @@ def _methods() -> dict[str, AllowedMethod]:
             descriptor = service.methods_by_name[name]
             full_name = f"/{service.full_name}/{name}"
             request_class = message_factory.GetMessageClass(descriptor.input_type)
-            methods[full_name] = AllowedMethod(full_name, destination, bool(descriptor.server_streaming), request_class)
+            response_class = message_factory.GetMessageClass(descriptor.output_type)
+            methods[full_name] = AllowedMethod(full_name, destination, bool(descriptor.server_streaming), request_class, response_class)
     return methods
 
 

@@ -6,7 +6,7 @@ A reader is one integer, the last sequence that it has; it can never miss or rep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -22,6 +22,13 @@ class RingEvent:
     kind: str
     agent_id: str
     encoded: bytes
+    find_tickers: Callable[[bytes], frozenset[str]] = lambda _encoded: frozenset()
+    """Finds the tickers that the encoded event names: done only for readers who choose by them."""
+
+    @property
+    def tickers(self) -> frozenset[str]:
+        """The tickers that the event names."""
+        return self.find_tickers(self.encoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +37,19 @@ class Filter:
 
     kinds: frozenset[str] = frozenset()
     agent_ids: frozenset[str] = frozenset()
-
-    @property
-    def passes_all(self) -> bool:
-        """True if nothing is left out."""
-        return not self.kinds and not self.agent_ids
+    tickers: frozenset[str] = frozenset()
 
     def passes(self, event: RingEvent) -> bool:
         """True if the event meets every condition that is set."""
-        return (not self.kinds or event.kind in self.kinds) and (not self.agent_ids or event.agent_id in self.agent_ids)
+        return (
+            (not self.kinds or event.kind in self.kinds)
+            and (not self.agent_ids or event.agent_id in self.agent_ids)
+            and (not self.tickers or not self.tickers.isdisjoint(event.tickers))
+        )
+
+
+EVERYTHING = Filter()
+"""Leaves nothing out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,27 @@
-"""The edge as a server: who may connect and how many, which paths there are, and the orderly end.
+"""The edge as a server: which paths there are, which pages may connect, and the orderly end. How many may is in `admission.py`.
 
 GET /            the page
 GET /healthz     200 once the edge serves
-GET /v1/socket   the WebSocket, subprotocol `trademesh.v1+proto`
+GET /v1/socket   the WebSocket, subprotocols `trademesh.v1+proto` and `trademesh.v1+json`
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
-from collections import Counter, deque
+from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
+from trademesh_edge.admission import LOCAL_HOSTS, Admission
+from trademesh_edge.browser import close_in_time
+from trademesh_edge.file_limit import BESIDES_SOCKETS, raise_file_limit
+from trademesh_edge.formats import BINARY, FORMATS, JSON
 from trademesh_edge.hub import Channels
 from trademesh_edge.hubs import Hubs
 from trademesh_edge.session import Mesh, Session
@@ -28,15 +32,40 @@ from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.logs import get_logger
 
 SOCKET_PATH = "/v1/socket"
-SUBPROTOCOL = Subprotocol("trademesh.v1+proto")
-RETRY_AFTER_MS = 1_000
 SEND_BUFFER_BYTES = 64 * 1024
 """Of a socket, in the kernel: without it a browser that stands still hides megabytes there."""
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+CLOSE_RESTART = 1012
+CLOSED_AT_ONCE = 100
+"""The edge that goes down closes sockets in groups of so many."""
 
 
 class EdgeBindError(TrademeshError):
     """The address cannot be bound, or must not be."""
+
+
+class _EdgeConnection(ServerConnection):
+    """A socket that tells the admission when it comes and goes."""
+
+    def __init__(self, admission: Admission, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._admission = admission
+
+    @property
+    def has_asked(self) -> bool:
+        """True if its request is in."""
+        return self.request is not None
+
+    def cut(self) -> None:
+        """Ends it without an answer."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._admission.knocked(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._admission.left(self)
+        super().connection_lost(exc)
 
 
 class EdgeServer:
@@ -45,10 +74,9 @@ class EdgeServer:
     def __init__(self, settings: EdgeSettings) -> None:
         self._settings = settings
         self._files = load_static_files()
-        self._sockets: Counter[str] = Counter()
-        self._handshakes: deque[float] = deque()
         self._server: Server | None = None
         self._mesh: Mesh | None = None
+        self._admission: Admission | None = None
         self._log = get_logger("edge")
         self.port = 0
 
@@ -64,27 +92,30 @@ class EdgeServer:
                 f"{settings.edge_listen} can be reached from other machines and there are no credentials: "
                 "bind 127.0.0.1, or set TRADEMESH_ALLOW_INSECURE=true if the network is trusted"
             )
+        raise_file_limit(settings.edge_max_sockets + settings.edge_max_open_handshakes + BESIDES_SOCKETS)
         channels = Channels()
         upstream = Upstream(settings)
         self._mesh = Mesh(settings, upstream, Hubs(upstream, settings, channels), channels)
+        admission = self._admission = Admission(settings, asyncio.get_running_loop().time)
         # Handshakes that fail are the browsers' faults: the library's own lines about them would let anyone fill our log.
         quiet = logging.getLogger("trademesh_edge.websockets")
         quiet.setLevel(logging.CRITICAL)
         self._server = await serve(
             self._handle,
             sock=_listener(settings.edge_listen),
-            subprotocols=[SUBPROTOCOL],
+            subprotocols=[BINARY.subprotocol, JSON.subprotocol],
             process_request=self._process_request,
             compression=None,
             max_size=settings.edge_max_frame_bytes,
             max_queue=8,
             write_limit=32 * 1024,
-            open_timeout=5,
-            ping_interval=10,
-            ping_timeout=10,
-            close_timeout=2,
+            open_timeout=settings.edge_open_timeout_s,
+            ping_interval=settings.edge_ping_interval_s,
+            ping_timeout=settings.edge_ping_timeout_s,
+            close_timeout=settings.edge_close_timeout_s,
             server_header=None,
             logger=quiet,
+            create_connection=lambda *arguments, **options: _EdgeConnection(admission, *arguments, **options),  # type: ignore[arg-type]  # a factory does
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
         self._log.info("listening", address=settings.edge_listen, port=self.port)
@@ -92,35 +123,45 @@ class EdgeServer:
     @property
     def open_sockets(self) -> int:
         """How many browsers are connected."""
-        return self._sockets.total()
+        return self._admission.sockets if self._admission is not None else 0
 
     async def stop(self) -> None:
-        """Tells every browser to come back in a moment, and closes everything."""
-        if self._server is None or self._mesh is None:
+        """Tells every browser when to come back, each another moment, and closes everything."""
+        if self._server is None or self._mesh is None or self._admission is None:
             return
-        self._server.close(code=1012, reason=f"retry_after_ms={RETRY_AFTER_MS}")
+        self._server.close(close_connections=False)
+        self._admission.cut_knocking()
+        await self._send_everyone_away(list(self._server.connections))
         await self._server.wait_closed()
         await self._mesh.hubs.close()
         await self._mesh.upstream.close()
 
+    async def _send_everyone_away(self, connections: list[ServerConnection]) -> None:
+        closing = list[asyncio.Task[None]]()
+        for start in range(0, len(connections), CLOSED_AT_ONCE):
+            for connection in connections[start : start + CLOSED_AT_ONCE]:
+                retry_after_ms = random.randint(0, round(self._settings.edge_restart_spread_s * 1000))  # noqa: S311  # no secret
+                closing.append(asyncio.create_task(self._send_away(connection, retry_after_ms)))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*closing)
+
+    async def _send_away(self, connection: ServerConnection, retry_after_ms: int) -> None:
+        await close_in_time(connection, CLOSE_RESTART, f"retry_after_ms={retry_after_ms}", self._settings.edge_close_timeout_s)
+
     async def _handle(self, connection: ServerConnection) -> None:
         assert self._mesh is not None, "started"
-        address = _address(connection)
-        self._sockets[address] += 1
-        try:
-            await Session(connection, self._mesh).run()
-        finally:
-            self._sockets[address] -= 1
-            if not self._sockets[address]:
-                del self._sockets[address]
+        await Session(connection, self._mesh).run()
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answers plain HTTP; None lets a WebSocket handshake go on."""
+        assert self._admission is not None, "started"
+        assert isinstance(connection, _EdgeConnection), "of our own making"
+        self._admission.answered(connection)
         if not self._host_is_ours(request.headers):
             return answer(403, "Forbidden", b"unknown host: set TRADEMESH_EDGE_ORIGINS\n", Content_Type="text/plain")
         path = urlsplit(request.path).path
         if path == SOCKET_PATH:
-            return self._refusal(connection, request.headers)
+            return self._refusal(connection, request.headers, self._admission)
         if path == "/healthz":
             return answer(200, "OK", b"ok\n", Content_Type="text/plain", Cache_Control="no-store")
         file = self._files.get(path)
@@ -128,21 +169,21 @@ class EdgeServer:
             return answer(404, "Not Found", b"not found\n", Content_Type="text/plain")
         return file_answer(file, request)
 
-    def _refusal(self, connection: ServerConnection, headers: Headers) -> Response | None:
+    def _refusal(self, connection: _EdgeConnection, headers: Headers, admission: Admission) -> Response | None:
         """Why a handshake may not go on, or None."""
-        settings = self._settings
         if not self._origin_is_ours(headers):
             return answer(403, "Forbidden", b"this origin may not connect: set TRADEMESH_EDGE_ORIGINS\n", Content_Type="text/plain")
-        now = asyncio.get_running_loop().time()
-        while self._handshakes and self._handshakes[0] < now - 1:
-            self._handshakes.popleft()
-        address = _address(connection)
-        crowded = not _is_local(address) and self._sockets[address] >= settings.edge_max_sockets_per_address
-        full = self._sockets.total() >= settings.edge_max_sockets or len(self._handshakes) >= settings.edge_max_handshakes_per_s
-        if crowded or full:
-            return answer(503, "Service Unavailable", b"too many sockets: try again later\n", Content_Type="text/plain", Retry_After="2")
-        self._handshakes.append(now)
+        if not self._speaks_with_us(headers):
+            return answer(400, "Bad Request", b"the subprotocol is trademesh.v1+proto or trademesh.v1+json\n", Content_Type="text/plain")
+        why = admission.enter(connection, _address(connection))
+        if why is not None:
+            return answer(503, "Service Unavailable", f"{why}\n".encode(), Content_Type="text/plain", Retry_After="2")
         return None
+
+    def _speaks_with_us(self, headers: Headers) -> bool:
+        """True if one of our subprotocols is offered: who speaks another takes no place."""
+        offered = {name.strip() for line in headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")}
+        return not offered.isdisjoint(FORMATS)
 
     def _host_is_ours(self, headers: Headers) -> bool:
         """On loopback only local names are: another name that leads here is somebody's trick (DNS rebinding)."""
@@ -195,7 +236,3 @@ def _host_name(host: str) -> str:
 def _address(connection: ServerConnection) -> str:
     remote = connection.remote_address
     return str(remote[0]) if remote else "local"
-
-
-def _is_local(address: str) -> bool:
-    return address in LOCAL_HOSTS or address.startswith("127.") or address == "local"

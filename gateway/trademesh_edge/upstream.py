@@ -117,10 +117,10 @@ async def unary(client: ServiceClient, method: str, request: bytes, timeout_s: f
     return answer
 
 
-async def stream(client: ServiceClient, method: str, request: bytes) -> AsyncGenerator[bytes, None]:
+async def stream(client: ServiceClient, method: str, request: bytes, *, idle_timeout_s: float | None = None) -> AsyncGenerator[bytes, None]:
     """A server stream, bytes in and out; raises as `ServiceClient.stream`."""
     call: Any = client.channel.unary_stream(method)
-    messages = client.stream(call, request)
+    messages = client.stream(call, request, idle_timeout_s=idle_timeout_s)
     try:
         async for message in messages:
             yield message
@@ -133,3 +133,8 @@ def is_lost(error: TrademeshError) -> bool:
     if isinstance(error, RemoteError):
         return error.remote_code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     return isinstance(error, DependencyUnavailable | DeadlinePassed)
+
+
+def reason_of(error: TrademeshError) -> str:
+    """The reason that the contract names for an error, ours or another server's."""
+    return error.remote_reason if isinstance(error, RemoteError) else error.reason

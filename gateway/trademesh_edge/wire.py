@@ -1,26 +1,28 @@
-"""Between bytes and the edge's own objects: the socket's frames, and the messages of the feed.
+"""Between bytes and the edge's own objects: the messages of the feed. The forms of frames are in `formats.py`.
 
 Events are taken apart only as far as filters need; what a browser gets is built from their encoded bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
 
-from trademesh.edge.v1 import frame_pb2
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
+from trademesh_edge.quotes import RingQuote
 from trademesh_edge.ring import Filter, RingEvent, Slice
+from trademesh_edge.tickers import tickers_of
+from trademesh_kernel.errors import FieldViolation, InvalidRequest
+from trademesh_kernel.validation import check_request
 from trademesh_kernel.wire_format import delimited
 
 _EVENTS_FIELD = feed_service_pb2.EventBatch.DESCRIPTOR.fields_by_name["events"].number
 _BATCH_FIELD = feed_service_pb2.SubscribeResponse.DESCRIPTOR.fields_by_name["events"].number
-
-
-class BadFrameError(Exception):
-    """A browser sent something that is not a frame of its side."""
+_QUOTE_FIELD = feed_service_pb2.QuoteBatch.DESCRIPTOR.fields_by_name["quotes"].number
+_QUOTES_FIELD = feed_service_pb2.SubscribeResponse.DESCRIPTOR.fields_by_name["quotes"].number
+_KINDS = frozenset(field.name for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,18 @@ class FeedSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedGap:
+    """Events are missing; a snapshot follows."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FeedEnd:
     """The server ended a stream by its own will."""
 
     run_ended: bool
+    reason: str
     resume_after_sequence: int
     retry_after_s: float
     payload: bytes
@@ -51,70 +61,42 @@ class FeedBatch:
     events: tuple[RingEvent, ...]
 
 
-def read_frame(data: bytes) -> frame_pb2.EdgeFrame:
-    """A frame of a browser.
+@dataclass(frozen=True, slots=True)
+class FeedQuotes:
+    """Quotes as they came."""
 
-    Raises:
-        BadFrameError: it is not one.
-    """
-    try:
-        frame = frame_pb2.EdgeFrame.FromString(data)
-    except DecodeError:
-        raise BadFrameError("not an EdgeFrame") from None
-    if frame.WhichOneof("kind") not in ("hello", "call", "cancel", "ping"):
-        raise BadFrameError("not a frame of the browser's side")
-    return frame
+    quotes: tuple[RingQuote, ...]
 
 
-def welcome_frame(max_calls: int, max_frame_bytes: int, version: str) -> bytes:
-    """The answer to hello."""
-    return frame_pb2.EdgeFrame(
-        welcome=frame_pb2.Welcome(max_calls=max_calls, max_frame_bytes=max_frame_bytes, version=version)
-    ).SerializeToString()
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A page of history."""
+
+    events: tuple[RingEvent, ...]
+    head_sequence: int
+    compacted_through: int
 
 
-def opened_frame(call_id: int, channel: int) -> bytes:
-    """Where a call's messages come from now on."""
-    return frame_pb2.EdgeFrame(opened=frame_pb2.Opened(id=call_id, channel=channel)).SerializeToString()
-
-
-def message_frame(channel: int, payload: bytes) -> bytes:
-    """A message of a channel."""
-    return frame_pb2.EdgeFrame(message=frame_pb2.Message(channel=channel, payload=payload)).SerializeToString()
-
-
-def pong_frame(nonce: int) -> bytes:
-    """The answer to ping."""
-    return frame_pb2.EdgeFrame(pong=frame_pb2.Pong(nonce=nonce)).SerializeToString()
-
-
-def status_frame(call_id: int, status: status_pb2.Status | None) -> bytes:
-    """The end of a call; None is OK."""
-    frame = frame_pb2.Status(id=call_id)
-    if status is not None and status.code:
-        frame.code = status.code
-        frame.message = status.message
-        frame.details = status.SerializeToString()
-        for detail in status.details:
-            retry = error_details_pb2.RetryInfo()
-            if detail.Unpack(retry):
-                frame.retry_after_ms = max(0, retry.retry_delay.ToMilliseconds())
-    return frame_pb2.EdgeFrame(status=frame).SerializeToString()
-
-
-def read_feed(payload: bytes) -> FeedBatch | FeedEnd | FeedSnapshot | None:
+def read_feed(payload: bytes) -> FeedBatch | FeedEnd | FeedSnapshot | FeedGap | FeedQuotes | None:
     """A SubscribeResponse; None for what carries nothing but life."""
     response = feed_service_pb2.SubscribeResponse.FromString(payload)
     kind = response.WhichOneof("kind")
     if kind == "events":
         batch = response.events
-        return FeedBatch(batch.epoch, batch.last_sequence, tuple(_ring_event(event) for event in batch.events))
+        return FeedBatch(batch.epoch, batch.last_sequence, _ring_events(batch.events))
+    if kind == "quotes":
+        return FeedQuotes(
+            tuple(RingQuote(quote.ticker, delimited(_QUOTE_FIELD, quote.SerializeToString())) for quote in response.quotes.quotes)
+        )
     if kind == "snapshot":
         return FeedSnapshot(response.snapshot.epoch, response.snapshot.as_of_sequence, payload)
+    if kind == "gap":
+        return FeedGap(payload)
     if kind == "end":
         end = response.end
         return FeedEnd(
             end.reason == feed_service_pb2.STREAM_END_REASON_RUN_ENDED,
+            feed_service_pb2.StreamEndReason.Name(end.reason).removeprefix("STREAM_END_REASON_").lower(),
             end.resume_after_sequence,
             end.retry_after.ToMilliseconds() / 1000,
             payload,
@@ -122,9 +104,28 @@ def read_feed(payload: bytes) -> FeedBatch | FeedEnd | FeedSnapshot | None:
     return None
 
 
-def _ring_event(event: event_pb2.Event) -> RingEvent:
-    encoded = event.SerializeToString()
-    return RingEvent(event.sequence, event.WhichOneof("payload") or "", event.agent_id, delimited(_EVENTS_FIELD, encoded))
+def read_page(payload: bytes) -> FeedPage:
+    """A ListEventsResponse."""
+    page = feed_service_pb2.ListEventsResponse.FromString(payload)
+    return FeedPage(_ring_events(page.events), page.head_sequence, page.compacted_through)
+
+
+def _ring_events(events: Iterable[event_pb2.Event]) -> tuple[RingEvent, ...]:
+    return tuple(
+        RingEvent(
+            event.sequence,
+            event.WhichOneof("payload") or "",
+            event.agent_id,
+            delimited(_EVENTS_FIELD, event.SerializeToString()),
+            _tickers_in_batch,
+        )
+        for event in events
+    )
+
+
+def _tickers_in_batch(encoded: bytes) -> frozenset[str]:
+    """The tickers of an event that stands encoded as in a batch."""
+    return tickers_of(feed_service_pb2.EventBatch.FromString(encoded).events[0])
 
 
 def read_snapshot(payload: bytes) -> FeedSnapshot:
@@ -133,13 +134,17 @@ def read_snapshot(payload: bytes) -> FeedSnapshot:
     return FeedSnapshot(state.epoch, state.as_of_sequence, feed_service_pb2.SubscribeResponse(snapshot=state).SerializeToString())
 
 
-def events_payload(epoch: int, part: Slice) -> bytes:
-    """A SubscribeResponse with a batch, made of the events' own bytes."""
-    head = feed_service_pb2.EventBatch(
-        epoch=epoch, first_sequence=part.first_sequence, last_sequence=part.last_sequence
-    ).SerializeToString()
+def span_payload(epoch: int, told: int, part: Slice) -> bytes:
+    """A SubscribeResponse with a batch, made of the events' own bytes. It begins where the reader was last told of, so that spans join
+    without a gap even where a filter leaves events out."""
+    head = feed_service_pb2.EventBatch(epoch=epoch, first_sequence=told + 1, last_sequence=part.last_sequence).SerializeToString()
     body = head + b"".join([event.encoded for event in part.events])
     return delimited(_BATCH_FIELD, body)
+
+
+def quotes_payload(quotes: Iterable[RingQuote]) -> bytes:
+    """A SubscribeResponse with quotes, made of their own bytes."""
+    return delimited(_QUOTES_FIELD, b"".join([quote.encoded for quote in quotes]))
 
 
 def checkpoint_payload(through_sequence: int, head_sequence: int) -> bytes:
@@ -156,15 +161,57 @@ def end_payload(resume_after_sequence: int) -> bytes:
     ).SerializeToString()
 
 
+def gap_payload(reason: feed_service_pb2.GapReason.ValueType, compacted_through: int, epoch: int) -> bytes:
+    """A SubscribeResponse that says that events are missing."""
+    gap = feed_service_pb2.Gap(reason=reason, compacted_through=compacted_through, epoch=epoch)
+    return feed_service_pb2.SubscribeResponse(gap=gap).SerializeToString()
+
+
+def read_subscribe(request: bytes) -> feed_service_pb2.SubscribeRequest:
+    """The request of a Subscribe call.
+
+    Raises:
+        InvalidRequest: it is not one, or breaks a constraint.
+    """
+    try:
+        message = feed_service_pb2.SubscribeRequest.FromString(request)
+    except DecodeError:
+        raise InvalidRequest([FieldViolation("request", "is not a trademesh.gateway.v1.SubscribeRequest")]) from None
+    check_request(message)
+    unknown = [kind for kind in message.filter.kinds if kind not in _KINDS]
+    if unknown:
+        raise InvalidRequest([FieldViolation("filter.kinds", f"{kind} is not a kind of event") for kind in unknown])
+    return message
+
+
 def filter_of(request: feed_service_pb2.SubscribeRequest) -> Filter:
     """What a subscriber asks for."""
-    return Filter(frozenset(request.filter.kinds), frozenset(request.filter.agent_ids))
+    chosen = request.filter
+    return Filter(frozenset(chosen.kinds), frozenset(chosen.agent_ids), frozenset(chosen.tickers))
 
 
-def subscribe_request(run_id: str, after_sequence: int, epoch: int | None, chosen: Filter | None = None) -> bytes:
-    """What is asked upstream."""
-    request = feed_service_pb2.SubscribeRequest(run_id=run_id, after_sequence=after_sequence, epoch=epoch)
-    if chosen is not None:
-        request.filter.kinds.extend(sorted(chosen.kinds))
-        request.filter.agent_ids.extend(sorted(chosen.agent_ids))
+def subscribe_request(run_id: str, after_sequence: int, epoch: int | None, chosen: Filter, *, snapshot: bool = False) -> bytes:
+    """What is asked upstream. `snapshot`: a gap is bridged by one."""
+    request = feed_service_pb2.SubscribeRequest(run_id=run_id, after_sequence=after_sequence, epoch=epoch, snapshot=snapshot)
+    request.filter.kinds.extend(sorted(chosen.kinds))
+    request.filter.agent_ids.extend(sorted(chosen.agent_ids))
+    request.filter.tickers.extend(sorted(chosen.tickers))
     return request.SerializeToString()
+
+
+def quotes_request(run_id: str, interval_s: float) -> bytes:
+    """Asks upstream for the quotes of every ticker, and for as few events as can be: one kind, which comes once."""
+    request = feed_service_pb2.SubscribeRequest(run_id=run_id)
+    request.filter.kinds.append("run_finished")
+    request.quotes.min_interval.FromMilliseconds(round(interval_s * 1000))
+    return request.SerializeToString()
+
+
+def page_request(run_id: str, after_sequence: int, size: int) -> bytes:
+    """Asks upstream for a page of history."""
+    return feed_service_pb2.ListEventsRequest(run_id=run_id, after_sequence=after_sequence, page_size=size).SerializeToString()
+
+
+def head_request(run_id: str) -> bytes:
+    """Asks upstream where its journal ends."""
+    return feed_service_pb2.ListEventsRequest(run_id=run_id, page_size=1, newest_first=True).SerializeToString()

@@ -1,10 +1,15 @@
-"""Asks people about orders, through agent_service. Asking again after a restart finds the same approval and the same answer."""
+"""Asks people about orders, through agent_service. Asking again after a restart finds the same approval and the same answer.
+
+A person may take as long as the policy says; the cycle's clock stands meanwhile. An agent_service that does not answer is no person: that
+time counts, and the cycle is given up when it is over.
+"""
 
 from __future__ import annotations
 
 import json
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -14,6 +19,7 @@ from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Emit
+from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.logs import get_logger
@@ -21,6 +27,8 @@ from trademesh_runs.journal import Draft
 
 POLL_S = 0.5
 RETRY_S = 2.0
+ANSWER_TIMEOUT_S = 5.0
+"""An agent_service that has not answered for so long counts as one that does not."""
 
 
 class ApprovalDesk:
@@ -33,11 +41,13 @@ class ApprovalDesk:
         agent: ServiceClient,
         flush: Callable[[], Awaitable[None]],
         give_way: Callable[[float], Awaitable[None]],
+        clock: CycleClock,
     ) -> None:
         """
         Args:
             run_nonce: tells this run from an earlier one of the same name, whose answers are not for it.
             give_way: waits so many seconds, and raises when the pipeline is to stand.
+            clock: stands while a person thinks, or the disk is waited for.
         """
         self._run_id = run_id
         self._run_nonce = run_nonce
@@ -48,6 +58,7 @@ class ApprovalDesk:
         self._agent = agent
         self._stub = agent.stub(approval_service_pb2_grpc.ApprovalServiceStub)
         self._flush = flush
+        self._clock = clock
 
     async def ask(self, question: ApprovalQuestion, emit: Emit) -> ApprovalAnswer:
         """Asks, and waits until somebody decides or the time is over. agent_service may come and go meanwhile.
@@ -72,21 +83,27 @@ class ApprovalDesk:
         if order != self._journaled:
             self._journaled = order
             emit(Draft("approval_requested", payload, question.session, events.PHASE_APPROVAL, item=order))
-        await self._flush()
-        while True:
-            try:
-                found = (await self._agent.call(self._stub.RequestApproval, request)).approval
-            except TrademeshError as error:
-                # Whatever is wrong there: an order that nobody could look at is neither filled nor given up.
-                self._log.warning("nobody can be asked", order=order, reason=error.message)
-                await self._give_way(RETRY_S)
-                continue
-            if found.state != approvals.APPROVAL_STATE_PENDING:
-                return ApprovalAnswer(
-                    "",
-                    found.state == approvals.APPROVAL_STATE_APPROVED,
-                    found.decided_by,
-                    found.reason,
-                    found.state == approvals.APPROVAL_STATE_EXPIRED,
-                )
-            await self._give_way(POLL_S)
+        with self._clock.standing():
+            await self._flush()
+        with ExitStack() as person:
+            while True:
+                try:
+                    found = (await self._agent.call(self._stub.RequestApproval, request, timeout_s=ANSWER_TIMEOUT_S)).approval
+                except TrademeshError as error:
+                    # Whatever is wrong there: an order that nobody could look at is not filled. From now on the time counts.
+                    person.close()
+                    self._log.warning("nobody can be asked", order=order, reason=error.message)
+                    await self._give_way(RETRY_S)
+                    continue
+                if found.state != approvals.APPROVAL_STATE_PENDING:
+                    return ApprovalAnswer(
+                        "",
+                        found.state == approvals.APPROVAL_STATE_APPROVED,
+                        found.decided_by,
+                        found.reason,
+                        found.state == approvals.APPROVAL_STATE_EXPIRED,
+                    )
+                # The question is before people.
+                person.close()
+                person.enter_context(self._clock.standing())
+                await self._give_way(POLL_S)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.market.bar_source import BarSource
@@ -12,7 +15,16 @@ from trademesh_ledger.costs import CostModel, Tick
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_ledger.portfolio import Portfolio
-from trademesh_runs.fold import Fold
+
+
+@dataclass(frozen=True)
+class DeskStart:
+    """The desk's account after the last settlement in the journal; all zero if there is none."""
+
+    sessions_settled: int
+    portfolio: Portfolio
+    fills: int
+    peak_nav_micros: int
 
 
 def rules_of(config: RunConfig) -> DeskRules:
@@ -41,14 +53,14 @@ def rules_of(config: RunConfig) -> DeskRules:
     )
 
 
-async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, sessions: list[SessionTimes], fold: Fold) -> DeskRun:
-    """The desk as the journal leaves it. The account comes from the fold; marks and baselines are computed again from the bars."""
+async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, sessions: list[SessionTimes], start: DeskStart) -> DeskRun:
+    """The desk as the journal leaves it. The account comes from its fold; marks and baselines are computed again from the bars."""
     tickers = tuple(config.tickers)
     cash = config.capital.initial_cash_micros
     equal_weight = EqualWeight(cash, len(tickers), rules.costs)
-    account = fold.portfolio if fold.sessions_settled else Portfolio(cash)
+    account = copy.deepcopy(start.portfolio) if start.sessions_settled else Portfolio(cash)
     desk = DeskRun(tickers, Portfolio(cash), rules, equal_weight, source.index_name, cash)
-    for session in sessions[: fold.sessions_settled]:
+    for session in sessions[: start.sessions_settled]:
         await source.have(session)
         view = source.history.as_of(session.close_unix_s)
         if view.last_session() != session.date:
@@ -56,8 +68,8 @@ async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, ses
         closes = [int(close) for close in view.last_closes(1)[0]]
         desk.mark(closes[: len(tickers)], closes[len(tickers)] if len(closes) > len(tickers) else 0)
     desk.portfolio = account
-    desk.sessions_settled, desk.fills = fold.sessions_settled, fold.fills
-    desk.peak_nav_micros = max(cash, fold.peak_nav_micros)
+    desk.sessions_settled, desk.fills = start.sessions_settled, start.fills
+    desk.peak_nav_micros = max(cash, start.peak_nav_micros)
     return desk
 
 

@@ -1,14 +1,14 @@
-"""One gateway, from its launch ticket to its exit status: server, journal, market data, pipeline, exports, and their end in order."""
+"""One gateway, from its launch ticket to its exit status: it puts the parts together, serves, and ends them in order. Each part's own rules
+are in its module: sessions (`session_loop.py`), lease, disk, liveness, exports, watches.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import time
-from collections.abc import Sequence
-
-from pydantic_settings import BaseSettings
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import (
@@ -19,46 +19,34 @@ from trademesh.gateway.v1 import (
     supervision_service_pb2,
     supervision_service_pb2_grpc,
 )
-from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.runtime.v1.runtime_pb2 import RunProgress
-from trademesh_gateway.approvals import ApprovalDesk
-from trademesh_gateway.configuration import first_desk, rules_of
+from trademesh_gateway.disk_watch import DiskWatch
+from trademesh_gateway.exporter import Exporter
 from trademesh_gateway.launch import EXIT_OK, EXIT_TEMPORARY, Launcher, LaunchTicket, write_identity
-from trademesh_gateway.market.bar_source import BarSource
-from trademesh_gateway.pipeline.controller import Controller, Stopped
-from trademesh_gateway.pipeline.cycle import Cycle, SessionTimes
-from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_gateway.lease import Lease
+from trademesh_gateway.live_feed import LiveFeed
+from trademesh_gateway.liveness import watch_progress
+from trademesh_gateway.opening import Opened, open_run
+from trademesh_gateway.pipeline.controller import TERMINAL, Controller
+from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_gateway.pipeline_service import Control, PipelineServicer, SupervisionServicer
-from trademesh_kernel.atomic_files import replace_file
-from trademesh_kernel.client import ServiceClient
-from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable
+from trademesh_gateway.session_loop import SessionLoop
+from trademesh_gateway.settings import ExportSettings, GatewaySettings
 from trademesh_kernel.health import Readiness
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
 from trademesh_kernel.settings import ServerSettings, load_settings
 from trademesh_runs.bootstrap import read_bootstrap_file
-from trademesh_runs.exports import export_files
-from trademesh_runs.feed_service import FeedServicer, JournalFeed, only_source
+from trademesh_runs.feed_service import FeedServicer
+from trademesh_runs.feed_source import only_source
 from trademesh_runs.fold import Fold
-from trademesh_runs.journal import Draft, StoredEvent, all_events
+from trademesh_runs.journal import Draft, FencedError, Head, StoredEvent
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
-from trademesh_runs.layout import RunLayout
-from trademesh_runs.run_config import config_sha256
+from trademesh_runs.run_config import DEFAULT_CYCLE_DEADLINE_S
 
 VERSION = "0.1.0"
-LEASE_S = 60.0
-ORPHAN_S = 900.0
-EXPORT_INTERVAL_S = 1.0
-RETRY_S = 0.5
 PIPELINE_END_S = 3.0
-
-
-class ExportSettings(BaseSettings):
-    """What the environment says about derived files."""
-
-    enable_dashboard_compat_exports: bool = True
-    """ENABLE_DASHBOARD_COMPAT_EXPORTS: whether `team_dashboard/*.json` are written."""
 
 
 class Gateway:
@@ -72,8 +60,8 @@ class Gateway:
         self._readiness = Readiness("journal", "market data")
         self._stop = asyncio.Event()
         self._orphaned = False
-        self._exported_at = 0.0
-        self._dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
+        self._lease = Lease(ticket.lease_s, ticket.orphan_s)
+        self._disk = DiskWatch(self._layout.root, load_settings(GatewaySettings).gateway_least_free_bytes)
         self._pipeline: asyncio.Task[None] | None = None
 
     def progress(self) -> RunProgress:
@@ -96,63 +84,89 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         config = read_bootstrap_file(self._layout.bootstrap)
-        self._open_journal()
-        server = self._server = self._make_server()
-        await server.start()
-        target = server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{server.port}"
+        opened = await self._open_journal()
+        controller = self._controller = self._make_controller(config)
+        self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk)
+        self._server = self._make_server()
+        await self._server.start()
+        target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
         write_identity(self._ticket, target)
         self._launcher.tell("bound", target=target, generation=self._ticket.generation, nonce=self._ticket.nonce, pid=os.getpid())
         await self._readiness.hold("journal")
-        self._pipeline = asyncio.create_task(self._run_pipeline(config), name="pipeline")
-        lease = asyncio.create_task(self._watch_lease(), name="lease")
+        self._pipeline = asyncio.create_task(self._run_pipeline(config, opened), name="pipeline")
         stop = asyncio.create_task(self._stop.wait(), name="stop")
         # A journal that cannot be written ends the gateway also while it is paused or lingers, when nobody would notice otherwise.
         broken = asyncio.create_task(self._writer.broken(), name="journal broken")
+        watches = [
+            self._watch("lease", self._watch_lease()),
+            self._watch("disk", self._disk.watch(self._hold_for_disk)),
+            self._watch("liveness", watch_progress(controller, self._server.health)),
+        ]
         try:
-            await asyncio.wait({self._pipeline, stop, broken}, return_when=asyncio.FIRST_COMPLETED)
-            if broken.done():
-                broken.result()
+            await asyncio.wait({self._pipeline, stop, broken, *watches}, return_when=asyncio.FIRST_COMPLETED)
+            _raise_from(broken, *watches)
             if self._pipeline.done():
                 self._pipeline.result()
-                await self._linger(config, stop, broken)
+                await self._linger(config, stop, broken, *watches)
         finally:
-            await self._end(server, self._pipeline)
-            for task in (lease, stop, broken):
+            await self._end(self._pipeline)
+            for task in (stop, broken, *watches):
                 task.cancel()
+        return self._outcome()
+
+    def _outcome(self) -> tuple[int, str]:
+        match self._fold.pipeline_state:
+            case events.PIPELINE_STATE_FINISHED:
+                return EXIT_OK, "RUN_ENDED"
+            case events.PIPELINE_STATE_STOPPED:
+                return EXIT_OK, f"PIPELINE_STOPPED: {self._fold.pipeline_reason}"
         if self._orphaned:
             return EXIT_TEMPORARY, "no runtime_service renewed the lease"
-        if self._fold.pipeline_state == events.PIPELINE_STATE_FINISHED:
-            return EXIT_OK, "RUN_ENDED"
         return EXIT_OK, "stopped"
 
-    def _open_journal(self) -> None:
-        """Takes the journal over, and folds what is in it: once up to now for readers, once up to the last settlement for the desk."""
+    async def _open_journal(self) -> Opened:
+        """Takes the journal over, and folds what is in it."""
         path = self._layout.journal
-        self._writer = SqliteWriter(path, self._ticket.run_id, self._ticket.generation, self._publish)
+        watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
+        self._writer = SqliteWriter(
+            path, self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, ballast=self._layout.ballast
+        )
         reader = SqliteReader(path)
-        self._fold = Fold(self._ticket.run_id, reader.head().epoch)
+        opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
+        self._fold = opened.fold
         self._feed = LiveFeed(self._ticket.run_id, reader, SqliteReader(path), self._fold)
-        self._fold.apply_all(all_events(reader))
-        settled = reader.read_kind("settled", newest=1)
-        self._desk_fold = Fold(self._ticket.run_id)
-        if settled:
-            self._desk_fold.apply_all(all_events(reader, 0, settled[0].sequence))
-        self._began = bool(reader.read_kind("run_started", newest=1))
-        self._emit("gateway_started", events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence))
+        started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
+        self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
+        dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
+        self._exporter = Exporter(self._layout, self._fold, self._writer.flush, dashboard=dashboard)
+        return opened
 
     def _publish(self, group: Sequence[StoredEvent]) -> None:
         for event in group:
             self._fold.apply(event)
         self._feed.publish(group)
+        self._control.watch.touch()
 
-    def _emit(self, kind: str, payload: events.GatewayStarted | events.RunStarted | events.RunFinished) -> None:
-        item = str(self._ticket.generation) if kind == "gateway_started" else ""
-        self._writer.append(Draft(kind, payload, item=item))
+    def _closes_known(self, session: str, close_unix_s: int, closes: Mapping[str, int]) -> None:
+        """A session has closed: the one place from which quotes go to readers."""
+        self._feed.board.update(session, close_unix_s, closes)
+
+    def _make_controller(self, config: RunConfig) -> Controller:
+        return Controller(
+            self._ticket.run_id,
+            self._writer.append,
+            state=self._fold.pipeline_state,
+            reason=self._fold.pipeline_reason,
+            pace=0.0,
+            generation=self._ticket.generation,
+            clock=CycleClock(config.pipeline.cycle_deadline_s or DEFAULT_CYCLE_DEADLINE_S),
+            lease_held=self._lease.held,
+        )
 
     def _make_server(self) -> MeshServer:
-        self._control = Control(self._ticket.run_id, self._fold, self._writer.flush)
-        self._supervision = SupervisionServicer(self._control, self._ticket.generation, self._ticket.nonce, self._drain)
-        find = only_source(self._ticket.run_id, self._feed)
+        ticket = self._ticket
+        supervision = SupervisionServicer(self._control, ticket.generation, ticket.nonce, self._drain, self._lease.renew)
+        find = only_source(ticket.run_id, self._feed)
         return MeshServer(
             ServerSettings(drain_delay_s=0.0, drain_grace_s=2.0),
             [
@@ -167,200 +181,104 @@ class Gateway:
                 ),
                 registration(
                     supervision_service_pb2_grpc.add_SupervisionServiceServicer_to_server,
-                    self._supervision,
+                    supervision,
                     supervision_service_pb2.DESCRIPTOR,
                     "SupervisionService",
                     bounded=False,
                 ),
             ],
-            listen=self._ticket.bind,
+            listen=ticket.bind,
             readiness=self._readiness,
         )
 
-    async def _run_pipeline(self, config: RunConfig) -> None:
-        fresh = not self._began
-        state = self._fold.pipeline_state
-        pace = config.pipeline.pace_sessions_per_s if fresh else self._fold.pace
-        controller = Controller(
-            self._ticket.run_id,
-            self._writer.append,
-            state=state,
-            reason=self._fold.pipeline_reason,
-            pace=0.0,
-            generation=self._ticket.generation,
+    async def _run_pipeline(self, config: RunConfig, opened: Opened) -> None:
+        loop = SessionLoop(
+            self._ticket,
+            config,
+            self._writer,
+            self._controller,
+            self._readiness,
+            opened.desk_start,
+            opened.open_session,
+            began=opened.began,
+            export=self._exporter.export,
+            waits=lambda what: self._launcher.tell("progress", what=what),
+            closes_known=self._closes_known,
         )
-        self._control.controller = controller
-        async with (
-            ServiceClient(self._ticket.trading_target, "trading_service") as trading,
-            ServiceClient(self._ticket.news_target, "news_service") as news,
-            ServiceClient(self._ticket.agent_target, "agent_service") as agent,
-        ):
-            try:
-                source, sessions = await self._open_market(config, trading, news, controller)
-            except Stopped:
-                return
-            rules = rules_of(config)
-            tickers = list(config.tickers)
-            desk = await first_desk(config, rules, source, sessions, self._desk_fold)
-            if fresh:
-                self._emit(
-                    "run_started",
-                    events.RunStarted(
-                        config_sha256=config_sha256(config),
-                        data_sha256=config.data.snapshot,
-                        initial_cash_micros=config.capital.initial_cash_micros,
-                        tickers=tickers,
-                        first_session=sessions[0].date,
-                        last_session=sessions[-1].date,
-                        sessions=len(sessions),
-                        agent_ids=sorted(rules.agents),
-                    ),
-                )
-                if config.pipeline.autostart:
-                    await controller.start("autostart")
-            if pace:
-                await controller.set_pace(pace)
-            await self._writer.flush()
-            await self._readiness.hold("market data")
-            approvals = ApprovalDesk(self._ticket.run_id, self._ticket.run_nonce, agent, self._writer.flush, controller.give_way)
-            await self._trade(desk, source, sessions, controller, approvals)
-            await source.close()
+        await loop.run(self._fold.pace if opened.began else config.pipeline.pace_sessions_per_s)
+        if self._controller.state in TERMINAL:
+            await self._exporter.export(force=True)
 
-    async def _open_market(
-        self, config: RunConfig, trading: ServiceClient, news: ServiceClient, controller: Controller
-    ) -> tuple[BarSource, list[SessionTimes]]:
-        """Waits for the services that hold the data: until then we are not ready, and say which is missing."""
-        while True:
-            source = BarSource(trading, news, config.data.set, config.sessions.start, config.sessions.end)
-            try:
-                return source, await source.open(list(config.tickers))
-            except (DependencyUnavailable, DeadlinePassed) as error:
-                await self._readiness.fail("market data", str(error))
-                self._launcher.tell("progress", what=str(error))
-                await controller.wait(RETRY_S)
+    async def _linger(self, config: RunConfig, *ends: asyncio.Task[Any]) -> None:
+        """A pipeline that has ended is served for a while, or until the gateway is stopped."""
+        ended = self._fold.pipeline_state in TERMINAL
+        linger_s = config.supervision.linger_s if ended and config.supervision.HasField("linger_s") else None
+        await asyncio.wait(ends, timeout=linger_s, return_when=asyncio.FIRST_COMPLETED)
+        _raise_from(*ends)
 
-    async def _trade(
-        self, desk: DeskRun, source: BarSource, sessions: list[SessionTimes], controller: Controller, approvals: ApprovalDesk
-    ) -> None:
-        if self._fold.pipeline_state == events.PIPELINE_STATE_FINISHED:
-            await self._export(force=True)
-            return
-        try:
-            for number in range(desk.sessions_settled + 1, len(sessions) + 1):
-                session = sessions[number - 1]
-                await self._until_data(source, session, controller)
-                cycle = Cycle(desk, source.history, session, number, self._writer.append, approvals.ask)
-                await controller.run_cycle(cycle)
-                await self._writer.room()
-                await self._export()
-        except Stopped:
-            return
-        self._emit(
-            "run_finished",
-            events.RunFinished(sessions=desk.sessions_settled, nav_micros=desk.portfolio.net_asset_value(desk.marks), fills=desk.fills),
-        )
-        await controller.finish("every session is settled")
-        await self._writer.flush()
-        await self._export(force=True)
-
-    async def _until_data(self, source: BarSource, session: SessionTimes, controller: Controller) -> None:
-        while True:
-            try:
-                await source.have(session)
-            except (DependencyUnavailable, DeadlinePassed) as error:
-                await self._readiness.fail("market data", str(error))
-                await controller.wait(RETRY_S)
-                await source.reopen()
-            else:
-                await self._readiness.hold("market data")
-                return
-
-    async def _export(self, *, force: bool = False) -> None:
-        """Writes the derived files, at most once a second and at the end."""
-        now = time.monotonic()
-        if force or now - self._exported_at >= EXPORT_INTERVAL_S:
-            state = self._fold.state()
-            await asyncio.to_thread(write_exports, self._layout, state, dashboard=self._dashboard, durable=force)
-            self._exported_at = time.monotonic()
-
-    async def _linger(self, config: RunConfig, stop: asyncio.Task[bool], broken: asyncio.Task[None]) -> None:
-        """A finished gateway goes on serving for a while, or until it is stopped."""
-        finished = self._fold.pipeline_state == events.PIPELINE_STATE_FINISHED
-        linger_s = config.supervision.linger_s if finished and config.supervision.HasField("linger_s") else None
-        await asyncio.wait({stop, broken}, timeout=linger_s, return_when=asyncio.FIRST_COMPLETED)
-        if broken.done():
-            broken.result()
+    def _watch(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(work, name=name)
 
     async def _watch_lease(self) -> None:
-        """Without a supervisor nobody could stop us: no new cycle begins, and after a while we end."""
-        while True:
-            await asyncio.sleep(LEASE_S / 10)
-            silent_s = time.monotonic() - self._supervision.last_heartbeat
-            if self._control.controller is not None:
-                await self._control.controller.hold_lease(silent_s < LEASE_S)
-            if silent_s > ORPHAN_S:
-                self._orphaned = True
-                self._stop.set()
+        """Returns when nobody has renewed the lease for so long that we are to end."""
+
+        async def changed() -> None:
+            await self._controller.wake()
+            self._control.watch.touch()
+
+        await self._lease.watch(changed)
+        self._orphaned = True
+        self._stop.set()
+
+    async def _hold_for_disk(self, why: str) -> None:
+        await self._controller.hold_for_disk(why)
+        self._control.watch.touch()
 
     async def _drain(self, within_s: float) -> int:
         """Takes no new work, finishes the phase in hand, commits the journal, and ends streams with their cursor."""
         await self._server.health.drain()
-        if self._control.controller is not None:
-            await self._control.controller.stop()
+        await self._controller.stop()
         if self._pipeline is not None:
             await asyncio.wait({self._pipeline}, timeout=within_s)
         await self._writer.flush()
         self._end_streams()
         return self._writer.committed
 
-    def _end_streams(self) -> None:
-        if self._fold.pipeline_state == events.PIPELINE_STATE_FINISHED:
+    def _end_streams(self, *, fenced: bool = False) -> None:
+        if fenced:
+            self._feed.fence()
+            self._control.watch.end(feed_service_pb2.STREAM_END_REASON_FENCED)
+        elif self._fold.pipeline_state in TERMINAL:
             self._feed.end()
+            self._control.watch.end(feed_service_pb2.STREAM_END_REASON_RUN_ENDED)
         else:
             self._feed.drain()
+            self._control.watch.end(feed_service_pb2.STREAM_END_REASON_DRAINING)
 
-    async def _end(self, server: MeshServer, pipeline: asyncio.Task[None]) -> None:
-        if self._control.controller is not None:
-            await self._control.controller.stop()
-        else:
-            pipeline.cancel()
+    async def _end(self, pipeline: asyncio.Task[None]) -> None:
+        await self._controller.stop()
         # Shorter than a supervisor's patience after SIGTERM: the journal is to be closed before it kills us.
         done, waiting = await asyncio.wait({pipeline}, timeout=PIPELINE_END_S)
         for task in waiting:
             task.cancel()
+        fenced = False
         for task in done:
             if not task.cancelled() and task.exception() is not None:
                 self._log.error("the pipeline failed", reason=repr(task.exception()), exc_info=task.exception())
         try:
-            await self._export(force=True)
-        except OSError as error:
+            await self._exporter.export(force=True)
+        except FencedError:
+            fenced = True
+        except Exception as error:
             # They are derived and can be made again; the journal must still be closed in order.
             self._log.error("exports could not be written", reason=str(error))
-        self._end_streams()
-        await server.stop()
+        self._end_streams(fenced=fenced)
+        await self._server.stop()
         self._feed.close()
         await self._writer.close()
 
 
-class LiveFeed(JournalFeed):
-    """The feed of a gateway: like that of its journal, with the newest state at hand."""
-
-    def __init__(self, run_id: str, reader: SqliteReader, fold_reader: SqliteReader, fold: Fold) -> None:
-        super().__init__(run_id, reader, fold_reader, finished=False)
-        self._fold = fold
-
-    async def snapshot(self, at: int | None) -> ServerState:
-        """The state at a sequence; the newest needs no fold."""
-        if at is None or at == self._fold.sequence:
-            return self._fold.state()
-        return await super().snapshot(at)
-
-
-def write_exports(layout: RunLayout, state: ServerState, *, dashboard: bool, durable: bool) -> None:
-    """Makes and replaces the derived files. It takes a tenth of a second for a run of decades, and is called in a thread."""
-    for name, content in export_files(layout, state, dashboard=dashboard).items():
-        replace_file(layout.root / name, content, durable=durable)
-    if not dashboard:
-        # Those of an earlier generation would tell an old state for ever.
-        for stale in layout.dashboard.glob("*.json"):
-            stale.unlink()
+def _raise_from(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        if task.done():
+            task.result()

@@ -31,6 +31,7 @@ EXIT_DEPENDENCY = 69
 EXIT_BUG = 70
 EXIT_DISK = 74
 EXIT_TEMPORARY = 75
+EXIT_PERMISSION = 77
 EXIT_CONFIG = 78
 EXIT_FENCED = 80
 
@@ -54,6 +55,14 @@ class LaunchTicket:
     trading_target: str
     news_target: str
     agent_target: str
+    lease_s: float = 60.0
+    """Without a heartbeat for so long no new cycle begins."""
+    orphan_s: float = 900.0
+    """Without a heartbeat for so long it ends."""
+    watermark_sequence: int = 0
+    """Newest sequence of the journal that runtime_service has heard of; a journal that ends before it has lost events."""
+    watermark_epoch: int = 0
+    """Epoch of that sequence; 0: not known."""
 
     @property
     def layout(self) -> RunLayout:
@@ -121,7 +130,12 @@ def write_identity(ticket: LaunchTicket, target: str) -> None:
 
 def write_last_words(ticket: LaunchTicket, code: int, reason: str, progress: RunProgress) -> None:
     """Says in `state/exit.json` how we end and how far we came: after an adoption nobody can learn our exit status otherwise, and
-    between the last heartbeat and the end there may be many sessions."""
+    between the last heartbeat and the end there may be many sessions. Those of a later generation are left as they are."""
+    try:
+        if json.loads(ticket.layout.gateway_exit.read_text())["generation"] > ticket.generation:
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
     words = {
         "generation": ticket.generation,
         "code": code,

@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import pipeline_service_pb2 as pipeline
 from trademesh.gateway.v1 import pipeline_service_pb2_grpc, supervision_service_pb2_grpc
 from trademesh.gateway.v1 import supervision_service_pb2 as supervision
 from trademesh.gateway.v1.state_pb2 import Pipeline
+from trademesh_gateway.disk_watch import DiskWatch
+from trademesh_gateway.lease import LOST
 from trademesh_gateway.pipeline.controller import Controller, Step
+from trademesh_gateway.pipeline_watch import PipelineWatch
 from trademesh_kernel.context import Context
-from trademesh_kernel.errors import DependencyUnavailable, NotAllowed, NotFound
+from trademesh_kernel.errors import NotAllowed, NotFound
 from trademesh_runs.fold import Fold
 
 
 class Control:
-    """What the servicers need of a gateway: its controller once there is one, and where the fold stands."""
+    """What the servicers need of a gateway: its controller, where the fold stands, and what is told to watchers."""
 
-    def __init__(self, run_id: str, fold: Fold, flush: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, run_id: str, fold: Fold, flush: Callable[[], Awaitable[None]], controller: Controller, disk: DiskWatch | None = None
+    ) -> None:
         self.run_id = run_id
         self.fold = fold
         self._flush = flush
-        self.controller: Controller | None = None
+        self._controller = controller
+        self._disk = disk
+        self.watch = PipelineWatch(self.now)
+
+    def now(self) -> Pipeline:
+        """Where the pipeline stands, and what of it is not in the journal: when the cycle in hand began, that no new one may begin, and a
+        pause that waits for the disk to be journaled."""
+        pipeline, controller = self.fold.pipeline(), self._controller
+        if controller.clock.began_unix_ns is not None:
+            pipeline.cycle_started_at.FromNanoseconds(controller.clock.began_unix_ns)
+        if self._disk is not None and self._disk.stalled_because:
+            pipeline.state, pipeline.reason = events.PipelineState.ValueType(controller.state), controller.reason
+        if not controller.lease_held() and pipeline.state == events.PIPELINE_STATE_RUNNING:
+            pipeline.reason = LOST
+        return pipeline
 
     async def pipeline(self) -> Pipeline:
         """Where the pipeline stands, everything up to now journaled."""
         await self._flush()
-        return self.fold.pipeline()
+        return self.now()
 
-    def checked(self, run_id: str) -> Controller:
-        """The controller, if the call is for this run; raises NotFound, DependencyUnavailable while there is none yet."""
+    def check(self, run_id: str) -> None:
+        """Raises NotFound if a call is for another run."""
         if run_id != self.run_id:
             raise NotFound("run", run_id)
-        if self.controller is None:
-            text = f"the gateway of {run_id} is starting: its pipeline can be steered in a moment"
-            raise DependencyUnavailable(f"gateway of {run_id}", text, retry_after_s=0.5, moved=True)
-        return self.controller
+
+    def checked(self, run_id: str) -> Controller:
+        """The controller, if the call is for this run; raises NotFound."""
+        self.check(run_id)
+        return self._controller
 
 
 class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
@@ -64,9 +84,19 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
         return pipeline.StepPipelineResponse(pipeline=await self._control.pipeline())
 
     async def GetPipeline(self, request: pipeline.GetPipelineRequest, context: Context) -> pipeline.GetPipelineResponse:
-        if request.run_id != self._control.run_id:
-            raise NotFound("run", request.run_id)
-        return pipeline.GetPipelineResponse(pipeline=self._control.fold.pipeline())
+        self._control.check(request.run_id)
+        return pipeline.GetPipelineResponse(pipeline=self._control.now())
+
+    async def StopPipeline(self, request: pipeline.StopPipelineRequest, context: Context) -> pipeline.StopPipelineResponse:
+        await self._control.checked(request.run_id).end(request.reason or "StopPipeline")
+        return pipeline.StopPipelineResponse(pipeline=await self._control.pipeline())
+
+    async def WatchPipeline(
+        self, request: pipeline.WatchPipelineRequest, context: Context
+    ) -> AsyncIterator[pipeline.WatchPipelineResponse]:
+        self._control.check(request.run_id)
+        async for response in self._control.watch.watch():
+            yield response
 
     async def SetPace(self, request: pipeline.SetPaceRequest, context: Context) -> pipeline.SetPaceResponse:
         await self._control.checked(request.run_id).set_pace(request.sessions_per_s)
@@ -76,22 +106,28 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):
     """The supervisor's calls."""
 
-    def __init__(self, control: Control, generation: int, nonce: str, drain: Callable[[float], Awaitable[int]]) -> None:
-        """`drain` finishes the phase in hand, if that can be in so many seconds, commits, ends streams, and returns the journal's head."""
+    def __init__(
+        self, control: Control, generation: int, nonce: str, drain: Callable[[float], Awaitable[int]], renew: Callable[[], None]
+    ) -> None:
+        """
+        Args:
+            drain: finishes the phase in hand, if that can be in so many seconds, commits, ends streams, and returns the journal's head.
+            renew: renews the lease.
+        """
         self._control = control
         self._generation = generation
         self._nonce = nonce
         self._drain = drain
-        self.last_heartbeat = time.monotonic()
+        self._renew = renew
 
     async def Heartbeat(self, request: supervision.HeartbeatRequest, context: Context) -> supervision.HeartbeatResponse:
         self._check(request.generation, request.nonce, "Heartbeat")
-        self.last_heartbeat = time.monotonic()
+        self._renew()
         return supervision.HeartbeatResponse(
             run_id=self._control.run_id,
             generation=self._generation,
             pid=os.getpid(),
-            pipeline=self._control.fold.pipeline(),
+            pipeline=self._control.now(),
             nav_micros=self._control.fold.nav_micros,
             epoch=self._control.fold.epoch,
         )

@@ -50,8 +50,16 @@ Stub = TypeVar("Stub")
 class ServiceClient:
     """A channel to one service, with the mesh's ways around it. Create it inside the running loop."""
 
-    def __init__(self, target: str, service: str, *, default_timeout_s: float = 10.0, max_message_bytes: int = 16 * 1024 * 1024) -> None:
-        """`service` is the name that errors tell."""
+    def __init__(
+        self,
+        target: str,
+        service: str,
+        *,
+        default_timeout_s: float = 10.0,
+        max_message_bytes: int = 16 * 1024 * 1024,
+        longest_reconnect_s: float = 2.0,
+    ) -> None:
+        """`service` is the name that errors tell. `longest_reconnect_s` bounds the wait between two tries to connect."""
         self.target = target
         self._service = service
         self._default_timeout_s = default_timeout_s
@@ -66,7 +74,7 @@ class ServiceClient:
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 2_000),
+                ("grpc.max_reconnect_backoff_ms", round(longest_reconnect_s * 1000)),
                 # Channels to one address are pooled by default: a replaced gateway must not inherit the old one's back-off.
                 ("grpc.use_local_subchannel_pool", 1),
             ],

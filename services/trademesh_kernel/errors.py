@@ -8,7 +8,7 @@ TrademeshError
 ├── AlreadyExists
 ├── EtagMismatch
 ├── StateConflict, ApprovalSettled
-├── SequenceAhead, EpochChanged, JournalUnreadable
+├── SequenceAhead, HistoryCompacted, EpochChanged, JournalUnreadable
 ├── NotAllowed
 ├── LimitReached
 ├── DiskLow
@@ -180,6 +180,19 @@ class SequenceAhead(TrademeshError):
 
     def __init__(self, sequence: int, head: int) -> None:
         super().__init__(f"sequence {sequence} is beyond the head, {head}", metadata={"sequence": str(sequence), "head": str(head)})
+
+
+class HistoryCompacted(TrademeshError):
+    """The events after the sequence are no longer kept one by one."""
+
+    reason = "HISTORY_COMPACTED"
+    code = grpc.StatusCode.OUT_OF_RANGE
+
+    def __init__(self, sequence: int, compacted_through: int) -> None:
+        super().__init__(
+            f"events up to {compacted_through} were compacted, the cursor is {sequence}: begin again from a snapshot",
+            metadata={"sequence": str(sequence), "compacted_through": str(compacted_through)},
+        )
 
 
 class EpochChanged(TrademeshError):

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from trademesh_kernel.context import REQUEST_ID_KEY, CallScope, Context, current_call
+from trademesh_kernel.context import REQUEST_ID_KEY, CallScope, Context, current_call, new_request_id
 from trademesh_kernel.errors import DeadlinePassed, FieldViolation, InvalidRequest, LimitReached, TrademeshError
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.status import internal_status, status_of
@@ -101,7 +102,29 @@ def wrap_handler(method: str, handler: Any, options: StageOptions) -> grpc.RpcMe
         behaviour, make = stages.unary_stream(handler.unary_stream), grpc.unary_stream_rpc_method_handler
     else:
         behaviour, make = stages.unary_unary(handler.unary_unary), grpc.unary_unary_rpc_method_handler
-    return make(behaviour, request_deserializer=_lenient(handler.request_deserializer), response_serializer=handler.response_serializer)
+    serialize = handler.response_serializer
+    if getattr(handler.unary_stream, "answers_in_bytes", False):
+        serialize = _passing_bytes(serialize)
+    return make(behaviour, request_deserializer=_lenient(handler.request_deserializer), response_serializer=serialize)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def answers_in_bytes(method: Method) -> Method:
+    """Decorates a method of a servicer that streams to one request: what it yields may be encoded already."""
+    method.answers_in_bytes = True  # type: ignore[attr-defined]  # functions take any
+    return method
+
+
+def _passing_bytes(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    return lambda message: message if type(message) is bytes else serialize(message)
+
+
+async def end_call(context: Context, error: TrademeshError) -> None:
+    """Ends a call from outside of its handler, which is to be cancelled then. Returns when the client has taken all that was sent before."""
+    with suppress(grpc.aio.AbortError):
+        await context.abort_with_status(_WireStatus(status_of(error), new_request_id(), _pushback(error)))
 
 
 class _Undecodable:

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 def delimited(field_number: int, content: bytes) -> bytes:
     """One field of a message, string or bytes type, as protobuf encodes it: tag, length, content."""
-    return _varint(field_number << 3 | 2) + _varint(len(content)) + content
+    return prefix(field_number, len(content)) + content
+
+
+def prefix(field_number: int, size_bytes: int) -> bytes:
+    """Tag and length of such a field, which its content follows."""
+    return _varint(field_number << 3 | 2) + _varint(size_bytes)
 
 
 def _varint(number: int) -> bytes:

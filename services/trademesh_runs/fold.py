@@ -1,4 +1,9 @@
-"""The fold: from events to the state at a sequence. It replays every fill through the exact ledger and trusts no total that it reads."""
+"""The fold: from events to the state at a sequence.
+
+`replay_journal` takes every fill through the exact ledger and trusts no total that it reads. `fold_journal` gives the same state sooner:
+it begins with the account that the newest settled event tells, and reads what the rest needs by kind. Both begin at the snapshot of a
+journal that was compacted.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import state_pb2 as state
 from trademesh_ledger.portfolio import Portfolio, Position
-from trademesh_runs.journal import KIND_NAMES, JournalReader, StoredEvent, all_events
+from trademesh_runs.journal import KIND_NAMES, KIND_NUMBERS, SETTLED, CompactedError, JournalReader, StoredEvent, all_events
 
 RECENT_FILLS = 100
 
@@ -44,6 +49,32 @@ class Fold:
         self.baselines: list[events.Baseline] = []
         self.equity: list[state.EquityPoint] = []
         self.recent_fills: deque[events.OrderFilled] = deque(maxlen=RECENT_FILLS)
+
+    @classmethod
+    def at(cls, message: state.ServerState, epoch: int) -> Fold:
+        """A fold that goes on from a state, which is that after a settled event: at any other it does not tell every mark."""
+        fold = cls(message.run_id, epoch)
+        fold.sequence = message.as_of_sequence
+        pipeline = message.pipeline
+        fold.pipeline_state, fold.pipeline_reason, fold.pace = pipeline.state, pipeline.reason, pipeline.pace_sessions_per_s
+        fold.session_date, fold.phase = pipeline.session_date, pipeline.phase
+        fold.sessions_settled, fold.sessions_total = pipeline.sessions_settled, pipeline.sessions_total
+        fold.begin_with(message.portfolio)
+        fold.nav_micros, fold.peak_nav_micros, fold.fills = message.nav_micros, message.peak_nav_micros, message.fills
+        fold.baselines = list(message.baselines)
+        fold.equity = list(message.equity)
+        fold.recent_fills.extend(message.recent_fills)
+        return fold
+
+    @property
+    def began(self) -> bool:
+        """True if the run began: its first event of the desk was taken in."""
+        return self.sessions_total > 0
+
+    def begin_with(self, account: events.PortfolioState) -> None:
+        """Takes an account as it is told at a close."""
+        self.portfolio = portfolio_of(account)
+        self.marks = {position.ticker: position.mark_micros for position in account.positions}
 
     def apply(self, stored: StoredEvent) -> None:
         """Takes in one event, which is the next; raises LedgerMismatchError."""
@@ -98,19 +129,7 @@ class Fold:
         """The session and phase are taken from the envelope."""
 
     def _on_state_checkpoint(self, event: events.StateCheckpoint) -> None:
-        if self.sessions_settled == 0 and not self.equity:
-            self.load(event)
         self._compare("the checkpoint", event.portfolio, portfolio_message(self.portfolio, self.marks))
-
-    def load(self, event: events.StateCheckpoint) -> None:
-        """Begins at a checkpoint instead of at the first event."""
-        self.portfolio = portfolio_of(event.portfolio)
-        self.marks = {position.ticker: position.mark_micros for position in event.portfolio.positions}
-        self.sessions_settled = event.sessions_settled
-        self.fills = event.fills
-        self.peak_nav_micros = event.peak_nav_micros
-        self.nav_micros = self.portfolio.net_asset_value(self.marks)
-        self.baselines = list(event.baselines)
 
     def _compare(self, what: str, said: object, computed: object) -> None:
         if said != computed:
@@ -143,13 +162,83 @@ class Fold:
             recent_fills=self.recent_fills,
             baselines=self.baselines,
             fills=self.fills,
+            peak_nav_micros=self.peak_nav_micros,
         )
 
 
+FOLDED_KINDS = frozenset(number for name, number in KIND_NUMBERS.items() if hasattr(Fold, f"_on_{name}"))
+"""Kinds that change the state."""
+
+
+def replay_journal(run_id: str, reader: JournalReader, through: int | None = None) -> Fold:
+    """The state after the events up to a sequence, or all of them, proved by the ledger.
+
+    Raises:
+        LedgerMismatchError: an event says other than the ledger.
+        CompactedError: the sequence lies where events are gone.
+    """
+    return _go_on(beginning_of(run_id, reader, through), reader, through)
+
+
 def fold_journal(run_id: str, reader: JournalReader, through: int | None = None) -> Fold:
-    """The state after the events up to a sequence, or all of them."""
-    fold = Fold(run_id, reader.head().epoch)
-    return fold.apply_all(all_events(reader, 0, through))
+    """The same as `replay_journal`, byte for byte, sooner: accounts are believed up to the last settled event before the sequence.
+
+    Raises:
+        LedgerMismatchError: an event after that one says other than the ledger.
+        CompactedError: the sequence lies where events are gone.
+    """
+    fold = beginning_of(run_id, reader, through)
+    newest = reader.read_kind("settled", through, newest=1)
+    if newest:
+        _believe(fold, reader, newest[0].sequence)
+    return _go_on(fold, reader, through)
+
+
+def settled_fold(run_id: str, reader: JournalReader) -> Fold:
+    """The state after the newest settled event: where a desk goes on. Without one it is the state before the run."""
+    newest = reader.read_kind("settled", newest=1)
+    if newest:
+        return fold_journal(run_id, reader, newest[0].sequence)
+    return beginning_of(run_id, reader)
+
+
+def beginning_of(run_id: str, reader: JournalReader, through: int | None = None) -> Fold:
+    """The state before the first event that is kept; raises CompactedError if `through` lies before it."""
+    head, snapshot = reader.head(), reader.snapshot()
+    if snapshot is None:
+        return Fold(run_id, head.epoch)
+    if through is not None and through < snapshot.sequence:
+        raise CompactedError(through, snapshot.sequence)
+    return Fold.at(state.ServerState.FromString(snapshot.state), head.epoch)
+
+
+def _go_on(fold: Fold, reader: JournalReader, through: int | None) -> Fold:
+    """Takes in what follows, up to a sequence; others than FOLDED_KINDS need not be read."""
+    head = reader.head().sequence
+    last = head if through is None else min(through, head)
+    fold.apply_all(all_events(reader, fold.sequence, last, kinds=FOLDED_KINDS))
+    fold.sequence = last
+    return fold
+
+
+def _believe(fold: Fold, reader: JournalReader, settled: int) -> None:
+    """Brings a fold to a settled event by what that one tells, and what others told last."""
+    beginning = fold.sequence
+    for kind in ("run_started", "pipeline_state_changed", "pace_changed"):
+        for stored in reader.read_kind(kind, settled, newest=1):
+            fold.apply(stored)
+    event = events.Event()
+    for stored in all_events(reader, beginning, settled, kinds=(SETTLED,)):
+        event.ParseFromString(stored.data)
+        fold.peak_nav_micros = max(fold.peak_nav_micros, event.settled.nav_micros)
+        fold.equity.append(equity_point(event.session_date, event.settled, stored.sequence))
+    fold.sequence = settled
+    fold.session_date, fold.phase = event.session_date, event.phase
+    fold.sessions_settled, fold.nav_micros = event.settled.session_number, event.settled.nav_micros
+    fold.baselines = list(event.settled.baselines)
+    fold.begin_with(event.settled.portfolio)
+    fold.fills += reader.count("order_filled", settled)
+    fold.recent_fills.extendleft(stored.parse().order_filled for stored in reader.read_kind("order_filled", settled, newest=RECENT_FILLS))
 
 
 def equity_point(session_date: str, event: events.Settled, sequence: int) -> state.EquityPoint:

@@ -1,17 +1,18 @@
-"""The journal of a run: how an event is encoded, and what a journal can do. Storage is `journal_sqlite.py`'s.
+"""The journal of a run: what an event is in it, how it is encoded, and what a journal can do. Callers know these protocols alone.
+
+Storage is `journal_sqlite.py`'s and `journal_memory.py`'s; the order of writing is `journal_writer.py`'s, hashes are `chain.py`'s.
 
 An encoded event is its *core* (session, phase, agent, payload) followed by its *header* (sequence, id, time, generation); both parts are
-the same message, so the whole parses as one Event. What the desk did is in the cores alone: `desk_digest` hashes those of payload
-fields 40 and above, and is equal for two runs of one configuration.
+the same message, so the whole parses as one Event. What the desk did is in the cores alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,14 +20,9 @@ from google.protobuf.message import Message
 
 from trademesh.gateway.v1.event_pb2 import Event
 
-FIRST_DESK_FIELD = 40
-"""Payload fields from here on tell what the desk did; those below tell about the process."""
-
 KIND_NUMBERS: dict[str, int] = {field.name: field.number for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 KIND_NAMES = {number: name for name, number in KIND_NUMBERS.items()}
-
-_LENGTH = struct.Struct("<I")
-_ROW = struct.Struct("<QHI")
+SETTLED = KIND_NUMBERS["settled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +54,50 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Newest sequence of a journal, 0 if it is empty, and the epoch that it is in."""
+    """Newest sequence of a journal, 0 if it is empty, and the epoch that it is in. Events up to `compacted_through` are gone."""
 
     epoch: int
     sequence: int
+    compacted_through: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The hash chain at one sequence. There is a link at every commit and after every settled event."""
+
+    sequence: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What takes the place of events that were compacted: all that later ones need."""
+
+    sequence: int
+    chain: bytes
+    """The hash chain after this event."""
+    desk: bytes
+    """The digest of what the desk did, up to this event."""
+    state: bytes
+    """gateway.v1.ServerState after this event."""
+
+
+Published = Callable[[Sequence[StoredEvent]], None]
+Stalled = Callable[[str | None], None]
+"""Told why a journal cannot be written for now, and None once it can."""
 
 
 class JournalReader(Protocol):
-    """Reads a journal, also while another process writes it."""
+    """Reads a journal, also while another process writes it. Not for two threads at once."""
 
     def head(self) -> Head:
         """Where the journal ends now."""
 
-    def read(self, after: int, limit: int, through: int | None = None) -> list[StoredEvent]:
-        """Events after a sequence, oldest first."""
+    def read(self, after: int, limit: int, through: int | None = None, kinds: Collection[int] | None = None) -> list[StoredEvent]:
+        """Events after a sequence, oldest first, of some kinds if said. Where they were compacted it begins with the first that is kept."""
+
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first: for who passes them on unread. Ends soon after `most_bytes`."""
 
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""
@@ -79,8 +105,75 @@ class JournalReader(Protocol):
     def read_kind(self, kind: str, through: int | None = None, newest: int | None = None) -> list[StoredEvent]:
         """Events of one kind, oldest first; only so many of the newest if said."""
 
+    def count(self, kind: str, through: int) -> int:
+        """How many events of one kind are kept, up to a sequence."""
+
+    def links(self, after: int, limit: int) -> list[Link]:
+        """The hash chain after a sequence, oldest first."""
+
+    def snapshot(self) -> Snapshot | None:
+        """What takes the place of compacted events, if any were; raises JournalDamagedError."""
+
+    def check(self) -> Head:
+        """Reads everything and proves it whole; raises JournalDamagedError."""
+
+    def standing_still(self) -> AbstractContextManager[None]:
+        """While this lasts the journal is read as it was when it began, whatever its writer adds."""
+
     def close(self) -> None:
         """Ends the use of the journal."""
+
+
+class JournalWriter(Protocol):
+    """Writes a journal from one event loop. There is one at a time: a later generation fences an earlier one off."""
+
+    epoch: int
+    assigned: int
+    """Newest sequence given."""
+    committed: int
+    """Newest sequence that is durable and published."""
+    stalled: str
+    """Why nothing can be written for now; empty if it can."""
+
+    def append(self, draft: Draft) -> bool:
+        """Takes an event in; False if the journal has it already."""
+
+    async def room(self) -> None:
+        """Waits while too much is pending."""
+
+    async def flush(self) -> None:
+        """Waits until everything taken in so far is durable and published."""
+
+    async def broken(self) -> None:
+        """Waits until the journal fails for good, and raises why; returns when it is closed."""
+
+    async def close(self) -> None:
+        """Writes what is pending and lets go."""
+
+
+class JournalCompactor(Protocol):
+    """Takes events out of a journal that nobody writes."""
+
+    def cut(self, snapshot: Snapshot) -> int:
+        """Puts a snapshot in the place of all events up to its own, in one transaction; returns how many went."""
+
+    def close(self) -> None:
+        """Gives the room of what went back, and lets go."""
+
+
+class JournalStore(Protocol):
+    """One journal, wherever it is kept."""
+
+    def reader(self) -> JournalReader:
+        """Opens it for reading; raises NewerJournalError."""
+
+    def writer(
+        self, run_id: str, generation: int, published: Published, *, watermark: Head | None = None, stalled: Stalled | None = None
+    ) -> JournalWriter:
+        """Takes it over for a generation; raises FencedError, NewerJournalError. See `journal_writer.GroupWriter`."""
+
+    def compactor(self) -> JournalCompactor:
+        """Opens it for compaction. Who asks has made sure that nobody writes."""
 
 
 class JournalDamagedError(Exception):
@@ -89,6 +182,22 @@ class JournalDamagedError(Exception):
     def __init__(self, message: str, sequence: int) -> None:
         super().__init__(message)
         self.sequence = sequence
+
+
+class FencedError(Exception):
+    """A later generation writes this journal."""
+
+
+class NewerJournalError(Exception):
+    """The journal was written by a later version of trademesh."""
+
+
+class CompactedError(Exception):
+    """What was asked for lies before `compacted_through`, where events are gone."""
+
+    def __init__(self, asked: int, compacted_through: int) -> None:
+        super().__init__(f"sequence {asked} lies before {compacted_through}, up to which the journal was compacted")
+        self.compacted_through = compacted_through
 
 
 class Encoder:
@@ -118,30 +227,12 @@ class Encoder:
         return StoredEvent(sequence, KIND_NUMBERS[draft.kind], draft.agent_id, len(encoded), encoded + header.SerializeToString())
 
 
-def chain(previous: bytes, events: Iterable[StoredEvent]) -> bytes:
-    """Hash over a batch and the hash before it: covers every stored byte."""
-    digest = hashlib.sha256(previous)
-    for event in events:
-        digest.update(_ROW.pack(event.sequence, event.kind, event.core_length))
-        digest.update(_LENGTH.pack(len(event.agent_id)) + event.agent_id.encode())
-        digest.update(_LENGTH.pack(len(event.data)) + event.data)
-    return digest.digest()
-
-
-def desk_digest(events: Iterable[StoredEvent]) -> str:
-    """SHA-256 over what the desk did, hexadecimal."""
-    digest = hashlib.sha256()
-    for event in events:
-        if event.kind >= FIRST_DESK_FIELD:
-            digest.update(_LENGTH.pack(event.core_length))
-            digest.update(event.data[: event.core_length])
-    return digest.hexdigest()
-
-
-def all_events(reader: JournalReader, after: int = 0, through: int | None = None, block: int = 2048) -> Iterator[StoredEvent]:
-    """Every event after a sequence, read in blocks."""
+def all_events(
+    reader: JournalReader, after: int = 0, through: int | None = None, block: int = 2048, kinds: Collection[int] | None = None
+) -> Iterator[StoredEvent]:
+    """Every event after a sequence that is kept, read in blocks."""
     while True:
-        part = reader.read(after, block, through)
+        part = reader.read(after, block, through, kinds)
         if not part:
             return
         yield from part

@@ -1,26 +1,41 @@
-"""A journal in one SQLite file. One writer at a time, fenced by generation; any number of readers.
+"""A journal in one SQLite file. One writer at a time, fenced by generation; any number of readers. Reading and compaction are here, and
+where a writer's groups go; their order is `journal_writer.py`'s.
 
-Events are taken in by a call that does not wait, written in groups by a thread, and published after their commit: 1,024 events,
-256 KiB or 20 ms, whichever is first, with synchronous=FULL. A writer that a later generation has replaced is refused at its next commit.
+synchronous=FULL: what was committed survives power loss. Exactly one connection writes, and it alone makes checkpoints.
 """
 
 from __future__ import annotations
 
-import asyncio
+import os
+import shutil
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from trademesh_runs.journal import KIND_NUMBERS, Draft, Encoder, Head, JournalDamagedError, StoredEvent, all_events, chain
+from trademesh_runs.chain import check_chain, seal
+from trademesh_runs.journal import (
+    KIND_NUMBERS,
+    SETTLED,
+    FencedError,
+    Head,
+    JournalDamagedError,
+    Link,
+    NewerJournalError,
+    Published,
+    Snapshot,
+    Stalled,
+    StoredEvent,
+)
+from trademesh_runs.journal_writer import GroupWriter, NoRoomError
 
-SCHEMA_VERSION = 1
-BATCH_EVENTS = 1024
-BATCH_BYTES = 256 * 1024
-BATCH_DELAY_S = 0.02
-MOST_PENDING_EVENTS = 8192
+__all__ = ["BALLAST_BYTES", "SCHEMA_VERSION", "FencedError", "NewerJournalError", "SqliteReader", "SqliteStore", "SqliteWriter"]
+
+SCHEMA_VERSION = 2
+BALLAST_BYTES = 1024 * 1024
+ENCODED_ROWS = 32
+"""So many rows are fetched by one call, which for small rows is as much work as each of them."""
 
 _SCHEMA = """
 CREATE TABLE events (
@@ -31,17 +46,13 @@ CREATE TABLE batches (last_sequence INTEGER PRIMARY KEY, hash BLOB NOT NULL);
 CREATE TABLE meta (epoch INTEGER NOT NULL, generation INTEGER NOT NULL);
 INSERT INTO meta VALUES (1, 0);
 """
+_SCHEMA_2 = """
+ALTER TABLE meta ADD COLUMN compacted_through INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE snapshots (sequence INTEGER PRIMARY KEY, chain BLOB NOT NULL, desk BLOB NOT NULL, state BLOB NOT NULL, seal BLOB NOT NULL);
+"""
 _COLUMNS = "sequence, kind, agent_id, core_length, data"
-
-Published = Callable[[Sequence[StoredEvent]], None]
-
-
-class FencedError(Exception):
-    """A later generation writes this journal."""
-
-
-class NewerJournalError(Exception):
-    """The journal was written by a later version of trademesh."""
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+_LARGEST = 2**62
 
 
 def connect(path: Path, *, writable: bool, immutable: bool = False) -> sqlite3.Connection:
@@ -49,29 +60,73 @@ def connect(path: Path, *, writable: bool, immutable: bool = False) -> sqlite3.C
     mode = "rwc" if writable else "ro"
     uri = f"{path.absolute().as_uri()}?mode={mode}" + ("&immutable=1" if immutable else "")
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
+    # A name with damaged bytes is for the chain to find: it must not look like a fault of the disk.
+    connection.text_factory = _text
+    try:
+        version = _version(connection)
+        if version > SCHEMA_VERSION:
+            raise NewerJournalError(f"{path} has version {version}; this trademesh knows {SCHEMA_VERSION}: install a newer one")
+    except BaseException:
         connection.close()
-        raise NewerJournalError(f"{path} has version {version}; this trademesh knows {SCHEMA_VERSION}: install a newer one")
+        raise
     return connection
 
 
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _head(connection: sqlite3.Connection) -> Head:
+    compacted = "compacted_through" if _version(connection) >= 2 else "0"
+    query = f"SELECT epoch, coalesce((SELECT max(sequence) FROM events), {compacted}), {compacted} FROM meta"
+    return Head(*connection.execute(query).fetchone())
+
+
+def _snapshot(connection: sqlite3.Connection) -> Snapshot | None:
+    if _version(connection) < 2:
+        return None
+    row = connection.execute("SELECT sequence, chain, desk, state, seal FROM snapshots ORDER BY sequence DESC LIMIT 1").fetchone()
+    if row is None:
+        return None
+    snapshot = Snapshot(*row[:4])
+    if seal(snapshot) != row[4]:
+        raise JournalDamagedError(f"the snapshot of event {snapshot.sequence} is not what was written", snapshot.sequence)
+    return snapshot
+
+
 class SqliteReader:
-    """Reads a journal file. Not for two threads at once."""
+    """Reads a journal file (a JournalReader). Not for two threads at once."""
 
     def __init__(self, path: Path, *, immutable: bool = False) -> None:
         self._connection = connect(path, writable=False, immutable=immutable)
 
     def head(self) -> Head:
         """Where the journal ends now."""
-        epoch = self._connection.execute("SELECT epoch FROM meta").fetchone()[0]
-        return Head(epoch, self._connection.execute("SELECT coalesce(max(sequence), 0) FROM events").fetchone()[0])
+        return _head(self._connection)
 
-    def read(self, after: int, limit: int, through: int | None = None) -> list[StoredEvent]:
-        """Events after a sequence, oldest first."""
-        last = 2**62 if through is None else through
-        query = f"SELECT {_COLUMNS} FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
+    def read(self, after: int, limit: int, through: int | None = None, kinds: Collection[int] | None = None) -> list[StoredEvent]:
+        """Events after a sequence, oldest first, of some kinds if said."""
+        last = _LARGEST if through is None else through
+        # The plus keeps SQLite from the index of kinds: events are wanted in their order.
+        chosen = "" if kinds is None else f"AND +kind IN ({', '.join(str(int(kind)) for kind in kinds)})"
+        query = f"SELECT {_COLUMNS} FROM events WHERE sequence > ? AND sequence <= ? {chosen} ORDER BY sequence LIMIT ?"
         return [StoredEvent(*row) for row in self._connection.execute(query, (after, last, limit))]
+
+    def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
+        """Sequences and encoded events after a sequence, oldest first. Ends soon after `most_bytes` are reached."""
+        last = 2**62 if through is None else through
+        query = "SELECT sequence, data FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
+        found, size_bytes = list[tuple[int, bytes]](), 0
+        with closing(self._connection.execute(query, (after, last, limit))) as rows:
+            while size_bytes < most_bytes and (part := rows.fetchmany(ENCODED_ROWS)):
+                found += part
+                size_bytes += sum([len(data) for _, data in part])
+        return found
 
     def read_before(self, before: int, limit: int) -> list[StoredEvent]:
         """Events before a sequence, newest first."""
@@ -80,40 +135,35 @@ class SqliteReader:
 
     def read_kind(self, kind: str, through: int | None = None, newest: int | None = None) -> list[StoredEvent]:
         """Events of one kind, oldest first; only so many of the newest if said."""
-        last, limit = (2**62 if through is None else through), (-1 if newest is None else newest)
+        last, limit = (_LARGEST if through is None else through), (-1 if newest is None else newest)
         query = f"SELECT {_COLUMNS} FROM events WHERE kind = ? AND sequence <= ? ORDER BY sequence DESC LIMIT ?"
         rows = self._connection.execute(query, (KIND_NUMBERS[kind], last, limit)).fetchall()
         return [StoredEvent(*row) for row in reversed(rows)]
 
-    def check(self) -> Head:
-        """Reads everything and proves it whole: gapless from 1, and every byte covered by the chain.
+    def count(self, kind: str, through: int) -> int:
+        """How many events of one kind are kept, up to a sequence."""
+        query = "SELECT count(*) FROM events WHERE kind = ? AND sequence <= ?"
+        found: int = self._connection.execute(query, (KIND_NUMBERS[kind], through)).fetchone()[0]
+        return found
 
-        Raises:
-            JournalDamagedError: it is not.
-        """
+    def links(self, after: int, limit: int) -> list[Link]:
+        """The hash chain after a sequence, oldest first."""
+        query = "SELECT last_sequence, hash FROM batches WHERE last_sequence > ? ORDER BY last_sequence LIMIT ?"
+        return [Link(*row) for row in self._connection.execute(query, (after, limit))]
+
+    def snapshot(self) -> Snapshot | None:
+        """What takes the place of compacted events, if any were."""
         try:
-            return self._check()
-        except (struct.error, TypeError, AttributeError, ValueError) as error:
-            raise JournalDamagedError(f"a row of the journal is not of its kind: {error}", 0) from error
+            return _snapshot(self._connection)
+        except (struct.error, TypeError) as error:
+            raise JournalDamagedError(f"the snapshot is not of its kind: {error}", 0) from error
 
-    def _check(self) -> Head:
-        expected, previous = 1, b""
-        batch = list[StoredEvent]()
-        batches = dict(self._connection.execute("SELECT last_sequence, hash FROM batches"))
-        for event in all_events(self):
-            if event.sequence != expected:
-                raise JournalDamagedError(f"event {expected} is missing", expected)
-            expected += 1
-            batch.append(event)
-            recorded = batches.pop(event.sequence, None)
-            if recorded is not None:
-                previous = chain(previous, batch)
-                if previous != recorded:
-                    raise JournalDamagedError(f"events {batch[0].sequence} to {event.sequence} are not what was written", batch[0].sequence)
-                batch.clear()
-        if batch or batches:
-            raise JournalDamagedError(f"the journal breaks off after event {expected - 1}", expected)
-        return self.head()
+    def check(self) -> Head:
+        """Reads everything and proves it whole; raises JournalDamagedError."""
+        if self._connection.in_transaction:
+            return check_chain(self)
+        with self.standing_still():
+            return check_chain(self)
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -124,149 +174,141 @@ class SqliteReader:
         finally:
             self._connection.execute("COMMIT")
 
+    def backup(self, path: Path) -> None:
+        """Copies the journal as it is at one moment, also while it is written. The copy is a file by itself, on disk when this returns."""
+        copy = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._connection.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        finally:
+            copy.close()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def close(self) -> None:
         """Closes the file."""
         self._connection.close()
 
 
-class SqliteWriter:
-    """Writes a journal from one event loop."""
+class _SqliteFile:
+    """The one connection that writes a journal file (a JournalStorage)."""
 
-    def __init__(self, path: Path, run_id: str, generation: int, published: Published) -> None:
-        """Takes the journal over for a generation.
-
-        Raises:
-            FencedError: a later generation has it.
-        """
+    def __init__(self, path: Path, ballast: Path | None) -> None:
+        self._path = path
+        self._ballast = ballast
+        self._generation = 0
         self._connection = connect(path, writable=True)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            version = _version(self._connection)
+            if version < SCHEMA_VERSION:
+                steps = _SCHEMA_2 if version == 1 else _SCHEMA + _SCHEMA_2
+                self._connection.executescript(f"BEGIN; {steps} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def take_over(self, generation: int) -> None:
+        """Fences earlier generations off."""
         taken = self._connection.execute("UPDATE meta SET generation = ? WHERE generation < ?", (generation, generation))
         if taken.rowcount == 0:
-            self._connection.close()
-            raise FencedError(f"generation {generation} is not newer than the one that has {path}")
+            raise FencedError(f"generation {generation} is not newer than the one that has {self._path}")
         self._generation = generation
-        self._encoder = Encoder(run_id, generation)
-        self._published = published
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._pending = list[StoredEvent]()
-        self._pending_bytes = 0
-        self._wake = asyncio.Event()
-        self._committed = asyncio.Condition()
-        self._closing = False
-        self._failure: BaseException | None = None
-        head: int = self._connection.execute("SELECT coalesce(max(sequence), 0) FROM events").fetchone()[0]
-        self.assigned = self.committed = head
+
+    def head(self) -> Head:
+        """Where the journal ends."""
+        return _head(self._connection)
+
+    def last_hash(self) -> bytes:
+        """The end of the chain."""
         row = self._connection.execute("SELECT hash FROM batches ORDER BY last_sequence DESC LIMIT 1").fetchone()
-        self._hash: bytes = row[0] if row else b""
-        self._known = {event.parse().event_id for event in self._open_session_events()}
-        self._task = asyncio.create_task(self._write_groups(), name="journal writer")
+        if row is None:
+            snapshot = _snapshot(self._connection)
+            return b"" if snapshot is None else snapshot.chain
+        found: bytes = row[0]
+        return found
 
-    def _open_session_events(self) -> list[StoredEvent]:
+    def open_session(self) -> list[StoredEvent]:
         """Events after the last settlement: those that may be done again."""
-        settled = self._connection.execute("SELECT coalesce(max(sequence), 0) FROM events WHERE kind = ?", (KIND_NUMBERS["settled"],))
+        settled = self._connection.execute("SELECT coalesce(max(sequence), 0) FROM events WHERE kind = ?", (SETTLED,)).fetchone()[0]
         query = f"SELECT {_COLUMNS} FROM events WHERE sequence > ?"
-        return [StoredEvent(*row) for row in self._connection.execute(query, (settled.fetchone()[0],))]
+        return [StoredEvent(*row) for row in self._connection.execute(query, (settled,))]
 
-    def append(self, draft: Draft) -> bool:
-        """Takes an event in; False if the journal has it already. Does not wait: see `room` and `flush`.
+    def commit(self, group: Sequence[StoredEvent], added: Sequence[Link], epoch: int | None = None) -> None:
+        """One transaction."""
+        rows = [(event.sequence, event.kind, event.agent_id, event.core_length, event.data) for event in group]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                if self._connection.execute("SELECT generation FROM meta").fetchone()[0] != self._generation:
+                    raise FencedError(f"generation {self._generation} has been replaced")
+                if epoch is not None:
+                    self._connection.execute("UPDATE meta SET epoch = ?", (epoch,))
+                self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+                self._connection.executemany("INSERT INTO batches VALUES (?, ?)", [(link.sequence, link.hash) for link in added])
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has rolled back by itself after some faults of the disk.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in _NO_ROOM:
+                raise NoRoomError(f"there is no room to write the journal: {error} ({error.sqlite_errorname})") from error
+            raise
 
-        Raises:
-            FencedError, sqlite3.Error: an earlier group could not be written.
-        """
-        if self._failure is not None:
-            raise self._failure
-        event_id = self._encoder.event_id(draft)
-        if self._known and event_id in self._known:
+    def give_room(self) -> bool:
+        """Deletes the ballast."""
+        if self._ballast is None or not self._ballast.exists():
             return False
-        event = self._encoder.encode(draft, self.assigned + 1, event_id)
-        self.assigned += 1
-        self._pending.append(event)
-        self._pending_bytes += len(event.data)
-        if len(self._pending) == 1 or len(self._pending) >= BATCH_EVENTS or self._pending_bytes >= BATCH_BYTES:
-            self._wake.set()
+        self._ballast.unlink()
         return True
 
-    async def room(self) -> None:
-        """Waits while too much is pending: the back pressure of the disk on the pipeline."""
-        async with self._committed:
-            await self._committed.wait_for(lambda: self._failure is not None or self.assigned - self.committed < MOST_PENDING_EVENTS)
-        if self._failure is not None:
-            raise self._failure
+    def hold_room(self) -> bool:
+        """Makes the ballast, once the disk has twice its size: one that fills the disk would be in its own way."""
+        if self._ballast is None or self._ballast.exists():
+            return True
+        try:
+            if shutil.disk_usage(self._ballast.parent).free < 2 * BALLAST_BYTES:
+                return False
+            with self._ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+        except OSError:
+            self._ballast.unlink(missing_ok=True)
+            return False
+        return True
 
-    async def flush(self) -> None:
-        """Waits until everything taken in so far is on disk and published."""
-        goal = self.assigned
-        async with self._committed:
-            await self._committed.wait_for(lambda: self._failure is not None or self.committed >= goal)
-        if self._failure is not None:
-            raise self._failure
-
-    async def broken(self) -> None:
-        """Waits until a group cannot be written, and raises why; returns when the journal is closed."""
-        async with self._committed:
-            await self._committed.wait_for(lambda: self._failure is not None or self._task.done())
-        if self._failure is not None:
-            raise self._failure
-
-    async def _write_groups(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if not self._closing and len(self._pending) < BATCH_EVENTS and self._pending_bytes < BATCH_BYTES:
-                # The first event of a group waits for others; a full group or the end wakes us at once.
-                try:
-                    async with asyncio.timeout(BATCH_DELAY_S):
-                        await self._wake.wait()
-                    self._wake.clear()
-                except TimeoutError:
-                    pass
-            group, self._pending, self._pending_bytes = self._pending, [], 0
-            if group:
-                try:
-                    self._hash = await loop.run_in_executor(self._thread, self._commit, group)
-                    self._published(group)
-                except BaseException as error:
-                    await self._fail(error)
-                    return
-                async with self._committed:
-                    self.committed = group[-1].sequence
-                    self._committed.notify_all()
-            if self._closing and not self._pending:
-                return
-
-    async def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        async with self._committed:
-            self._committed.notify_all()
-
-    def _commit(self, group: Sequence[StoredEvent]) -> bytes:
-        """One transaction; returns the new end of the chain."""
-        after = chain(self._hash, group)
+    def cut(self, snapshot: Snapshot) -> int:
+        """Puts a snapshot in the place of all events up to its own (a JournalCompactor)."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            if self._connection.execute("SELECT generation FROM meta").fetchone()[0] != self._generation:
-                raise FencedError(f"generation {self._generation} has been replaced")
-            rows = [(event.sequence, event.kind, event.agent_id, event.core_length, event.data) for event in group]
-            self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
-            self._connection.execute("INSERT INTO batches VALUES (?, ?)", (group[-1].sequence, after))
+            row = (snapshot.sequence, snapshot.chain, snapshot.desk, snapshot.state, seal(snapshot))
+            self._connection.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?)", row)
+            self._connection.execute("DELETE FROM snapshots WHERE sequence < ?", (snapshot.sequence,))
+            gone = self._connection.execute("DELETE FROM events WHERE sequence <= ?", (snapshot.sequence,)).rowcount
+            self._connection.execute("DELETE FROM batches WHERE last_sequence <= ?", (snapshot.sequence,))
+            self._connection.execute("UPDATE meta SET compacted_through = ?", (snapshot.sequence,))
             self._connection.execute("COMMIT")
         except BaseException:
-            # SQLite has rolled back by itself after some faults of the disk.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        return after
+        return gone
 
-    async def close(self) -> None:
-        """Writes what is pending and leaves WAL mode, so that the finished file can be opened as immutable."""
-        self._closing = True
-        self._wake.set()
-        await self._task
-        self._thread.shutdown()
+    def shrink(self) -> None:
+        """Gives free pages back to the disk, if it has the room that this takes for a while."""
+        try:
+            self._connection.execute("VACUUM")
+        except sqlite3.OperationalError:
+            # Somebody reads, or the disk is full: the pages stay free for later events.
+            return
+
+    def close(self) -> None:
+        """Leaves WAL mode, so that the finished file can be opened as immutable."""
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.execute("PRAGMA journal_mode=DELETE")
@@ -275,3 +317,65 @@ class SqliteWriter:
             pass
         finally:
             self._connection.close()
+
+    def abandon(self) -> None:
+        """Closes the file as it is."""
+        self._connection.close()
+
+
+class SqliteCompactor:
+    """Takes events out of a journal file that nobody writes (a JournalCompactor)."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _SqliteFile(path, None)
+
+    def cut(self, snapshot: Snapshot) -> int:
+        """Puts a snapshot in the place of all events up to its own, in one transaction; returns how many went."""
+        return self._file.cut(snapshot)
+
+    def close(self) -> None:
+        """Gives the room of what went back to the disk, and closes the file."""
+        self._file.shrink()
+        self._file.close()
+
+
+class SqliteWriter(GroupWriter):
+    """Writes a journal file from one event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        run_id: str,
+        generation: int,
+        published: Published,
+        *,
+        watermark: Head | None = None,
+        stalled: Stalled | None = None,
+        ballast: Path | None = None,
+    ) -> None:
+        """As GroupWriter. `ballast` is a file that holds room back for the day when the disk is full."""
+        super().__init__(_SqliteFile(path, ballast), run_id, generation, published, watermark=watermark, stalled=stalled)
+
+
+class SqliteStore:
+    """A journal file (a JournalStore)."""
+
+    def __init__(self, path: Path, *, ballast: Path | None = None, immutable: bool = False) -> None:
+        """`immutable`: nobody writes the file while it is open, and it is whole without a write-ahead log."""
+        self._path = path
+        self._ballast = ballast
+        self._immutable = immutable
+
+    def reader(self) -> SqliteReader:
+        """Opens it for reading."""
+        return SqliteReader(self._path, immutable=self._immutable)
+
+    def writer(
+        self, run_id: str, generation: int, published: Published, *, watermark: Head | None = None, stalled: Stalled | None = None
+    ) -> SqliteWriter:
+        """Takes it over for a generation."""
+        return SqliteWriter(self._path, run_id, generation, published, watermark=watermark, stalled=stalled, ballast=self._ballast)
+
+    def compactor(self) -> SqliteCompactor:
+        """Opens it for compaction."""
+        return SqliteCompactor(self._path)

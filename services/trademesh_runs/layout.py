@@ -75,6 +75,11 @@ class RunLayout:
         return self.state / "exit.json"
 
     @property
+    def ballast(self) -> Path:
+        """Holds a little room back, so that a full disk can still be journaled."""
+        return self.state / "ballast"
+
+    @property
     def dashboard(self) -> Path:
         """Compatibility exports."""
         return self.root / "team_dashboard"

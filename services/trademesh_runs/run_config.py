@@ -12,6 +12,7 @@ from trademesh_kernel.errors import FieldViolation
 from trademesh_kernel.validation import is_date, violations_of
 
 DEFAULT_INITIAL_CASH_MICROS = 1_000_000_000_000
+DEFAULT_CYCLE_DEADLINE_S = 300
 
 ROLE_SKILLS: dict[str, tuple[str, ...]] = {
     "fundamentals_analyst": (),
@@ -43,7 +44,7 @@ def normalised(config: RunConfig) -> RunConfig:
         (full.margin, {"enabled": True, "initial_bp": 5000}),
         (full.costs, {"fee_bp": 1}),
         (full.risk, {"position": 0.2, "gross": 1.5, "net": 1.0, "drawdown_stop": 0.5}),
-        (full.pipeline, {"autostart": True}),
+        (full.pipeline, {"autostart": True, "cycle_deadline_s": DEFAULT_CYCLE_DEADLINE_S}),
         (full.approvals, {"ttl_s": 900}),
     )
     for part, defaults in optional_fields:

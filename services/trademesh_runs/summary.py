@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from trademesh.runtime.v1.runtime_pb2 import RunSummary
 from trademesh_ledger.metrics import Performance, performance
-from trademesh_runs.fold import Fold, fold_journal
-from trademesh_runs.journal import JournalReader, all_events, desk_digest
+from trademesh_runs.chain import desk_digest
+from trademesh_runs.fold import Fold, replay_journal
+from trademesh_runs.journal import JournalReader, all_events
 
 
 def performance_of(fold: Fold) -> Performance:
@@ -15,12 +16,13 @@ def performance_of(fold: Fold) -> Performance:
 
 def summary_of(run_id: str, reader: JournalReader) -> RunSummary:
     """Replays a journal through the ledger and sums it up; raises LedgerMismatchError."""
-    return summary_of_fold(fold_journal(run_id, reader), reader)
+    return summary_of_fold(replay_journal(run_id, reader), reader)
 
 
 def summary_of_fold(fold: Fold, reader: JournalReader) -> RunSummary:
     """Sums up a journal that has been replayed to its end."""
     figures = performance_of(fold)
+    snapshot = reader.snapshot()
     return RunSummary(
         run_id=fold.run_id,
         sessions=fold.sessions_settled,
@@ -30,5 +32,5 @@ def summary_of_fold(fold: Fold, reader: JournalReader) -> RunSummary:
         max_drawdown=figures.max_drawdown,
         trades=fold.fills,
         events=fold.sequence,
-        journal_sha256=desk_digest(all_events(reader)),
+        journal_sha256=desk_digest(all_events(reader), b"" if snapshot is None else snapshot.desk),
     )

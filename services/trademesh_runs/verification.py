@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
 from trademesh.runtime.v1.runtime_pb2 import RunSummary
 from trademesh_runs.exports import export_files
-from trademesh_runs.fold import LedgerMismatchError, fold_journal
+from trademesh_runs.fold import LedgerMismatchError, replay_journal
 from trademesh_runs.journal import JournalDamagedError
 from trademesh_runs.journal_sqlite import NewerJournalError, SqliteReader
 from trademesh_runs.layout import RunLayout
@@ -53,11 +53,11 @@ def verify_run(layout: RunLayout) -> Verified:
         told = _sequence_told(layout)
         with reader.standing_still():
             head = reader.check()
-            fold = fold_journal(layout.run_id, reader)
+            fold = replay_journal(layout.run_id, reader)
             summary = summary_of_fold(fold, reader)
             if told > head.sequence:
                 raise VerificationError(f"{STATE_FILE} is of event {told}, and the journal ends with {head.sequence}")
-            state = (fold if told == head.sequence else fold_journal(layout.run_id, reader, told)).state()
+            state = (fold if told == head.sequence else replay_journal(layout.run_id, reader, told)).state()
     except (JournalDamagedError, LedgerMismatchError, DecodeError) as error:
         raise VerificationError(str(error)) from error
     finally:

@@ -4,6 +4,8 @@ the policy's (`policy.py`), carried to it by `supervisor.py`."""
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass
 from types import TracebackType
 
 import grpc
@@ -33,6 +35,15 @@ async def state_from_gateway(run_id: str, target: str) -> ServerState | None:
         return answer.state
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came of a Check: if not SERVING a word on it, and how much later than its deadline we ourselves were to notice."""
+
+    serving: bool
+    why_not: str = ""
+    own_lag_s: float = 0.0
+
+
 class GatewayLink:
     """A channel to one gateway, known by its generation and nonce. `async with` closes it."""
 
@@ -53,20 +64,25 @@ class GatewayLink:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
 
-    async def is_alive(self) -> tuple[bool, str]:
-        """Whether it makes progress, and a word on it if not. A unary Check with a deadline is the only proof of life."""
-        return await self._is_serving(LIVENESS)
+    async def is_alive(self) -> Answer:
+        """Whether it makes progress. A unary Check with a deadline is the only proof of life."""
+        return await self._ask(LIVENESS)
 
-    async def is_ready(self) -> tuple[bool, str]:
-        """Whether it has all that it needs, and a word on it if not."""
-        return await self._is_serving("")
+    async def is_ready(self) -> Answer:
+        """Whether it has all that it needs."""
+        return await self._ask("")
 
-    async def _is_serving(self, name: str) -> tuple[bool, str]:
+    async def _ask(self, name: str) -> Answer:
+        began = time.monotonic()
         try:
             answer = await self._check(health_pb2.HealthCheckRequest(service=name), timeout=self._timers.probe_timeout_s)
         except grpc.aio.AioRpcError as error:
-            return False, error.code().name
-        return answer.status == health_pb2.HealthCheckResponse.SERVING, "NOT_SERVING"
+            # An answer that came before the deadline is taken even if we come late: only a deadline can be blamed on us.
+            late_s = time.monotonic() - began - self._timers.probe_timeout_s
+            what = f"{name or 'readiness'}: {error.code().name}"
+            return Answer(False, what, max(0.0, late_s) if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0.0)
+        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        return Answer(serving, "" if serving else f"{name or 'readiness'}: NOT_SERVING")
 
     async def hint_at_changes(self, hint: asyncio.Event) -> None:
         """Sets `hint` whenever readiness has changed, so that it is checked at once. Silence proves nothing. Never returns."""

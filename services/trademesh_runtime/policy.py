@@ -1,18 +1,18 @@
-"""When a gateway is started, ended, started again or given up. Pure: no I/O, no clock, no chance; all three come with the events.
+"""What supervision of a gateway is made of: its states, what happens to it, what can be done, and how long anything may take.
+Which follows from which is `policy_transitions.py`. Both are pure: no I/O, no clock, no chance; all three come with the events.
 
 PENDING ── launched ──▶ STARTING ── serving ──▶ RUNNING ◀──▶ DEGRADED (alive, waits for another service)
    ▲                       │                       │
    │                       ▼                       ▼ three checks failed
-BACKOFF ◀──────────── exit, deadline ◀──────────  HUNG
+BACKOFF ◀──────────── exit, deadline ◀──────────  HUNG ─▶ KILLING ─▶ UNKILLABLE (killed again and again)
    │
-   └─ too many ─▶ FAILED        stop ─▶ DRAINING ─▶ TERMINATING ─▶ STOPPED        exit 0 ─▶ SUCCEEDED
+   └─ too many ─▶ FAILED     stop ─▶ DRAINING ─▶ TERMINATING ─▶ KILLING     each ends as STOPPED     run's end ─▶ SUCCEEDED
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 NEVER_RESTARTED = frozenset({64, 65, 77, 78, 80})
 """Exit statuses that a restart cannot mend: usage, bad data, permission, configuration, fenced."""
@@ -33,31 +33,60 @@ class State(enum.IntEnum):
     STOPPED = 10
     SUCCEEDED = 11
     FAILED = 12
+    KILLING = 13
+    UNKILLABLE = 14
 
 
 TERMINAL = frozenset({State.STOPPED, State.SUCCEEDED, State.FAILED})
-WITH_PROCESS = frozenset({State.STARTING, State.RUNNING, State.DEGRADED, State.HUNG, State.DRAINING, State.TERMINATING, State.ADOPTING})
+ENDING = frozenset({State.HUNG, State.DRAINING, State.TERMINATING, State.KILLING, State.UNKILLABLE})
+"""The process lives and is being ended."""
+WITH_PROCESS = ENDING | {State.STARTING, State.RUNNING, State.DEGRADED, State.ADOPTING}
+
+
+class Restarts(enum.IntEnum):
+    """When a gateway that ended is started again; values are those of runtime.v1.RestartPolicy."""
+
+    NEVER = 1
+    ON_FAILURE = 2
+    ALWAYS = 3
 
 
 @dataclass(frozen=True)
 class Timers:
-    """Every time-out of the policy, in seconds. Tests run with smaller ones; one test pins these."""
+    """Every time-out of supervision, in seconds. Tests run with smaller ones; one test pins these."""
 
     start_deadline_s: float = 30.0
+    """From the launch, or from the newest word of progress, to SERVING."""
+    start_cap_s: float = 300.0
+    """Longer than this no start lasts, whatever it says."""
+    adopt_s: float = 5.0
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 1.0
     probe_failures: int = 3
+    good_probes: int = 2
+    """So many make a DEGRADED gateway RUNNING."""
+    tolerated_lag_s: float = 0.25
+    """A check that failed while we were later than this ourselves does not count."""
+    report_s: float = 1.0
+    """A changed health is told at most so often."""
     first_delay_s: float = 0.5
     longest_delay_s: float = 60.0
+    settle_s: float = 60.0
+    """After so long SERVING, or twice the last delay, delays begin anew."""
     abort_s: float = 1.0
     drain_s: float = 20.0
     terminate_s: float = 5.0
+    kill_s: float = 2.0
     crash_window_s: float = 600.0
     crash_limit: int = 5
+    lease_s: float = 60.0
+    """Without a heartbeat for so long a gateway begins no new cycle. It is told when it is launched, as the next one."""
+    orphan_s: float = 900.0
+    """Without a heartbeat for so long a gateway ends."""
 
 
 class Signal(enum.Enum):
-    """What a gateway can be sent."""
+    """What a gateway can be sent. Whatever it is, a gateway that was stopped is woken, or it would not notice."""
 
     ABORT = "SIGABRT"
     TERMINATE = "SIGTERM"
@@ -93,9 +122,26 @@ class Launched:
 
 @dataclass(frozen=True)
 class LaunchFailed:
-    """The process could not be started."""
+    """The process could not be started; `passing` if it may be another time. `jitter` is chance from 0 to 1, here and below."""
 
     reason: str
+    passing: bool = False
+    jitter: float = 1.0
+
+
+@dataclass(frozen=True)
+class LockBusy:
+    """Something holds the run's lock that is not ours to end: a second gateway must not be started beside it."""
+
+    holder: str
+    jitter: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A gateway that is not serving yet has said what it does."""
+
+    what: str
 
 
 @dataclass(frozen=True)
@@ -105,6 +151,13 @@ class Probed:
     alive: bool
     ready: bool
     detail: str = ""
+    own_lag_s: float = 0.0
+    """How much later than its time-out we ourselves were to notice."""
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """The machine slept: what was not answered meanwhile says nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +172,7 @@ class Drained:
 
 @dataclass(frozen=True)
 class Exited:
-    """The process has ended. `jitter` is chance from 0 to 1. Neither code nor signal: unknown."""
+    """The process has ended. Neither code nor signal: unknown."""
 
     code: int | None
     signal: int | None
@@ -139,7 +192,22 @@ class Tick:
     """A timer that the policy asked for has come."""
 
 
-Event = Start | Stop | Restart | Launched | LaunchFailed | Probed | SessionSettled | Drained | Exited | Found | Tick
+Event = (
+    Start
+    | Stop
+    | Restart
+    | Launched
+    | LaunchFailed
+    | LockBusy
+    | Progress
+    | Probed
+    | Suspended
+    | SessionSettled
+    | Drained
+    | Exited
+    | Found
+    | Tick
+)
 
 
 # Actions
@@ -163,131 +231,40 @@ class Send:
     group: bool = False
 
 
-Action = Launch | Drain | Send
+@dataclass(frozen=True)
+class Alert:
+    """Tell the people who look after the machine."""
+
+    text: str
+
+
+Action = Launch | Drain | Send | Alert
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """The state of the policy for one run. `timer_at` is when a Tick is wanted, on the caller's clock."""
+    """The state of the policy for one run. Times are on the caller's clock."""
 
     state: State = State.PENDING
     reason: str = ""
     timer_at: float | None = None
+    """When a Tick is wanted."""
     failed_probes: int = 0
+    good_probes: int = 0
+    """Good checks in a row."""
     alive: bool = False
     """Whether the last probe of a start or an adoption found it alive, if not ready yet."""
     wanted: State | None = None
     """STOPPED or PENDING while the process is being ended on purpose."""
+    began_at: float = 0.0
+    """When the process was started or found."""
+    progress_at: float | None = None
+    """When it last said what it does while it starts."""
+    serving_since: float | None = None
     starts: tuple[float, ...] = field(default=())
     """When it was started without a session settled since."""
+    failures: int = 0
+    """Ends without a time of health between them: they decide how long the next delay is."""
+    last_delay_s: float = 0.0
     restarts: int = 0
-    restart_on_failure: bool = True
-
-
-def step(now: float, supervision: Supervision, event: Event, timers: Timers) -> tuple[Supervision, Sequence[Action]]:
-    """The state after an event, and what is to be done."""
-    state = supervision.state
-    match event:
-        case Start() | Restart() if state in TERMINAL or (state is State.PENDING and isinstance(event, Start)):
-            fresh = replace(supervision, state=State.PENDING, starts=(), wanted=None, restarts=0, failed_probes=0, timer_at=None)
-            return replace(fresh, reason=getattr(event, "reason", "")), [Launch()]
-        case Restart(reason=reason) if state in (State.RUNNING, State.DEGRADED):
-            return _drain(now, supervision, State.PENDING, reason or "RestartRun", timers)
-        case Restart() if state is State.BACKOFF:
-            return replace(supervision, state=State.PENDING, timer_at=None, starts=()), [Launch()]
-        case Stop(reason=reason) if state in (State.PENDING, State.BACKOFF):
-            return replace(supervision, state=State.STOPPED, reason=reason, timer_at=None, wanted=None), []
-        case Stop(reason=reason) if state in (State.DRAINING, State.TERMINATING, State.HUNG):
-            return replace(supervision, wanted=State.STOPPED, reason=reason), []
-        case Stop(reason=reason) if state in (State.STARTING, State.ADOPTING):
-            return _terminate(now, replace(supervision, wanted=State.STOPPED, reason=reason), timers)
-        case Stop(reason=reason) if state in WITH_PROCESS:
-            return _drain(now, supervision, State.STOPPED, reason, timers)
-        case Launched() if state is State.PENDING:
-            starts = (*(at for at in supervision.starts if now - at < timers.crash_window_s), now)
-            deadline = now + timers.start_deadline_s
-            return replace(supervision, state=State.STARTING, timer_at=deadline, starts=starts, failed_probes=0, alive=False, reason=""), []
-        case LaunchFailed(reason=reason) if state is State.PENDING:
-            return replace(supervision, state=State.FAILED, reason=reason, timer_at=None), []
-        case Found() if state is State.PENDING:
-            deadline = now + timers.start_deadline_s
-            return replace(supervision, state=State.ADOPTING, timer_at=deadline, alive=False, reason="found alive"), []
-        case Probed():
-            return _probed(now, supervision, event, timers)
-        case SessionSettled():
-            return replace(supervision, starts=()), []
-        case Drained() if state is State.DRAINING:
-            return _terminate(now, supervision, timers)
-        case Exited() if state in WITH_PROCESS:
-            return _exited(now, supervision, event, timers)
-        case Tick() if supervision.timer_at is not None and now >= supervision.timer_at:
-            return _timer(now, supervision, timers)
-    return supervision, []
-
-
-def _drain(now: float, supervision: Supervision, wanted: State, reason: str, timers: Timers) -> tuple[Supervision, Sequence[Action]]:
-    after = replace(supervision, state=State.DRAINING, wanted=wanted, reason=reason, timer_at=now + timers.drain_s)
-    return after, [Drain()]
-
-
-def _terminate(now: float, supervision: Supervision, timers: Timers) -> tuple[Supervision, Sequence[Action]]:
-    return replace(supervision, state=State.TERMINATING, timer_at=now + timers.terminate_s), [Send(Signal.TERMINATE)]
-
-
-def _probed(now: float, supervision: Supervision, event: Probed, timers: Timers) -> tuple[Supervision, Sequence[Action]]:
-    state = supervision.state
-    if state in (State.STARTING, State.ADOPTING):
-        # Not ready yet is no failure here: the start deadline is the judge.
-        if event.ready:
-            return replace(supervision, state=State.RUNNING, timer_at=None, failed_probes=0, reason=""), []
-        return replace(supervision, alive=event.alive, reason=event.detail if event.alive else supervision.reason), []
-    if state not in (State.RUNNING, State.DEGRADED):
-        return supervision, []
-    if not event.alive:
-        failed = supervision.failed_probes + 1
-        if failed < timers.probe_failures:
-            return replace(supervision, failed_probes=failed), []
-        reason = f"{failed} health checks failed: {event.detail}"
-        return replace(supervision, state=State.HUNG, reason=reason, timer_at=now + timers.abort_s), [Send(Signal.ABORT)]
-    wanted = State.RUNNING if event.ready else State.DEGRADED
-    reason = "" if event.ready else event.detail or "not ready"
-    return replace(supervision, state=wanted, failed_probes=0, reason=reason), []
-
-
-def _exited(now: float, supervision: Supervision, event: Exited, timers: Timers) -> tuple[Supervision, Sequence[Action]]:
-    ended = replace(supervision, timer_at=None, failed_probes=0, wanted=None)
-    if event.finished and event.code in (0, None) and event.signal is None and supervision.wanted is not State.PENDING:
-        return replace(ended, state=State.SUCCEEDED, reason="every session is settled"), []
-    if supervision.wanted is State.STOPPED:
-        return replace(ended, state=State.STOPPED), []
-    if supervision.wanted is State.PENDING:
-        return replace(ended, state=State.PENDING, starts=()), [Launch()]
-    how = f"signal {event.signal}" if event.signal is not None else f"exit {event.code}" if event.code is not None else "ended unseen"
-    why = supervision.reason if supervision.state is State.HUNG else ""
-    reason = "; ".join(part for part in (why, how, event.words) if part)
-    if event.code in NEVER_RESTARTED or not supervision.restart_on_failure:
-        return replace(ended, state=State.FAILED, reason=reason), []
-    recent = tuple(at for at in supervision.starts if now - at < timers.crash_window_s)
-    if len(recent) > timers.crash_limit:
-        return replace(ended, state=State.FAILED, reason=f"crash_loop: {len(recent)} starts without a settled session; {reason}"), []
-    longest = min(timers.longest_delay_s, timers.first_delay_s * 2 ** max(0, len(recent) - 1))
-    delay = longest * (0.5 + event.jitter / 2)
-    return replace(ended, state=State.BACKOFF, reason=reason, timer_at=now + delay, restarts=supervision.restarts + 1), []
-
-
-def _timer(now: float, supervision: Supervision, timers: Timers) -> tuple[Supervision, Sequence[Action]]:
-    match supervision.state:
-        case State.BACKOFF:
-            return replace(supervision, state=State.PENDING, timer_at=None), [Launch()]
-        case State.STARTING | State.ADOPTING if supervision.alive:
-            # It lives and waits for something, as a rule another service: to start it again would not help.
-            return replace(supervision, state=State.DEGRADED, timer_at=None, failed_probes=0), []
-        case State.STARTING | State.ADOPTING:
-            reason = f"start_deadline: not serving after {timers.start_deadline_s:g} s"
-            return replace(supervision, state=State.HUNG, reason=reason, timer_at=now + timers.abort_s), [Send(Signal.ABORT)]
-        case State.DRAINING:
-            return _terminate(now, supervision, timers)
-        case State.HUNG | State.TERMINATING:
-            # The timer comes again: a process that is still there is killed again, never forgotten.
-            return replace(supervision, timer_at=now + timers.abort_s), [Send(Signal.KILL, group=True)]
-    return replace(supervision, timer_at=None), []
+    restart_policy: Restarts = Restarts.ON_FAILURE

@@ -18,8 +18,10 @@ from trademesh_runs.journal_sqlite import SqliteReader
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.summary import summary_of
 from trademesh_runtime import policy
+from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.places import Places
 from trademesh_runtime.policy import State
+from trademesh_runtime.process import ProcessLauncher
 from trademesh_runtime.registry import Deletion, Registry, Revisions, Wish, WishKind
 from trademesh_runtime.run_changes import News, RunChanges
 from trademesh_runtime.run_folders import check_room, put_away, sweep, write_folder
@@ -40,8 +42,10 @@ class Runs:
     """The runs and their supervisors. Of the calls that change a run each is taken in at once and whole, so that two never mix; what
     takes time, they wait for."""
 
-    def __init__(self, settings: RuntimeSettings, registry: Registry, timers: policy.Timers) -> None:
+    def __init__(self, settings: RuntimeSettings, registry: Registry, timers: policy.Timers, launcher: Launcher | None = None) -> None:
+        """Without a launcher gateways are processes of this machine."""
         self._settings = settings
+        self._launcher = launcher or ProcessLauncher(settings.gateway_arguments())
         self._registry = registry
         self._timers = timers
         self._places = Places(settings.live_gateway_limit(), settings.runtime_max_queued)
@@ -182,6 +186,7 @@ class Runs:
             self._places.start_of(run.run_id),
             self._revisions,
             self._tell,
+            self._launcher,
             self._settings.runtime_most_log_bytes,
         )
         self._supervisors[run.run_id] = supervisor

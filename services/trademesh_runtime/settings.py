@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
 
 from trademesh_kernel.settings import ListenValidator, ServerSettings
 from trademesh_runtime.policy import Timers
+
+LEAST_S = {"start_deadline_s": 8.0, "start_cap_s": 20.0, "probe_timeout_s": 0.3, "tolerated_lag_s": 0.1, "abort_s": 0.3, "kill_s": 0.5}
+"""Below these a time-out that is scaled down would measure how busy the machine is, and not the gateway."""
 
 
 class RuntimeSettings(ListenValidator, ServerSettings):
@@ -31,6 +36,9 @@ class RuntimeSettings(ListenValidator, ServerSettings):
     """A gateway's log that is larger is cut: the last quarter of so much is kept beside it."""
     runtime_timer_scale: float = Field(default=1.0, gt=0, le=1)
     """Scales every time-out of supervision down, for tests."""
+    gateway_command: str = ""
+    """The command that starts a gateway, for a profiler or another interpreter; it finds its ticket as `python -m trademesh_gateway` does.
+    Empty: that one, by this Python."""
     gateway_bind: str = "127.0.0.1:0"
     """Where gateways bind."""
     gateway_advertise: str = ""
@@ -40,8 +48,13 @@ class RuntimeSettings(ListenValidator, ServerSettings):
         """Most live gateways."""
         return self.runtime_max_gateways or max(32, 4 * (os.cpu_count() or 1))
 
+    def gateway_arguments(self) -> list[str]:
+        """The command that starts a gateway, in parts; none for the usual one."""
+        return shlex.split(self.gateway_command)
+
     def timers(self) -> Timers:
         """Time-outs of supervision."""
-        scale, plain = self.runtime_timer_scale, Timers()
-        scaled = {name: getattr(plain, name) * scale for name in Timers.__dataclass_fields__ if name.endswith("_s")}
-        return Timers(**scaled, probe_failures=plain.probe_failures, crash_limit=plain.crash_limit)
+        plain = Timers()
+        names = [name for name in Timers.__dataclass_fields__ if name.endswith("_s")]
+        scaled = {name: max(getattr(plain, name) * self.runtime_timer_scale, LEAST_S.get(name, 0.0)) for name in names}
+        return replace(plain, **scaled)

@@ -6,10 +6,9 @@ import asyncio
 import json
 import random
 import secrets
-import signal
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Any
@@ -18,22 +17,28 @@ from google.protobuf import json_format
 
 from trademesh.gateway.v1 import supervision_service_pb2 as supervision
 from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
-from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh_kernel.context import detached
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
-from trademesh_runtime.gateway_link import GatewayLink
+from trademesh_runtime.gateway_link import Answer, GatewayLink
 from trademesh_runtime.gateway_logs import cut_log, last_lines
-from trademesh_runtime.policy import State, Supervision
-from trademesh_runtime.process import Identity, LaunchedGateway, ProcessHandle, adopt, launch_gateway, read_identity
+from trademesh_runtime.launcher import Bound, Exit, Handle, Launcher, LaunchError, LockHeldError
+from trademesh_runtime.policy import Restarts, Signal, State, Supervision
+from trademesh_runtime.policy_transitions import asked_before, step
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.run_record import REGISTRY_RETRY_S, RunRecord
 
 KEPT_LOG_LINES = 20
+LAST_WORDS_CHARACTERS = 500
 IDENTITY_WITHIN_S = 5.0
 """So soon after its start a gateway has said on disk who it is."""
+FAST_PROBE_S = 0.05
+"""Between checks of a gateway that starts."""
+FRESH_WORD_S = 5.0
+"""For so long the newest word of a gateway says why it is not ready."""
+HEALTHY_OR_NOT = frozenset({State.RUNNING, State.DEGRADED})
 
 Changed = Callable[[wire.Run], None]
 
@@ -44,6 +49,16 @@ class Targets:
     def __init__(self, *, trading: str, news: str, agent: str, bind: str, advertise: str) -> None:
         self.trading = trading
         self.content = {"trading_target": trading, "news_target": news, "agent_target": agent, "bind": bind, "advertise": advertise}
+
+
+def chance() -> float:
+    """From 0 to 1: spreads restarts of many runs, and has nothing to do with secrets."""
+    return random.random()  # noqa: S311  # see above
+
+
+def time_asleep_s() -> float:
+    """For how long the machine was suspended since it was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 class Supervisor:
@@ -59,6 +74,7 @@ class Supervisor:
         slots: AbstractAsyncContextManager[None],
         revisions: Revisions,
         changed: Changed,
+        launcher: Launcher,
         most_log_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self.run = run
@@ -68,15 +84,21 @@ class Supervisor:
         self._slots = slots
         self._record = RunRecord(run, layout, registry, revisions, targets.trading, changed)
         self._log = get_logger("supervisor").bind(run_id=run.run_id)
-        restarts = run.config.supervision.restart != contract.RESTART_POLICY_NEVER
-        self._policy = Supervision(State(run.state or 1), run.reason, restart_on_failure=restarts, restarts=run.restart_count)
+        self._launcher = launcher
+        restart_policy = Restarts(run.config.supervision.restart or Restarts.ON_FAILURE)
+        self._policy = Supervision(State(run.state or 1), run.reason, restart_policy=restart_policy, restarts=run.restart_count)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._handle: ProcessHandle | None = None
+        self._handle: Handle | None = None
         self._nonce = ""
         self._launching = asyncio.Lock()
         self._most_log_bytes = most_log_bytes
         self._timer: asyncio.TimerHandle | None = None
+        self._report_timer: asyncio.TimerHandle | None = None
+        self._reported_at = -timers.report_s
         self._settled_at_start = 0
+        self._epoch = 0
+        self._said = ("", 0.0)
+        """The newest word of the gateway that starts, and when it was heard."""
         self.moved = asyncio.Condition()
         self.finished = run.progress.sessions_settled > 0 and run.progress.sessions_settled == run.progress.sessions_total
         """True once the gateway has said that its pipeline is FINISHED."""
@@ -89,22 +111,41 @@ class Supervisor:
     def feed(self, event: policy.Event) -> None:
         """Takes in an event and carries out what the policy says."""
         before = self._policy
-        self._policy, actions = policy.step(time.monotonic(), before, event, self._timers)
+        self._policy, actions = step(time.monotonic(), before, event, self._timers)
         if self._policy.timer_at != before.timer_at:
             self._set_timer()
         for action in actions:
             self._carry_out(action)
         if self._policy.state != before.state or self._policy.reason != before.reason:
-            self._log.info("run", state=self._policy.state.name, reason=self._policy.reason)
-            self.publish()
+            if before.state in HEALTHY_OR_NOT and self._policy.state in HEALTHY_OR_NOT:
+                self._report()
+            else:
+                self._log.info("run", state=self._policy.state.name, reason=self._policy.reason)
+                self.publish()
+
+    def _report(self) -> None:
+        """Publishes what has changed in the health of a gateway that runs, so often at most that nobody drowns in it."""
+        if self._report_timer is None:
+            delay_s = max(0.0, self._reported_at + self._timers.report_s - time.monotonic())
+            self._report_timer = asyncio.get_running_loop().call_later(delay_s, self._report_now, context=detached())
+
+    def _report_now(self) -> None:
+        self._report_timer, self._reported_at = None, time.monotonic()
+        if int(self.run.state) != int(self.state):
+            self._log.info("run", state=self.state.name, reason=self._policy.reason)
+        self.publish()
 
     def adopt_or_restart(self) -> None:
         """After a restart of runtime_service: takes a living gateway over, or lets the policy judge a dead one."""
         if self.state in policy.TERMINAL:
             return
-        if self._adopt():
+        asked = asked_before(self.state, self.run.reason)
+        if self._adopt(asked):
             return
-        if not self._record.is_attempt_open() or self.state is State.BACKOFF:
+        if isinstance(asked, policy.Stop) and not self._record.is_attempt_open():
+            self._policy = replace(self._policy, state=State.PENDING)
+            self.feed(asked)
+        elif not self._record.is_attempt_open() or self.state is State.BACKOFF:
             # It was to be started, for the first time or again, and was not yet.
             self._policy = replace(self._policy, state=State.PENDING)
             self.feed(policy.Start())
@@ -113,22 +154,25 @@ class Supervisor:
             self._policy = replace(self._policy, state=State.PENDING)
             self._task(self._adopt_late())
         else:
-            self._lost()
+            self._lost(asked)
 
-    def _adopt(self) -> bool:
-        """Takes over the living gateway that the run's files tell of; False if there is none."""
-        identity = read_identity(self.layout)
-        handle = adopt(identity) if identity is not None and identity.generation == self.run.generation else None
-        if handle is None or identity is None:
+    def _adopt(self, asked: policy.Stop | policy.Restart | None = None) -> bool:
+        """Takes over the living gateway that the run's files tell of, and does what was asked for; False if there is none."""
+        found = self._launcher.find(self.layout, self.run.generation)
+        if found is None:
             return False
         if self.state in policy.TERMINAL:
             # Somebody has stopped the run while we were looking for its gateway.
-            handle.send(signal.SIGKILL, group=True)
-            handle.close()
+            found.handle.send(Signal.KILL, group=True)
+            found.handle.close()
             return True
         self._policy = replace(self._policy, state=State.PENDING)
-        self._watch(handle, identity)
+        self._nonce = found.nonce
+        self._watch(found.handle)
+        self._task(self._probe(found.handle, found.target))
         self.feed(policy.Found())
+        if asked is not None:
+            self.feed(asked)
         return True
 
     async def _adopt_late(self) -> None:
@@ -142,10 +186,11 @@ class Supervisor:
             if self.state is State.PENDING:
                 self._lost()
 
-    def _lost(self) -> None:
+    def _lost(self, asked: policy.Stop | policy.Restart | None = None) -> None:
         """The gateway ended while nobody looked."""
-        self._policy = replace(self._policy, state=State.RUNNING)
-        self._ended(None, None)
+        wanted = None if asked is None else State.STOPPED if isinstance(asked, policy.Stop) else State.PENDING
+        self._policy = replace(self._policy, state=State.RUNNING, wanted=wanted)
+        self._ended(Exit(None, None))
 
     async def until(self, *states: State, within_s: float | None = None) -> bool:
         """Waits until the run is in one of the states; False if it is not in time."""
@@ -166,8 +211,9 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         self._record.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._report_timer):
+            if timer is not None:
+                timer.cancel()
         if self._handle is not None:
             self._handle.close()
 
@@ -179,11 +225,15 @@ class Supervisor:
                 self._task(self._drain())
             case policy.Send(signal=which, group=group):
                 if self._handle is not None:
-                    self._handle.send(signal.Signals[which.value], group=group)
+                    self._handle.send(which, group=group)
+            case policy.Alert(text=text):
+                self._log.error("somebody has to look after this", reason=text)
 
     async def _launch(self) -> None:
         # One at a time for this run: what a stop has overtaken is gone before the next begins.
         async with self._launching, self._slots:
+            if not await self._has_room():
+                return
             generation = await self._next_generation()
             if generation is None:
                 return
@@ -193,27 +243,42 @@ class Supervisor:
                 "generation": generation,
                 "nonce": self._nonce,
                 "run_nonce": f"{self.run.created_at.seconds}.{self.run.created_at.nanos:09}",
+                "lease_s": self._timers.lease_s,
+                "orphan_s": self._timers.orphan_s,
+                "watermark_sequence": self.run.progress.head_sequence,
+                "watermark_epoch": self._epoch,
                 **self._targets.content,
             }
             try:
-                launched = await launch_gateway(self.layout, generation, ticket)
-            except OSError as error:
-                self.feed(policy.LaunchFailed(f"the gateway could not be started: {error}"))
+                handle = await self._launcher.launch(self.layout, generation, ticket)
+            except LaunchError as error:
+                self._record.end_attempt(generation, str(error))
+                self.feed(policy.LaunchFailed(str(error), error.passing, chance()))
                 return
             if self.state is not State.PENDING:
-                await launched.end()
+                # Somebody stopped the run while it was being started.
+                handle.send(Signal.KILL, group=True)
+                await handle.wait()
+                await handle.end_rest()
+                handle.close()
                 self._record.end_attempt(generation, "stopped while it was started")
                 return
-            self._handle = launched.handle
-            self.run.pid = launched.handle.pid
-            self._settled_at_start = self.run.progress.sessions_settled
-            self._task(self._wait_end(launched.handle))
-            self._task(self._wait_bound(launched, generation))
+            self._watch(handle)
             self.feed(policy.Launched())
             # A start keeps its slot until it serves or has failed: starts are costly, and two at once are enough. By then the run may
             # already wait for its next start, which must not be taken for this one.
             async with self.moved:
-                await self.moved.wait_for(lambda: self._handle is not launched.handle or self.state is not State.STARTING)
+                await self.moved.wait_for(lambda: self._handle is not handle or self.state is not State.STARTING)
+
+    async def _has_room(self) -> bool:
+        """Whether the run may be started: it is still to be, and nothing is left of an earlier gateway."""
+        if self.state is not State.PENDING:
+            return False
+        try:
+            await self._launcher.make_room(self.layout)
+        except LockHeldError as error:
+            self.feed(policy.LockBusy(str(error), chance()))
+        return self.state is State.PENDING
 
     async def _next_generation(self) -> int | None:
         """A generation that the registry knows of before its process is; None if the run is not to be started any more."""
@@ -233,25 +298,36 @@ class Supervisor:
                 return generation
         return None
 
-    async def _wait_bound(self, launched: LaunchedGateway, generation: int) -> None:
-        bound = await launched.bound()
-        if bound is not None and generation == self.run.generation:
-            await self._probe(launched.handle, bound.target)
-
-    def _watch(self, handle: ProcessHandle, identity: Identity) -> None:
-        self._handle, self._nonce = handle, identity.nonce
+    def _watch(self, handle: Handle) -> None:
+        self._handle = handle
         self.run.pid = handle.pid
         self._settled_at_start = self.run.progress.sessions_settled
-        self._task(self._wait_end(handle))
-        self._task(self._probe(handle, identity.target))
+        around = [self._task(self._hear(handle)), self._task(self._bound_log(self.run.generation))]
+        self._task(self._wait_end(handle, around))
 
-    async def _wait_end(self, handle: ProcessHandle) -> None:
-        code, number = await handle.wait()
-        handle.close()
-        self._ended(code, number)
+    async def _hear(self, handle: Handle) -> None:
+        """Takes in what a gateway says while it starts, and looks after it once it is known where it serves."""
+        async for report in handle.reports():
+            if isinstance(report, Bound):
+                self._task(self._probe(handle, report.target))
+            else:
+                self._said = (report.what, time.monotonic())
+                self.feed(policy.Progress(report.what))
 
-    def _ended(self, code: int | None, number: int | None) -> None:
+    async def _wait_end(self, handle: Handle, around: Sequence[asyncio.Task[None]]) -> None:
+        try:
+            how = await handle.wait()
+            self._ended(how)
+            # What a gateway has started ends with it: nobody else would look after it, and it may hold the run's lock.
+            await handle.end_rest()
+        finally:
+            for task in around:
+                task.cancel()
+            handle.close()
+
+    def _ended(self, how: Exit) -> None:
         """The gateway has gone: what it said last, and then the policy."""
+        code, number = how.code, how.signal
         words, finished, progress = "", self.finished, wire.RunProgress()
         with suppress(OSError, ValueError, KeyError, json_format.ParseError):
             record = json.loads(self.layout.gateway_exit.read_text())
@@ -261,67 +337,86 @@ class Supervisor:
                 finished = finished or words == "RUN_ENDED"
                 json_format.ParseDict(record["progress"], progress)
                 self.run.progress.CopyFrom(progress)
+        lines = last_lines(self.layout.gateway_log(self.run.generation), KEPT_LOG_LINES)
+        if not words and code and lines:
+            words = lines[-1][:LAST_WORDS_CHARACTERS]
         self.finished = finished
-        self._handle = None
+        self._handle, self._said = None, ("", 0.0)
         self.run.pid, self.run.target = 0, ""
         self.run.health = wire.GATEWAY_HEALTH_UNSPECIFIED
         ended = wire.GatewayExit(generation=self.run.generation, code=code, signal=number, reason=words)
         ended.exited_at.GetCurrentTime()
-        ended.log_lines.extend(last_lines(self.layout.gateway_log(self.run.generation), KEPT_LOG_LINES))
+        ended.log_lines.extend(lines)
         self.run.last_exit.CopyFrom(ended)
-        cause = f"signal {number}" if number is not None else f"exit {code}"
-        self._record.end_attempt(self.run.generation, f"{cause}: {words}")
-        # Chance spreads restarts of many runs; it has nothing to do with secrets.
-        jitter = random.random()  # noqa: S311  # see above
-        self.feed(policy.Exited(code, number, words, jitter, finished))
+        cause = f"signal {number}" if number is not None else f"exit {code}" if code is not None else "ended unseen"
+        self._record.end_attempt(self.run.generation, f"{cause}: {words}" if words else cause)
+        self.feed(policy.Exited(code, number, words, chance(), finished))
         self.publish()
 
-    async def _probe(self, handle: ProcessHandle, target: str) -> None:
+    async def _probe(self, handle: Handle, target: str) -> None:
         """Checks health and sends heartbeats until the process ends."""
         self.run.target = target
+        asleep_s = time_asleep_s()
         async with GatewayLink(target, self.run.generation, self._nonce, self._timers) as link:
             hint = asyncio.Event()
             watch = self._task(link.hint_at_changes(hint))
             try:
                 while not handle.ended:
                     hint.clear()
+                    began = time.monotonic()
+                    before_s, asleep_s = asleep_s, time_asleep_s()
+                    if asleep_s - before_s > 3 * self._timers.probe_interval_s:
+                        self.feed(policy.Suspended())
                     try:
                         await self._probe_once(handle, link)
-                        await self._bound_log()
                     except Exception:
                         # Whatever it is: a gateway that nobody looks at any more is worse.
                         self._log.exception("a probe failed by a fault of ours")
-                    interval_s = self._timers.probe_interval_s if self.state not in (State.STARTING, State.ADOPTING) else 0.05
+                    # From beginning to beginning: one that took its whole time-out is followed by the next at once.
+                    interval_s = FAST_PROBE_S if self.state in (State.STARTING, State.ADOPTING) else self._timers.probe_interval_s
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(hint.wait(), interval_s)
+                        await asyncio.wait_for(hint.wait(), max(FAST_PROBE_S, began + interval_s - time.monotonic()))
             finally:
                 watch.cancel()
 
-    async def _bound_log(self) -> None:
-        log = self.layout.gateway_log(self.run.generation)
-        left_out = await asyncio.to_thread(cut_log, log, self._most_log_bytes, self._most_log_bytes // 4)
-        if left_out:
-            self._log.warning("log_truncated", generation=self.run.generation, left_out_bytes=left_out)
+    async def _bound_log(self, generation: int) -> None:
+        """Cuts the log of a gateway whenever it has grown too large, as long as it lives."""
+        log = self.layout.gateway_log(generation)
+        while True:
+            try:
+                left_out = await asyncio.to_thread(cut_log, log, self._most_log_bytes, self._most_log_bytes // 4)
+            except OSError as error:
+                self._log.error("the log of a gateway cannot be cut", reason=str(error))
+            else:
+                if left_out:
+                    self._log.warning("log_truncated", generation=generation, left_out_bytes=left_out)
+            await asyncio.sleep(self._timers.probe_interval_s)
 
-    async def _probe_once(self, handle: ProcessHandle, link: GatewayLink) -> None:
-        began = time.monotonic()
-        alive, detail = await link.is_alive()
-        ready, why = await link.is_ready() if alive else (False, detail)
+    async def _probe_once(self, handle: Handle, link: GatewayLink) -> None:
+        life = await link.is_alive()
+        readiness = await link.is_ready() if life.serving else life
         if handle.ended:
             return
-        # A check that failed while our own loop stood still says nothing about the gateway.
-        own_lag_s = time.monotonic() - began - 2 * self._timers.probe_timeout_s
-        if alive or own_lag_s < 0.25:
-            before = (self.run.health, self.state)
-            self.run.health = (
-                wire.GATEWAY_HEALTH_SERVING if ready else wire.GATEWAY_HEALTH_NOT_SERVING if alive else wire.GATEWAY_HEALTH_UNREACHABLE
-            )
-            self.feed(policy.Probed(alive, ready, why))
-            if before[0] != self.run.health and before[1] is self.state:
-                self.publish()
+        alive, ready = life.serving, readiness.serving
+        health = wire.GATEWAY_HEALTH_SERVING if ready else wire.GATEWAY_HEALTH_NOT_SERVING if alive else wire.GATEWAY_HEALTH_UNREACHABLE
+        self.feed(policy.Probed(alive, ready, self._why_not(handle, readiness, alive), readiness.own_lag_s))
+        counts = alive or readiness.own_lag_s <= self._timers.tolerated_lag_s
+        if counts and health != self.run.health:
+            self.run.health = health
+            self._report()
         answer = await link.heartbeat() if alive else None
         if answer is not None:
             self._progressed(answer)
+
+    def _why_not(self, handle: Handle, answer: Answer, alive: bool) -> str:
+        """Why a check failed, with what is known of the process, or of what it waits for."""
+        if answer.serving:
+            return ""
+        said, at = self._said
+        if alive:
+            return said if said and time.monotonic() - at < FRESH_WORD_S else answer.why_not
+        resources = handle.resources()
+        return f"{answer.why_not}; the process is {resources.condition}" if resources and resources.condition else answer.why_not
 
     def _progressed(self, answer: supervision.HeartbeatResponse) -> None:
         pipeline = answer.pipeline
@@ -335,6 +430,7 @@ class Supervisor:
         )
         if pipeline.sessions_settled > self._settled_at_start:
             self.feed(policy.SessionSettled())
+        self._epoch = answer.epoch
         was_finished, self.finished = self.finished, pipeline.state == PIPELINE_STATE_FINISHED
         if progress != self.run.progress:
             self.run.progress.CopyFrom(progress)

@@ -116,6 +116,7 @@ class RunFeeds:
         self._draining = True
         for feed in self._followed:
             feed.draining = True
+            feed.changed.wake()
 
     async def close(self) -> None:
         """Closes every journal and the channel."""

@@ -20,10 +20,13 @@ from google.protobuf.message import DecodeError
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.errors import DependencyUnavailable, JournalUnreadable, NotFound
 from trademesh_kernel.logs import get_logger
+from trademesh_runs.feed_batch import Batch, read_batches
+from trademesh_runs.feed_filter import FeedFilter
 from trademesh_runs.fold import LedgerMismatchError, fold_journal
 from trademesh_runs.journal import Head, StoredEvent
 from trademesh_runs.journal_sqlite import NewerJournalError, SqliteReader
 from trademesh_runs.layout import RunLayout
+from trademesh_runs.wake import Wake
 
 KEPT_JOURNALS = 16
 READING_THREADS = 4
@@ -164,6 +167,8 @@ class FinishedFeed:
     """The feed of a journal that nobody writes any more (a FeedSource); its last state is folded once."""
 
     finished = True
+    fenced = False
+    quotes = None
 
     def __init__(self, journals: FinishedJournals, run_id: str, path: Path, mark: FileMark, head: Head) -> None:
         self._journals = journals
@@ -173,11 +178,16 @@ class FinishedFeed:
         self.head = head
         self.draining = False
         """True once trading_service drains: streams end with their cursor."""
+        self.changed = Wake()
         self._last_state: asyncio.Task[ServerState] | None = None
 
     async def work(self, work: Work[Answer]) -> Answer:
         """What some work finds in the journal; raises as `FinishedJournals.read`."""
         return await self._journals.read(self._run_id, self._path, self._mark, work)
+
+    async def batches(self, after: int, wanted: FeedFilter | None) -> list[Batch]:
+        """What is to be sent next to a reader that is at a sequence."""
+        return await self.work(lambda reader: read_batches(reader, after, self.head.sequence, wanted))
 
     async def read(self, after: int, limit: int, through: int | None = None) -> Sequence[StoredEvent]:
         """Events after a sequence, oldest first."""
@@ -199,9 +209,6 @@ class FinishedFeed:
 
     async def _fold(self, through: int) -> ServerState:
         return await self.work(lambda reader: fold_journal(self._run_id, reader, through).state())
-
-    async def changed(self, beyond: int, within_s: float) -> None:
-        """Returns at once: nothing will follow."""
 
     async def unchanged(self) -> bool:
         """False if somebody has written to the file since: the run was restarted."""

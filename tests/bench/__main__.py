@@ -7,11 +7,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.false_alarms import alarm_figures
+from bench.feed_suite import feed_figures
 from bench.figures import Figure, as_json, table
 from bench.mesh_runs import run_figures
+from bench.soak import soak_figures
+from bench.supervision_times import supervision_figures
 from bench.throughput import kernel_figures
 
-SUITES: dict[str, Sequence[Callable[[], list[Figure]]]] = {"mesh": (kernel_figures, run_figures)}
+SUITES: dict[str, Sequence[Callable[[], list[Figure]]]] = {
+    "mesh": (kernel_figures, run_figures),
+    "feed": (supervision_figures, feed_figures),
+    "alarms": (alarm_figures,),
+    "soak": (soak_figures,),
+}
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import median, quantiles
 
 ROUNDS = 5
 """How often each pair is measured, in turn: the machine's speed drifts, a ratio within a round does not."""
@@ -40,6 +40,22 @@ def at_least(name: str, unit: str, ours: Sequence[float], wanted: float) -> Figu
     """A figure that is to reach a number."""
     value = median(ours)
     return Figure(name, value, unit, wanted, value / wanted, 1.0, value >= wanted)
+
+
+def at_most(name: str, unit: str, value: float, allowed: float) -> Figure:
+    """A figure that is to stay within a number; its ratio is how much of the room is left."""
+    ratio = allowed / value if value > 0 and allowed > 0 else None
+    return Figure(name, value, unit, allowed, ratio, None if ratio is None else 1.0, value <= allowed)
+
+
+def told(name: str, unit: str, value: float) -> Figure:
+    """A figure that is not judged."""
+    return Figure(name, value, unit)
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """A percentile, inclusive: of few values the high ones are the largest."""
+    return quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
 def interleaved(one: Callable[[], float], other: Callable[[], float]) -> tuple[list[float], list[float]]:

@@ -50,6 +50,7 @@ EXAMPLES: dict[str, errors.TrademeshError] = {
     "STATE_CONFLICT": errors.StateConflict("no", resource_type="run", name="demo", state="FAILED"),
     "APPROVAL_SETTLED": errors.ApprovalSettled("a-1", "APPROVED", "ann"),
     "SEQUENCE_AHEAD": errors.SequenceAhead(7, 3),
+    "HISTORY_COMPACTED": errors.HistoryCompacted(12, 4096),
     "EPOCH_CHANGED": errors.EpochChanged(2, 1),
     "JOURNAL_UNREADABLE": errors.JournalUnreadable("no", run_id="demo", sequence=7),
     "NOT_ALLOWED": errors.NotAllowed("no", "/x/Y"),

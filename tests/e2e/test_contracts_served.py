@@ -91,6 +91,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gateway.v1.PipelineService.PausePipeline": (NOBODY, "RESOURCE_NOT_FOUND"),
     "gateway.v1.PipelineService.ResumePipeline": (NOBODY, "RESOURCE_NOT_FOUND"),
     "gateway.v1.PipelineService.StepPipeline": ({**NOBODY, "size": "STEP_SIZE_PHASE"}, "RESOURCE_NOT_FOUND"),
+    "gateway.v1.PipelineService.StopPipeline": (NOBODY, "RESOURCE_NOT_FOUND"),
+    "gateway.v1.PipelineService.WatchPipeline": (NOBODY, "RESOURCE_NOT_FOUND"),
     "gateway.v1.PipelineService.GetPipeline": (NOBODY, "RESOURCE_NOT_FOUND"),
     "gateway.v1.PipelineService.SetPace": (NOBODY, "RESOURCE_NOT_FOUND"),
     "gateway.v1.FeedService.Subscribe": (NOBODY, "RESOURCE_NOT_FOUND"),

@@ -228,7 +228,7 @@ async def test_faults_of_the_protocol_close_the_socket_with_their_code(mesh: Mes
     assert await closed_with(mesh, hello, b"\xff\xff") == 4400
     assert await closed_with(mesh, hello, *[ping] * 100) == 4429
     assert await closed_with(mesh, hello, b"\0" * 70_000) == 1009
-    assert await closed_with(mesh) == 4400
+    assert await closed_with(mesh) == 4401
 
 
 async def test_strangers_are_refused(mesh: Mesh) -> None:
@@ -250,7 +250,8 @@ async def test_an_edge_that_goes_down_says_when_to_come_back(mesh: Mesh) -> None
         with pytest.raises(ConnectionClosed) as closed:
             await asyncio.wait_for(client.receive(), 10)
         assert closed.value.rcvd is not None
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "retry_after_ms=1000")
+        assert closed.value.rcvd.code == 1012
+        assert 0 <= int(closed.value.rcvd.reason.removeprefix("retry_after_ms=")) <= 5_000
     assert await asyncio.to_thread(mesh.processes["edge"].wait, 10) == 0
     mesh.start("edge")
     await asyncio.to_thread(wait_until, mesh.edge_answers, 30, "the edge")

@@ -30,9 +30,11 @@ from trademesh_kernel.errors import DependencyUnavailable, NotFound, RemoteError
 from trademesh_kernel.server import MeshServer, registration
 from trademesh_ledger.metrics import ClosingTrade
 from trademesh_ledger.portfolio import Portfolio
-from trademesh_runs.feed_service import FeedServicer, JournalFeed, only_source
+from trademesh_runs.feed_service import FeedServicer
+from trademesh_runs.feed_source import only_source
 from trademesh_runs.fold import portfolio_message
 from trademesh_runs.journal import Draft, StoredEvent
+from trademesh_runs.journal_feed import JournalFeed
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.summary import summary_of

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sqlite3
 import sys
 import time
@@ -22,8 +21,9 @@ from trademesh.runtime.v1 import runtime_pb2
 from trademesh_kernel.errors import DependencyUnavailable, NotFound
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy, run_record, supervisor
+from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.policy import State
-from trademesh_runtime.process import LaunchedGateway, ProcessHandle
+from trademesh_runtime.process import ProcessHandle, ProcessLauncher
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.runs import Runs
 from trademesh_runtime.settings import RuntimeSettings
@@ -31,25 +31,21 @@ from trademesh_runtime.supervisor import Supervisor, Targets
 from waiting import until
 
 
-class Launches:
+class Launches(ProcessLauncher):
     """Starts processes that do nothing in place of gateways, slowly, since what a stop overtakes is the time that a start takes."""
 
     def __init__(self) -> None:
+        super().__init__([sys.executable, "-c", "import time; time.sleep(600)"])
         self.begun = asyncio.Event()
         self.go_on = asyncio.Event()
         self.pids = list[int]()
 
-    async def launch(self, _layout: RunLayout, _generation: int, _ticket: dict[str, Any]) -> LaunchedGateway:
-        ours, theirs = socket.socketpair()
-        theirs.close()
-        ours.setblocking(False)
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "import time; time.sleep(600)", start_new_session=True, stdin=asyncio.subprocess.DEVNULL
-        )
-        self.pids.append(child.pid)
+    async def launch(self, layout: RunLayout, generation: int, ticket: dict[str, Any]) -> ProcessHandle:
+        handle = await super().launch(layout, generation, ticket)
+        self.pids.append(handle.pid)
         self.begun.set()
         await self.go_on.wait()
-        return LaunchedGateway(ProcessHandle(child.pid, os.pidfd_open(child.pid), child), ours)
+        return handle
 
     def alive(self) -> list[int]:
         """Those that live."""
@@ -57,9 +53,8 @@ class Launches:
 
 
 @pytest_asyncio.fixture
-async def launches(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Launches]:
+async def launches() -> AsyncIterator[Launches]:
     found = Launches()
-    monkeypatch.setattr(supervisor, "launch_gateway", found.launch)
     yield found
     for pid in found.alive():
         os.kill(pid, signal.SIGKILL)
@@ -73,17 +68,17 @@ def registry(tmp_path: Path) -> Registry:
 TIMERS = policy.Timers(**{name: 0.05 for name in policy.Timers.__dataclass_fields__ if name.endswith("_s")})
 
 
-def supervise(tmp_path: Path, registry: Registry, timers: policy.Timers = TIMERS, **run_fields: Any) -> Supervisor:
+def supervise(tmp_path: Path, registry: Registry, launcher: Launcher, timers: policy.Timers = TIMERS, **run_fields: Any) -> Supervisor:
     layout = RunLayout(tmp_path, "demo")
     layout.make_folders()
     layout.gateway_log(1).touch()
     targets = Targets(trading="t", news="n", agent="a", bind="127.0.0.1:0", advertise="")
     run = runtime_pb2.Run(run_id="demo", **{"state": runtime_pb2.RUN_STATE_PENDING, **run_fields})
-    return Supervisor(run, layout, registry, targets, timers, asyncio.Semaphore(2), Revisions(registry), lambda _run: None)
+    return Supervisor(run, layout, registry, targets, timers, asyncio.Semaphore(2), Revisions(registry), lambda _run: None, launcher)
 
 
 async def test_a_stop_that_overtakes_a_start_leaves_no_process(tmp_path: Path, registry: Registry, launches: Launches) -> None:
-    found = supervise(tmp_path, registry)
+    found = supervise(tmp_path, registry, launches)
     found.feed(policy.Start())
     await launches.begun.wait()
     found.feed(policy.Stop("asked"))
@@ -95,7 +90,7 @@ async def test_a_stop_that_overtakes_a_start_leaves_no_process(tmp_path: Path, r
 
 
 async def test_a_start_after_such_a_stop_is_the_only_one(tmp_path: Path, registry: Registry, launches: Launches) -> None:
-    found = supervise(tmp_path, registry)
+    found = supervise(tmp_path, registry, launches)
     found.feed(policy.Start())
     await launches.begun.wait()
     found.feed(policy.Stop("asked"))
@@ -113,7 +108,7 @@ async def test_a_registry_that_cannot_be_written_holds_nothing_up(
     tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_record, "REGISTRY_RETRY_S", 0.02)
-    found = supervise(tmp_path, registry)
+    found = supervise(tmp_path, registry, launches)
     found.publish()
     launches.go_on.set()
     found.feed(policy.Start())
@@ -145,7 +140,7 @@ async def test_a_start_that_fails_while_the_disk_is_slow_is_followed_by_the_next
     tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The delay before the next start is over before anybody is told that the first has failed.
-    found = supervise(tmp_path, registry, replace(TIMERS, start_deadline_s=30.0, first_delay_s=0.001, longest_delay_s=0.001))
+    found = supervise(tmp_path, registry, launches, replace(TIMERS, start_deadline_s=30.0, first_delay_s=0.001, longest_delay_s=0.001))
     launches.go_on.set()
     found.feed(policy.Start())
     await until(lambda: found.state is State.STARTING)
@@ -175,7 +170,7 @@ async def test_a_start_that_waits_for_the_disk_says_so_and_goes_on(
 
     monkeypatch.setattr(registry, "attempt_begins", full)
     launches.go_on.set()
-    found = supervise(tmp_path, registry)
+    found = supervise(tmp_path, registry, launches)
     found.feed(policy.Start())
     await until(lambda: "disk is full" in found.run.reason)
     assert (found.state, launches.pids) == (State.PENDING, [])
@@ -188,7 +183,7 @@ async def test_a_start_that_waits_for_the_disk_says_so_and_goes_on(
 
 
 async def test_a_disk_that_is_full_is_not_asked_again_for_every_change(
-    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_record, "REGISTRY_RETRY_S", 0.05)
     asked = list[int]()
@@ -198,7 +193,7 @@ async def test_a_disk_that_is_full_is_not_asked_again_for_every_change(
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(registry, "save", full)
-    found = supervise(tmp_path, registry)
+    found = supervise(tmp_path, registry, launches)
     found.publish()
     for _ in range(50):
         found.publish(durable=False)
@@ -227,8 +222,8 @@ async def test_a_gateway_that_says_late_who_it_is_is_taken_over_or_ended(
 ) -> None:
     registry.attempt_begins("demo", 1)
     launches.go_on.set()
-    launched = await launches.launch(RunLayout(tmp_path, "demo"), 1, {})
-    found = supervise(tmp_path, registry, state=runtime_pb2.RUN_STATE_STARTING, generation=1)
+    found = supervise(tmp_path, registry, launches, state=runtime_pb2.RUN_STATE_STARTING, generation=1)
+    launched = await launches.launch(found.layout, 1, {})
     found.adopt_or_restart()
     if stopped:
         found.feed(policy.Stop("asked"))
@@ -241,7 +236,9 @@ async def test_a_gateway_that_says_late_who_it_is_is_taken_over_or_ended(
         await until(lambda: found.state is State.ADOPTING)
         assert len(launches.pids) == 1
     found.release()
-    await launched.end()
+    launched.send(policy.Signal.KILL, group=True)
+    await launched.wait()
+    launched.close()
 
 
 async def test_a_restart_that_was_promised_is_carried_out_by_the_next_runtime_service(
@@ -250,7 +247,7 @@ async def test_a_restart_that_was_promised_is_carried_out_by_the_next_runtime_se
     registry.attempt_begins("demo", 1)
     registry.attempt_ends("demo", 1, "exit 78: a bad setting")
     launches.go_on.set()
-    found = supervise(tmp_path, registry, generation=1)
+    found = supervise(tmp_path, registry, launches, generation=1)
     found.layout.gateway_exit.write_text(json.dumps({"generation": 1, "code": 78, "reason": "a bad setting", "progress": {}}))
     found.adopt_or_restart()
     await until(lambda: found.state is State.STARTING)

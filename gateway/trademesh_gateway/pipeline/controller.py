@@ -1,4 +1,7 @@
-"""Drives cycles: start, pause, resume, step, pace. Pauses take effect between phases; the wanted state is journaled and survives restarts."""
+"""Drives cycles: start, pause, resume, step, stop, pace. Pauses take effect between phases; the wanted state is journaled and survives
+restarts. A cycle that works longer than its clock allows is given up before its orders are executed, and its session is settled as it
+stands: an agent_service that cannot be reached uses that time up, a person who thinks does not.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,13 @@ from contextlib import suppress
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway.pipeline.cycle import PHASES, Cycle
+from trademesh_gateway.pipeline.cycle_clock import CycleClock, CycleOverdue
 from trademesh_kernel.errors import Draining, StateConflict
 from trademesh_runs.journal import Draft
+
+TERMINAL = (events.PIPELINE_STATE_FINISHED, events.PIPELINE_STATE_STOPPED)
+DISK = "disk: "
+"""How the reason of a pause begins that the disk has caused. Only such a pause ends by itself."""
 
 
 class Step(enum.IntEnum):
@@ -24,6 +32,10 @@ class Stopped(Exception):
     """The controller was told to stop between two phases."""
 
 
+class Ended(Exception):
+    """StopPipeline has ended the pipeline: there is no next phase."""
+
+
 class Interrupted(Exception):
     """A phase that waits for a person is to give way to a pause or a stop; it is done again from where it stood when it may go on."""
 
@@ -31,8 +43,23 @@ class Interrupted(Exception):
 class Controller:
     """Says when the next phase may begin."""
 
-    def __init__(self, run_id: str, emit: Callable[[Draft], object], *, state: int, reason: str, pace: float, generation: int = 0) -> None:
-        """Begins in the state that the journal tells: READY, RUNNING, PAUSED or FINISHED."""
+    def __init__(
+        self,
+        run_id: str,
+        emit: Callable[[Draft], object],
+        *,
+        state: int,
+        reason: str,
+        pace: float,
+        generation: int = 0,
+        clock: CycleClock | None = None,
+        lease_held: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Begins in the state that the journal tells.
+
+        Args:
+            lease_held: without a lease no new cycle begins: nobody could stop it. `wake` says that it may have come back.
+        """
         self._run_id = run_id
         self._emit = emit
         self.state = state
@@ -41,7 +68,12 @@ class Controller:
         self._generation = generation
         self._allowed_phases = 0
         self._stepping = False
-        self._lease_held = True
+        self.lease_held = lease_held
+        self.clock = clock or CycleClock()
+        self._in_cycle = False
+        self._may_give_up = False
+        self._ending: str | None = None
+        self._disk = ""
         self._stopping = False
         self._changed = asyncio.Condition()
         self._standing = False
@@ -53,26 +85,46 @@ class Controller:
 
         Raises:
             Stopped: the gateway drains.
+            Ended: the pipeline was ended; a session that had begun is settled, unless the pipeline was paused in the middle of it.
         """
         await self._keep_pace()
-        for phase in PHASES:
-            done = False
-            while not done:
-                await self._wait_for_leave(first=phase == 1, last=phase == max(PHASES))
-                try:
-                    await cycle.run(phase)
-                    done = True
-                except Interrupted:
-                    continue
+        try:
+            for phase in PHASES:
+                done = cycle.is_void(phase)
+                while not done:
+                    await self._wait_for_leave(first=phase == 1, last=phase == max(PHASES))
+                    done = await self._run_phase(cycle, phase)
+        finally:
+            self._in_cycle = self._may_give_up = False
+            self.clock.end()
+
+    async def _run_phase(self, cycle: Cycle, phase: int) -> bool:
+        """Runs a phase that has leave; False if it gave way and is to be done again."""
+        self._may_give_up = cycle.may_be_given_up(phase)
+        try:
+            async with self.clock.working(phase, limited=self._may_give_up):
+                await cycle.run(phase)
+        except Interrupted:
+            if self._ending is None or self.state != events.PIPELINE_STATE_RUNNING or not self._may_give_up:
+                return False
+            # A stop for good does not wait for a person either: what nobody has answered is void.
+            cycle.give_up(phase, "the pipeline was stopped while orders waited for a person")
+        except CycleOverdue:
+            cycle.give_up(phase, f"the cycle took longer than {self.clock.deadline_s:g} s")
+        return True
 
     async def wait(self, seconds: float) -> None:
-        """Waits before another try at something; raises Stopped when the gateway drains."""
+        """Waits before another try at something.
+
+        Raises:
+            Stopped: the gateway drains.
+            Ended: the pipeline was ended.
+        """
         async with self._changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._changed.wait_for(lambda: self._stopping)
-            if self._stopping:
-                raise Stopped
+                    await self._changed.wait_for(lambda: self._stopping or self.state == events.PIPELINE_STATE_STOPPED)
+            self._check_going_on()
 
     async def give_way(self, within_s: float) -> None:
         """For phases that wait for something outside: waits a while, and raises Interrupted when the pipeline is to stand."""
@@ -84,31 +136,46 @@ class Controller:
                 raise Interrupted
 
     def _must_stand(self) -> bool:
+        if self._stopping or (self._ending is not None and self._may_give_up):
+            return True
         # A phase that a step has let in goes on to its end in PAUSED, too.
-        return self._stopping or (self.state != events.PIPELINE_STATE_RUNNING and not self._stepping)
+        return self.state != events.PIPELINE_STATE_RUNNING and (not self._stepping or self._ending is not None)
+
+    def _check_going_on(self) -> None:
+        if self._stopping:
+            raise Stopped
+        if self.state == events.PIPELINE_STATE_STOPPED:
+            raise Ended
 
     async def _wait_for_leave(self, *, first: bool, last: bool) -> None:
         async with self._changed:
             while True:
-                if self._stopping:
-                    raise Stopped
-                if self.state == events.PIPELINE_STATE_RUNNING and (self._lease_held or not first):
+                self._check_going_on()
+                if self._ending is not None and (first or self.state != events.PIPELINE_STATE_RUNNING):
+                    self._enter(events.PIPELINE_STATE_STOPPED, self._ending)
+                    raise Ended
+                if first and self._disk and self.state == events.PIPELINE_STATE_RUNNING:
+                    self._enter(events.PIPELINE_STATE_PAUSED, self._disk)
+                if self.state == events.PIPELINE_STATE_RUNNING and (self.lease_held() or not first):
                     self._stepping = False
-                    return
+                    break
                 if self.state == events.PIPELINE_STATE_PAUSED and self._allowed_phases:
                     # A step of one cycle is a grant that ends with the last phase.
                     self._allowed_phases = 0 if last else self._allowed_phases - 1
                     self._stepping = True
-                    return
+                    break
                 self._standing = True
                 self._changed.notify_all()
                 await self._changed.wait()
                 self._standing = False
+            if first:
+                self._in_cycle = True
+                self.clock.begin()
 
     async def _keep_pace(self) -> None:
         """Waits so that cycles begin as far apart as the pace says; yields to others in any case."""
         loop = asyncio.get_running_loop()
-        while self.pace > 0 and not self._stopping and self.state == events.PIPELINE_STATE_RUNNING:
+        while self.pace > 0 and not self._stopping and self._ending is None and self.state == events.PIPELINE_STATE_RUNNING:
             left = self._next_cycle_at - loop.time()
             if left <= 0:
                 break
@@ -120,17 +187,22 @@ class Controller:
         """READY becomes RUNNING; a pipeline that runs is left so."""
         if self.state == events.PIPELINE_STATE_PAUSED:
             raise self._conflict("is paused: ResumePipeline goes on")
+        self._check_not_ended()
         await self._become(events.PIPELINE_STATE_RUNNING, who, of=(events.PIPELINE_STATE_READY,))
 
     async def pause(self, reason: str) -> None:
-        """RUNNING becomes PAUSED; returns once the pipeline stands between two phases."""
-        await self._become(events.PIPELINE_STATE_PAUSED, reason, of=(events.PIPELINE_STATE_RUNNING, events.PIPELINE_STATE_READY))
+        """RUNNING becomes PAUSED; returns once the pipeline stands between two phases. A pause of the disk becomes this one."""
+        self._check_not_ended()
+        own = reason if not reason.startswith(DISK) else f"PausePipeline: {reason}"
+        of = (events.PIPELINE_STATE_RUNNING, events.PIPELINE_STATE_READY)
+        await self._become(events.PIPELINE_STATE_PAUSED, own, of=(*of, events.PIPELINE_STATE_PAUSED) if self.paused_by_disk else of)
         await self._until_standing()
 
     async def resume(self, who: str) -> None:
         """PAUSED becomes RUNNING."""
         if self.state == events.PIPELINE_STATE_READY:
             raise self._conflict("has not been started: StartPipeline begins")
+        self._check_not_ended()
         await self._become(events.PIPELINE_STATE_RUNNING, who, of=(events.PIPELINE_STATE_PAUSED,))
 
     async def step(self, size: Step) -> None:
@@ -145,8 +217,31 @@ class Controller:
         await self._until_standing()
 
     def _check_paused(self) -> None:
+        self._check_not_ended()
         if self.state != events.PIPELINE_STATE_PAUSED:
             raise self._conflict("is not paused: PausePipeline comes first")
+
+    def _check_not_ended(self) -> None:
+        if self.state == events.PIPELINE_STATE_STOPPED:
+            raise self._conflict("was stopped for good: RestartRun does not begin it again, a new run does")
+
+    async def end(self, reason: str) -> None:
+        """Becomes STOPPED for good, and returns once it is: a session in hand is settled first, unless the pipeline is paused in it. A
+        pipeline that has ended is left as it is.
+
+        Raises:
+            Draining: the gateway ends before the pipeline stood; nothing is journaled.
+        """
+        async with self._changed:
+            if self.state not in TERMINAL and not self._stopping:
+                self._ending = reason if self._ending is None else self._ending
+                self._allowed_phases = 0
+                if not self._in_cycle:
+                    self._enter(events.PIPELINE_STATE_STOPPED, self._ending)
+                self._changed.notify_all()
+                await self._changed.wait_for(lambda: self.state in TERMINAL or self._stopping)
+            if self.state not in TERMINAL:
+                raise Draining("trademesh.gateway.v1.PipelineService")
 
     async def set_pace(self, sessions_per_s: float) -> None:
         """How fast a backtest goes; 0 = as fast as it can."""
@@ -157,13 +252,31 @@ class Controller:
 
     async def finish(self, reason: str = "") -> None:
         """Every session is settled. This is a fact also for a gateway that drains."""
-        await self._enter(events.PIPELINE_STATE_FINISHED, reason)
-
-    async def hold_lease(self, held: bool) -> None:
-        """Without a lease no new cycle begins: nobody could stop it."""
         async with self._changed:
-            self._lease_held = held
+            self._enter(events.PIPELINE_STATE_FINISHED, reason)
+
+    async def wake(self) -> None:
+        """The lease was lost or has come back."""
+        async with self._changed:
             self._changed.notify_all()
+
+    @property
+    def paused_by_disk(self) -> bool:
+        """True if the disk has paused it, and nobody else since."""
+        return self.state == events.PIPELINE_STATE_PAUSED and self.reason.startswith(DISK)
+
+    async def hold_for_disk(self, why: str) -> None:
+        """Pauses at the end of the cycle as long as there is a reason. Without one, a pause of the disk is over; a person's stays."""
+        async with self._changed:
+            self._disk = f"{DISK}{why}" if why else ""
+            if not why and self.paused_by_disk and not self._stopping:
+                self._enter(events.PIPELINE_STATE_RUNNING, f"{DISK}there is room again")
+            self._changed.notify_all()
+
+    @property
+    def stopping(self) -> bool:
+        """True once the gateway drains."""
+        return self._stopping
 
     async def stop(self) -> None:
         """Ends the run of cycles between two phases."""
@@ -174,18 +287,19 @@ class Controller:
     async def _become(self, state: int, reason: str, *, of: tuple[int, ...]) -> None:
         if self._stopping:
             raise Draining("trademesh.gateway.v1.PipelineService")
-        if self.state in of:
-            await self._enter(state, reason)
-
-    async def _enter(self, state: int, reason: str) -> None:
         async with self._changed:
-            self.state, self.reason = state, reason
-            self._standing = False
-            self._stepping = False
-            self._allowed_phases = 0
-            payload = events.PipelineStateChanged(state=events.PipelineState.ValueType(state), reason=reason)
-            self._lifecycle("pipeline_state_changed", payload)
-            self._changed.notify_all()
+            if self.state in of:
+                self._enter(state, reason)
+
+    def _enter(self, state: int, reason: str) -> None:
+        """Journals a new state. The caller holds `_changed`."""
+        self.state, self.reason = state, reason
+        self._standing = False
+        self._stepping = False
+        self._allowed_phases = 0
+        payload = events.PipelineStateChanged(state=events.PipelineState.ValueType(state), reason=reason)
+        self._lifecycle("pipeline_state_changed", payload)
+        self._changed.notify_all()
 
     def _lifecycle(self, kind: str, payload: events.PipelineStateChanged | events.PaceChanged) -> None:
         # Each change has a name of its own, also when the state is the same again.

@@ -4,15 +4,19 @@
 
 Everything before EXECUTION sees what was known half an hour before the open; EXECUTION and SETTLEMENT see the session's close
 (`execution.fill: next_close`). No phase reads a clock, so a session that is done again comes out the same.
+
+A cycle can be given up before EXECUTION, and is then settled without its orders. What the journal already holds of a session that is done
+again binds: one that was given up is given up again, and one whose execution had begun is not given up any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.agents.analysts import ANALYSTS
 from trademesh_gateway.agents.indicators import volatility
@@ -61,15 +65,44 @@ class ApprovalQuestion:
     ttl_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """What the journal holds already of a session that is not settled."""
+
+    date: str = ""
+    given_up_in: int | None = None
+    """The phase in which it was given up."""
+    executed: bool = False
+    """True if an order of it was filled, or rejected at its fill."""
+
+
 Emit = Callable[[Draft], object]
 Ask = Callable[[ApprovalQuestion, Emit], Awaitable[ApprovalAnswer]]
+ClosesKnown = Callable[[str, int, Mapping[str, int]], None]
+"""Is told a session's closes when they are known: its date, its close (Unix seconds), and micro-dollars by ticker."""
+
+
+def nobody_quotes(_session: str, _close_unix_s: int, _closes: Mapping[str, int]) -> None:
+    """For where nobody is told closes."""
 
 
 class Cycle:
     """One session in progress. Phases are called in the order of `PHASES`."""
 
-    def __init__(self, desk: DeskRun, history: MarketHistory, session: SessionTimes, number: int, emit: Emit, ask: Ask) -> None:
-        """`history` has the run's tickers first and then, if the set has an index, that index."""
+    def __init__(
+        self,
+        desk: DeskRun,
+        history: MarketHistory,
+        session: SessionTimes,
+        number: int,
+        emit: Emit,
+        ask: Ask,
+        *,
+        earlier: OpenSession | None = None,
+        closes_known: ClosesKnown = nobody_quotes,
+    ) -> None:
+        """`history` has the run's tickers first and then, if the set has an index, that index. `earlier` is what was journaled of a session
+        that is done again; what it tells of another one is nothing to us."""
         self._desk = desk
         self._session = session
         self._number = number
@@ -84,6 +117,27 @@ class Cycle:
         self._gated: list[Gated] = []
         self._answers: dict[int, ApprovalAnswer] = {}
         """What people said of orders, by column."""
+        self._closes_known = closes_known
+        ours = earlier is not None and earlier.date == session.date
+        self._given_up_in = earlier.given_up_in if ours and earlier is not None else None
+        self._executed = ours and earlier is not None and earlier.executed
+
+    def is_void(self, phase: int) -> bool:
+        """True for a phase that is left out since the cycle was given up."""
+        return self._given_up_in is not None and self._given_up_in <= phase < events.PHASE_SETTLEMENT
+
+    def may_be_given_up(self, phase: int) -> bool:
+        """True as long as no order has been executed."""
+        return phase < events.PHASE_EXECUTION and not self._executed
+
+    def give_up(self, phase: int, reason: str) -> None:
+        """Makes all orders void; SETTLEMENT is all that follows."""
+        self._given_up_in = phase
+        columns = [order.column for order in self._gated if order.allowed] or [one.column for one in self._decisions if one.delta]
+        denied = {column for column, answer in self._answers.items() if not answer.approved}
+        void = [wire.order_id(self._session.date, self._desk.tickers[column]) for column in columns if column not in denied]
+        failed = events.CycleFailed(phase=events.Phase.ValueType(phase), reason=reason, void_order_ids=void)
+        self._draft(phase, "cycle_failed", failed)
 
     async def run(self, phase: int) -> None:
         """Runs one phase."""
@@ -185,6 +239,8 @@ class Cycle:
         closes = self._closes_of_session()
         index_close = closes[self._count] if len(closes) > self._count else 0
         nav, equal, index = self._desk.mark(closes[: self._count], index_close)
+        known = {ticker: close for ticker, close in zip(self._history.tickers, closes, strict=True) if close}
+        self._closes_known(self._session.date, self._session.close_unix_s, known)
         self._desk.sessions_settled = self._number
         baselines = [("equal_weight", equal)] + ([(f"index:{self._desk.index_name}", index)] if index is not None else [])
         settled = wire.settled(self._number, nav, self._desk.portfolio, self._desk.marks, baselines)

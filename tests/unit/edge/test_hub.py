@@ -11,8 +11,11 @@ import pytest
 
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh.runtime.v1 import runtime_pb2
-from trademesh_edge.hub import Channels, Hub, Lane, Member
+from trademesh_edge.formats import BINARY, Format
+from trademesh_edge.hub import Channels, Hub
 from trademesh_edge.hubs import Hubs
+from trademesh_edge.lanes import Lane, Member
+from trademesh_edge.pace import Pace
 from trademesh_edge.ring import Filter
 from trademesh_edge.settings import EdgeSettings
 from trademesh_edge.subscriber import Subscriber
@@ -25,6 +28,7 @@ class Sink:
     """Stands for a browser's socket: keeps what is sent."""
 
     unsent_bytes = 0
+    form: Format = BINARY
 
     def __init__(self) -> None:
         self.frames = list[bytes]()
@@ -94,11 +98,11 @@ async def test_who_waits_for_an_ended_hub_gives_others_their_turn() -> None:
     hub = hub_with(3)
     hub.ended = True
     # A lane that the flush has not reached yet, as in the moment in which a run ends.
-    lane = hub.lane(Filter())
+    lane = hub.lane(BINARY, Filter())
     lane.cursor = lane.told = 2
     lane.members.add(Member(Sink()))  # type: ignore[arg-type]  # a stand-in
     browser = Sink()
-    subscriber = Subscriber(1, feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=3), hub, browser)  # type: ignore[arg-type]  # a stand-in
+    subscriber = Subscriber(1, feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=3), hub, browser, Pace())  # type: ignore[arg-type]  # a stand-in
     following = asyncio.create_task(subscriber.run())
 
     async def flush_at_last() -> None:
@@ -110,17 +114,17 @@ async def test_who_waits_for_an_ended_hub_gives_others_their_turn() -> None:
 
 async def test_a_lane_that_is_left_takes_no_newer_one_with_it() -> None:
     hub = hub_with(3)
-    old = Lane(7, Filter(), 3, 3)
-    newer = hub.lane(Filter())
+    old = Lane(7, BINARY, Filter(), 3, 3)
+    newer = hub.lane(BINARY, Filter())
     newer.members.add(Member(Sink()))  # type: ignore[arg-type]  # a stand-in
     await hub._flush(old)
-    assert hub.lane(Filter()) is newer
+    assert hub.lane(BINARY, Filter()) is newer
 
 
 async def test_a_cursor_ahead_of_the_ring_waits_for_events_that_are_on_their_way() -> None:
     hub = hub_with(10)
     request = feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=25)
-    subscriber = Subscriber(1, request, hub, Sink())  # type: ignore[arg-type]  # a stand-in
+    subscriber = Subscriber(1, request, hub, Sink(), Pace())  # type: ignore[arg-type]  # a stand-in
     beginning = asyncio.create_task(subscriber._begin())
     for first in (11, 21):
         await asyncio.sleep(0.01)
@@ -133,7 +137,7 @@ async def test_a_cursor_that_no_event_reaches_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr("trademesh_edge.subscriber.CATCH_UP_WITH_WRITER_S", 0.02)
     request = feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=25)
     with pytest.raises(SequenceAhead):
-        await Subscriber(1, request, hub_with(10), Sink())._begin()  # type: ignore[arg-type]  # a stand-in
+        await Subscriber(1, request, hub_with(10), Sink(), Pace())._begin()  # type: ignore[arg-type]  # a stand-in
 
 
 async def test_a_cursor_beyond_a_run_that_has_ended_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +146,7 @@ async def test_a_cursor_beyond_a_run_that_has_ended_is_refused_at_once(monkeypat
     hub.ended = True
     request = feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=25)
     with pytest.raises(SequenceAhead):
-        await asyncio.wait_for(Subscriber(1, request, hub, Sink())._begin(), 5)  # type: ignore[arg-type]  # a stand-in
+        await asyncio.wait_for(Subscriber(1, request, hub, Sink(), Pace())._begin(), 5)  # type: ignore[arg-type]  # a stand-in
 
 
 async def test_a_browser_that_leaves_while_a_hub_opens_leaves_nothing_behind() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.agents.indicators import momentum, volatility, z_score
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.configuration import rules_of
 from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
-from trademesh_gateway.pipeline.cycle import PHASES, ApprovalAnswer, ApprovalQuestion, Cycle, Emit, SessionTimes
+from trademesh_gateway.pipeline.cycle import PHASES, ApprovalAnswer, ApprovalQuestion, Cycle, Emit, OpenSession, SessionTimes
 from trademesh_gateway.pipeline.desk_run import DeskRun, EqualWeight
 from trademesh_gateway.risk.gate import Limit, Limits, apply_limits
 from trademesh_ledger.portfolio import Portfolio
@@ -146,6 +148,75 @@ def test_orders_over_the_policys_size_wait_for_a_person_who_may_say_no() -> None
     assert asked
     assert kinds.count("approval_resolved") == kinds.count("order_rejected") == len(asked)
     assert "order_filled" not in kinds
+
+
+def one_cycle(earlier: OpenSession | None, drafts: list[Draft]) -> tuple[Cycle, DeskRun]:
+    """A session on which the desk wants to trade."""
+    data, market = us20(), history(FIRST + SESSIONS)
+    rules = rules_of(normalised(RunConfig()))
+    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules, EqualWeight(CASH, 20, rules.costs), "SP500", CASH)
+    times = SessionTimes(data.sessions[FIRST], int(data.open_unix_s[FIRST]), int(data.close_unix_s[FIRST]))
+    return Cycle(desk, market, times, 1, drafts.append, no_one, earlier=earlier), desk
+
+
+async def test_a_cycle_that_is_given_up_fills_nothing_names_what_is_void_and_is_settled() -> None:
+    drafts = list[Draft]()
+    cycle, desk = one_cycle(None, drafts)
+    for phase in range(1, 7):
+        await cycle.run(phase)
+    cycle.give_up(7, "too slow")
+    assert [phase for phase in PHASES if cycle.is_void(phase)] == [7, 8]
+    await cycle.run(9)
+    assert [draft.kind for draft in drafts[-2:]] == ["cycle_failed", "settled"]
+    gated = next(draft.payload for draft in drafts if draft.kind == "orders_gated")
+    assert isinstance(gated, events.OrdersGated)
+    ids = [result.order.order_id for result in gated.results if result.order.quantity]
+    assert ids
+    assert drafts[-2].payload == events.CycleFailed(phase=events.PHASE_APPROVAL, reason="too slow", void_order_ids=ids)
+    assert desk.sessions_settled == 1
+    assert not desk.portfolio.positions
+
+
+async def test_a_cycle_that_is_given_up_before_the_gate_names_what_was_decided() -> None:
+    drafts = list[Draft]()
+    cycle, _ = one_cycle(None, drafts)
+    for phase in range(1, 6):
+        await cycle.run(phase)
+    cycle.give_up(6, "too slow")
+    failed, decided = drafts[-1].payload, drafts[-2].payload
+    assert isinstance(failed, events.CycleFailed)
+    assert isinstance(decided, events.Decisions)
+    wanted = {row.ticker for row in decided.decisions if row.quantity}
+    assert {one.partition("/")[2] for one in failed.void_order_ids} == wanted
+
+
+def test_what_the_journal_holds_of_a_session_binds_the_gateway_that_does_it_again() -> None:
+    day = us20().sessions[FIRST]
+    given_up, _ = one_cycle(OpenSession(day, given_up_in=4), [])
+    assert [phase for phase in PHASES if given_up.is_void(phase)] == [4, 5, 6, 7, 8]
+    executed, _ = one_cycle(OpenSession(day, executed=True), [])
+    assert not any(executed.may_be_given_up(phase) for phase in PHASES)
+    other, _ = one_cycle(OpenSession("1999-01-04", given_up_in=4, executed=True), [])
+    assert not any(other.is_void(phase) for phase in PHASES)
+    assert [phase for phase in PHASES if other.may_be_given_up(phase)] == list(range(1, 8))
+
+
+def test_closes_are_told_when_their_session_is_settled() -> None:
+    told = list[tuple[str, int, dict[str, int]]]()
+    data, market = us20(), history(FIRST + 1)
+    rules = rules_of(normalised(RunConfig()))
+    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules, EqualWeight(CASH, 20, rules.costs), "SP500", CASH)
+    times = SessionTimes(data.sessions[FIRST], int(data.open_unix_s[FIRST]), int(data.close_unix_s[FIRST]))
+
+    def hear(session: str, close_unix_s: int, closes: Mapping[str, int]) -> None:
+        told.append((session, close_unix_s, dict(closes)))
+
+    cycle = Cycle(desk, market, times, 1, lambda _draft: None, no_one, closes_known=hear)
+    for phase in PHASES:
+        asyncio.run(cycle.run(phase))
+    ((session, at, closes),) = told
+    assert (session, at) == (times.date, times.close_unix_s)
+    assert closes == dict(zip(market.tickers, data.close_micros[FIRST][[*range(20), 25]].tolist(), strict=True))
 
 
 LIMITS = Limits(position_bp=2000, gross_bp=15000, net_bp=10000, drawdown_stop_bp=5000, shorts_allowed=True)

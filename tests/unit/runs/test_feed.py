@@ -6,17 +6,25 @@ import asyncio
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh_kernel.errors import EpochChanged, SequenceAhead
-from trademesh_runs import feed_service
-from trademesh_runs.feed_service import FeedServicer, JournalFeed, only_source
+from trademesh_runs import journal_feed
+from trademesh_runs.feed_service import FeedServicer
+from trademesh_runs.feed_source import only_source
 from trademesh_runs.journal import Draft, StoredEvent
+from trademesh_runs.journal_feed import JournalFeed
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
 
 LAST = 600
+
+
+def told(message: Any) -> feed_service_pb2.SubscribeResponse:
+    """A message of a stream, whether it was encoded already or not."""
+    return feed_service_pb2.SubscribeResponse.FromString(message) if isinstance(message, bytes) else message
 
 
 class Live:
@@ -47,17 +55,18 @@ class Live:
 @pytest.fixture
 def small_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few events in memory that most readers need the journal."""
-    monkeypatch.setattr(feed_service, "RING_EVENTS", 16)
-    monkeypatch.setattr(feed_service, "BATCH_EVENTS", 7)
+    monkeypatch.setattr(journal_feed, "RING_EVENTS", 16)
+    monkeypatch.setattr(journal_feed, "BATCH_EVENTS", 7)
 
 
 async def read(live: Live, request: feed_service_pb2.SubscribeRequest, chance: random.Random) -> list[int]:
     """Sequences of a stream to its end; asserts that spans join."""
-    seen, told = list[int](), request.after_sequence if request.HasField("after_sequence") else None
-    async for message in live.servicer.Subscribe(request, None):  # type: ignore[arg-type]  # the context is not looked at
+    seen, through = list[int](), request.after_sequence if request.HasField("after_sequence") else None
+    async for sent in live.servicer.Subscribe(request, None):  # type: ignore[arg-type]  # the context is not looked at
+        message = told(sent)
         if message.HasField("events"):
-            assert told is None or message.events.first_sequence == told + 1
-            told = message.events.last_sequence
+            assert through is None or message.events.first_sequence == through + 1
+            through = message.events.last_sequence
             seen += [event.sequence for event in message.events.events]
             for _ in range(chance.choice([0, 0, 1, 20])):
                 await asyncio.sleep(0)
@@ -122,7 +131,7 @@ async def test_a_stream_that_is_drained_ends_with_its_cursor(tmp_path: Path) -> 
     await live.writer.flush()
     request = feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=0)
     stream = aiter(live.servicer.Subscribe(request, None))  # type: ignore[arg-type]  # the context is not looked at
-    assert (await anext(stream)).events.last_sequence == 5
+    assert told(await anext(stream)).events.last_sequence == 5
     live.feed.drain()
     last = await asyncio.wait_for(anext(stream), 5)
     assert (last.end.reason, last.end.resume_after_sequence) == (feed_service_pb2.STREAM_END_REASON_DRAINING, 5)
@@ -160,7 +169,7 @@ async def test_a_long_fold_holds_up_nobody_who_reads_events(tmp_path: Path, monk
     await live.writer.flush()
     live.feed._ring.clear()
     release = threading.Event()
-    monkeypatch.setattr(feed_service, "fold_journal", lambda *_arguments: release.wait(30) or None)
+    monkeypatch.setattr(journal_feed, "fold_journal", lambda *_arguments: release.wait(30) or None)
     folding = asyncio.create_task(live.feed.snapshot(3))
     try:
         events = await asyncio.wait_for(live.feed.read(0, 10), 5)

@@ -1,17 +1,19 @@
-"""The journal file: order, hashes, fencing, repeats."""
+"""What every form of a journal promises: order, hashes, fencing, repeats, epochs, and patience with a disk that is full."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
+from random_journals import Session, drafts_of, write
 from trademesh.gateway.v1 import event_pb2 as events
-from trademesh_runs.journal import Draft, JournalDamagedError, StoredEvent, all_events, desk_digest
-from trademesh_runs.journal_sqlite import FencedError, NewerJournalError, SqliteReader, SqliteWriter
+from trademesh_runs.chain import desk_digest
+from trademesh_runs.journal import Draft, FencedError, Head, JournalStore, StoredEvent, all_events
+from trademesh_runs.journal_memory import MemoryStore
+from trademesh_runs.journal_writer import NoRoomError
+from waiting import until
 
 
 def draft(number: int) -> Draft:
@@ -19,93 +21,84 @@ def draft(number: int) -> Draft:
     return Draft("session_opened", events.SessionOpened(session_number=number), f"2020-01-{number:02d}", 1)
 
 
-async def write(path: Path, numbers: Sequence[int], generation: int = 1, flush_every: int = 10_000) -> list[StoredEvent]:
-    """Writes events, flushing now and then; returns what was published."""
-    published = list[StoredEvent]()
-    writer = SqliteWriter(path, "demo", generation, published.extend)
-    for place, number in enumerate(numbers):
-        writer.append(draft(number))
-        if place % flush_every == 0:
-            await writer.flush()
-    await writer.close()
-    return published
+def drafts(numbers: Sequence[int]) -> list[Draft]:
+    """Events of the desk."""
+    return [draft(number) for number in numbers]
 
 
-def assert_found_damaged(path: Path) -> None:
-    """The check of the whole journal refuses it."""
-    reader = SqliteReader(path)
-    with pytest.raises(JournalDamagedError):
-        reader.check()
-    reader.close()
+def nobody(_group: Sequence[StoredEvent]) -> None:
+    """Nobody is told."""
 
 
-async def test_sequences_are_gapless_and_published_in_order(tmp_path: Path) -> None:
-    published = await write(tmp_path / "j.db", range(1, 29), flush_every=3)
+async def test_sequences_are_gapless_and_published_in_order(store: JournalStore) -> None:
+    published = await write(store, drafts(range(1, 29)), flush_every=3)
     assert [event.sequence for event in published] == list(range(1, 29))
     assert [event.parse().sequence for event in published] == list(range(1, 29))
-    reader = SqliteReader(tmp_path / "j.db")
+    reader = store.reader()
     assert [event.data for event in all_events(reader, block=5)] == [event.data for event in published]
-    assert reader.check().sequence == 28
+    assert reader.check() == Head(1, 28)
     reader.close()
 
 
-async def test_batches_and_generations_do_not_enter_the_digest_of_the_desk(tmp_path: Path) -> None:
-    one = await write(tmp_path / "one.db", range(1, 20))
-    other = await write(tmp_path / "other.db", range(1, 8), flush_every=2)
-    other += await write(tmp_path / "other.db", range(8, 20), generation=2)
-    assert desk_digest(one) == desk_digest(other)
+async def test_reads_find_the_same_events_by_place_and_by_kind(store: JournalStore) -> None:
+    published = await write(store, drafts_of([Session([(0, 5, 10)]), Session([(1, 2, 20), (0, -5, 11)])]), flush_every=4)
+    reader = store.reader()
+    assert reader.read(3, 4) == published[3:7]
+    assert reader.read(3, 100, 6) == published[3:6]
+    assert reader.read_before(6, 3) == published[4:1:-1]
+    fills = [event for event in published if event.parse().HasField("order_filled")]
+    assert reader.read_kind("order_filled") == reader.read(0, 100, None, {fills[0].kind}) == fills
+    assert reader.read_kind("order_filled", newest=1) == fills[-1:]
+    assert reader.read_kind("order_filled", fills[-1].sequence - 1) == fills[:-1]
+    assert (reader.count("order_filled", 1000), reader.count("order_filled", fills[0].sequence)) == (3, 1)
+    reader.close()
 
 
-async def test_what_is_done_again_after_a_crash_is_not_written_twice(tmp_path: Path) -> None:
-    await write(tmp_path / "j.db", [1, 2, 3])
-    assert [event.sequence for event in await write(tmp_path / "j.db", [1, 2, 3, 4], generation=2)] == [4]
+async def test_the_chain_has_a_link_after_every_settled_event(store: JournalStore) -> None:
+    published = await write(store, drafts_of([Session()] * 5), flush_every=7)
+    settled = {event.sequence for event in published if event.parse().HasField("settled")}
+    reader = store.reader()
+    assert settled <= {link.sequence for link in reader.links(0, 1000)}
+    assert [link.sequence for link in reader.links(1, 1)] == [min(settled | {8})]
+    reader.close()
 
 
-@pytest.mark.parametrize("offset", [0, 7, -1])
-async def test_one_changed_byte_is_found(tmp_path: Path, offset: int) -> None:
-    path = tmp_path / "j.db"
-    await write(path, range(1, 20), flush_every=4)
-    connection = sqlite3.connect(path)
-    (data,) = connection.execute("SELECT data FROM events WHERE sequence = 9").fetchone()
-    changed = bytearray(data)
-    changed[offset] ^= 1
-    connection.execute("UPDATE events SET data = ? WHERE sequence = 9", (bytes(changed),))
-    connection.commit()
-    connection.close()
-    assert_found_damaged(path)
+async def test_batches_and_generations_do_not_enter_the_digest_of_the_desk(store: JournalStore) -> None:
+    other = MemoryStore()
+    desk = drafts_of([Session([(0, 5, 10)])] * 3)
+    one = await write(store, desk)
+    two = await write(other, desk[:8], flush_every=2)
+    two += await write(other, desk[8:], generation=2)
+    assert desk_digest(one) == desk_digest(two)
 
 
-async def test_a_missing_tail_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "j.db"
-    await write(path, range(1, 20), flush_every=4)
-    connection = sqlite3.connect(path)
-    connection.execute("DELETE FROM events WHERE sequence > 15")
-    connection.commit()
-    connection.close()
-    assert_found_damaged(path)
+async def test_what_is_done_again_after_a_crash_is_not_written_twice(store: JournalStore) -> None:
+    await write(store, drafts([1, 2, 3]))
+    assert [event.sequence for event in await write(store, drafts([1, 2, 3, 4]), generation=2)] == [4]
 
 
-async def test_a_writer_that_was_replaced_can_write_no_more(tmp_path: Path) -> None:
-    old = SqliteWriter(tmp_path / "j.db", "demo", 1, lambda _group: None)
+async def test_a_writer_that_was_replaced_can_write_no_more(store: JournalStore) -> None:
+    old = store.writer("demo", 1, nobody)
     old.append(draft(1))
     await old.flush()
-    new = SqliteWriter(tmp_path / "j.db", "demo", 2, lambda _group: None)
+    new = store.writer("demo", 2, nobody)
     old.append(draft(2))
     with pytest.raises(FencedError):
         await old.flush()
     new.append(draft(3))
     await new.flush()
     assert new.committed == 2
+    await old.close()
     await new.close()
     with pytest.raises(FencedError):
-        SqliteWriter(tmp_path / "j.db", "demo", 2, lambda _group: None)
+        store.writer("demo", 2, nobody)
 
 
-async def test_a_group_that_cannot_be_taken_in_breaks_the_journal_and_is_said(tmp_path: Path) -> None:
+async def test_a_group_that_cannot_be_taken_in_breaks_the_journal_and_is_said(store: JournalStore) -> None:
     def contradict(_group: Sequence[StoredEvent]) -> None:
         raise ValueError("the ledger says otherwise")
 
-    writer = SqliteWriter(tmp_path / "j.db", "demo", 1, contradict)
+    writer = store.writer("demo", 1, contradict)
     broken = asyncio.create_task(writer.broken())
     writer.append(draft(1))
     for waiting in (writer.flush(), broken, writer.room()):
@@ -114,23 +107,19 @@ async def test_a_group_that_cannot_be_taken_in_breaks_the_journal_and_is_said(tm
     await writer.close()
 
 
-async def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path) -> None:
-    writer = SqliteWriter(tmp_path / "j.db", "demo", 1, lambda _group: None)
-    # A journal may not grow beyond its pages: what SQLite does then is what it does on a full disk.
-    writer._connection.execute("PRAGMA max_page_count=8")
-    for number in range(1, 29):
-        writer.append(Draft("pipeline_state_changed", events.PipelineStateChanged(reason="x" * 4000), item=str(number)))
-    with pytest.raises(sqlite3.OperationalError, match="full"):
-        await asyncio.wait_for(writer.flush(), 5)
+async def test_who_waits_for_a_failure_is_told_that_the_journal_was_closed(store: JournalStore) -> None:
+    writer = store.writer("demo", 1, nobody)
+    broken = asyncio.create_task(writer.broken())
+    writer.append(draft(1))
     await writer.close()
+    await asyncio.wait_for(broken, 5)
 
 
-async def test_a_reader_that_stands_still_sees_one_moment(tmp_path: Path) -> None:
-    path = tmp_path / "j.db"
-    writer = SqliteWriter(path, "demo", 1, lambda _group: None)
+async def test_a_reader_that_stands_still_sees_one_moment(store: JournalStore) -> None:
+    writer = store.writer("demo", 1, nobody)
     writer.append(draft(1))
     await writer.flush()
-    reader = SqliteReader(path)
+    reader = store.reader()
     with reader.standing_still():
         assert reader.check().sequence == 1
         writer.append(draft(2))
@@ -141,28 +130,60 @@ async def test_a_reader_that_stands_still_sees_one_moment(tmp_path: Path) -> Non
     await writer.close()
 
 
-@pytest.mark.parametrize(
-    ("column", "value"), [("kind", "x"), ("core_length", None), ("core_length", -1), ("agent_id", 7), ("data", "text")]
-)
-async def test_a_row_of_the_wrong_kind_is_damage_and_no_crash(tmp_path: Path, column: str, value: object) -> None:
-    path = tmp_path / "j.db"
-    await write(path, range(1, 6))
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA ignore_check_constraints=ON")
-    connection.execute("CREATE TABLE loose AS SELECT * FROM events")
-    connection.execute(f"UPDATE loose SET {column} = ? WHERE sequence = 3", (value,))
-    connection.execute("DROP TABLE events")
-    connection.execute("ALTER TABLE loose RENAME TO events")
-    connection.commit()
-    connection.close()
-    assert_found_damaged(path)
+@pytest.mark.parametrize("watermark", [Head(0, 0), Head(1, 2), Head(1, 3)])
+async def test_a_journal_that_has_all_that_was_heard_of_goes_on_in_its_epoch(store: JournalStore, watermark: Head) -> None:
+    await write(store, drafts([1, 2, 3]))
+    writer = store.writer("demo", 2, nobody, watermark=watermark)
+    assert (writer.epoch, writer.assigned) == (1, 3)
+    await writer.close()
 
 
-async def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    await write(tmp_path / "j.db", [1])
-    connection = sqlite3.connect(tmp_path / "j.db")
-    connection.execute("PRAGMA user_version=99")
-    connection.commit()
-    connection.close()
-    with pytest.raises(NewerJournalError, match="99"):
-        SqliteReader(tmp_path / "j.db")
+@pytest.mark.parametrize(("watermark", "epoch"), [(Head(1, 9), 2), (Head(4, 1), 5)])
+async def test_a_journal_that_lost_its_end_goes_on_in_a_new_epoch_and_says_so(store: JournalStore, watermark: Head, epoch: int) -> None:
+    await write(store, drafts([1, 2, 3]))
+    writer = store.writer("demo", 2, nobody, watermark=watermark)
+    assert (writer.epoch, writer.assigned, writer.committed) == (epoch, 4, 4)
+    writer.append(draft(4))
+    await writer.close()
+    reader = store.reader()
+    assert reader.check() == Head(epoch, 5)
+    lost = reader.read(3, 1)[0].parse().journal_truncated
+    assert (lost.kept_through, lost.known_through, lost.earlier_epoch) == (3, watermark.sequence, watermark.epoch)
+    reader.close()
+    again = store.writer("demo", 3, nobody, watermark=Head(epoch, 5))
+    assert again.epoch == epoch
+    await again.close()
+
+
+async def test_a_full_disk_is_waited_for_and_nothing_is_lost() -> None:
+    """The memory form says that it is full; real disks are filled in tests/faults/test_journal_faults.py."""
+    store, said, published = MemoryStore(), list[str | None](), list[StoredEvent]()
+    writer = store.writer("demo", 1, published.extend, stalled=said.append)
+    reader = store.reader()
+    writer.append(draft(1))
+    await writer.flush()
+    store.full = True
+    for number in range(2, 6):
+        writer.append(draft(number))
+    await until(lambda: writer.stalled)
+    assert said == [writer.stalled]
+    assert (reader.head().sequence, writer.committed, writer.assigned) == (1, 1, 5)
+    store.full = False
+    await asyncio.wait_for(writer.flush(), 5)
+    await until(lambda: not writer.stalled)
+    assert said[1:] == [None]
+    assert [event.sequence for event in published] == [1, 2, 3, 4, 5]
+    await writer.close()
+    assert reader.check().sequence == 5
+
+
+async def test_a_writer_that_is_closed_on_a_full_disk_ends_and_says_what_it_could_not_write() -> None:
+    store = MemoryStore()
+    writer = store.writer("demo", 1, nobody)
+    store.full = True
+    writer.append(draft(1))
+    await until(lambda: writer.stalled)
+    await asyncio.wait_for(writer.close(), 5)
+    with pytest.raises(NoRoomError):
+        await writer.flush()
+    assert store.reader().check() == Head(1, 0)

@@ -1,0 +1,124 @@
+"""Hashes over a journal: the chain that covers every stored byte, and the digest of what the desk did. Both can be taken up in the middle.
+
+The chain has a link at every commit and after every settled event. The digest begins anew after every settled event, from its value so
+far. So a journal can be cut after any settled event and prove the same as before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+
+from trademesh_runs.journal import SETTLED, Head, JournalDamagedError, JournalReader, Link, Snapshot, StoredEvent
+
+FIRST_DESK_FIELD = 40
+"""Payload fields from here on tell what the desk did; those below tell about the process."""
+
+_BLOCK = 2048
+_LENGTH = struct.Struct("<I")
+_ROW = struct.Struct("<QHI")
+
+
+def chain(previous: bytes, events: Iterable[StoredEvent]) -> bytes:
+    """Hash over events and the hash before them: covers every stored byte."""
+    digest = hashlib.sha256(previous)
+    for event in events:
+        agent = event.agent_id.encode()
+        data = event.data
+        digest.update(
+            _ROW.pack(event.sequence, event.kind, event.core_length) + _LENGTH.pack(len(agent)) + agent + _LENGTH.pack(len(data)) + data
+        )
+    return digest.digest()
+
+
+def links(previous: bytes, group: Sequence[StoredEvent]) -> list[Link]:
+    """The links that a group adds to the chain."""
+    found, begin = list[Link](), 0
+    for place, event in enumerate(group):
+        if event.kind == SETTLED or place == len(group) - 1:
+            previous = chain(previous, group[begin : place + 1])
+            found.append(Link(event.sequence, previous))
+            begin = place + 1
+    return found
+
+
+class DeskDigest:
+    """SHA-256 over what the desk did: equal for two runs of one configuration, whatever happened to their processes."""
+
+    def __init__(self, settled: bytes = b"") -> None:
+        """`settled` is the value of another digest after a settled event: this one goes on from there."""
+        self.settled = settled
+        """The value after the newest settled event."""
+        self._digest = hashlib.sha256(settled)
+
+    def add(self, event: StoredEvent) -> None:
+        """Takes in the next event."""
+        if event.kind >= FIRST_DESK_FIELD:
+            self._digest.update(_LENGTH.pack(event.core_length) + event.data[: event.core_length])
+            if event.kind == SETTLED:
+                self.settled = self._digest.digest()
+                self._digest = hashlib.sha256(self.settled)
+
+    def hexdigest(self) -> str:
+        """The value now, hexadecimal."""
+        return self._digest.hexdigest()
+
+
+def desk_digest(events: Iterable[StoredEvent], settled: bytes = b"") -> str:
+    """The digest over events, hexadecimal; `settled` as in DeskDigest."""
+    digest = DeskDigest(settled)
+    for event in events:
+        digest.add(event)
+    return digest.hexdigest()
+
+
+def seal(snapshot: Snapshot) -> bytes:
+    """Hash over a snapshot, kept beside it: what it replaces is gone, and nothing else covers its bytes."""
+    parts = (snapshot.chain, snapshot.desk, snapshot.state)
+    return hashlib.sha256(_ROW.pack(snapshot.sequence, *map(len, parts[:2])) + b"".join(parts)).digest()
+
+
+def proven_links(reader: JournalReader) -> Iterator[tuple[Link, list[StoredEvent]]]:
+    """Every link of the chain with the events that it covers, each proved before it is given.
+
+    Raises:
+        JournalDamagedError: an event is missing or not what was written, here or at the end.
+    """
+    snapshot = reader.snapshot()
+    previous = b"" if snapshot is None else snapshot.chain
+    done = 0 if snapshot is None else snapshot.sequence
+    head = reader.head()
+    if head.compacted_through != done:
+        raise JournalDamagedError(f"the journal was compacted up to {head.compacted_through}, and its snapshot is of {done}", done)
+    while recorded := reader.links(done, _BLOCK):
+        for link in recorded:
+            if link.sequence > head.sequence:
+                raise JournalDamagedError(f"the journal breaks off after event {head.sequence}", head.sequence + 1)
+            events = reader.read(done, link.sequence - done + 1, link.sequence)
+            for place, event in enumerate(events):
+                if event.sequence != done + place + 1:
+                    raise JournalDamagedError(f"event {done + place + 1} is missing", done + place + 1)
+            if len(events) != link.sequence - done:
+                raise JournalDamagedError(f"event {done + len(events) + 1} is missing", done + len(events) + 1)
+            previous = chain(previous, events)
+            if previous != link.hash:
+                raise JournalDamagedError(f"events {done + 1} to {link.sequence} are not what was written", done + 1)
+            yield link, events
+            done = link.sequence
+    if done != head.sequence:
+        raise JournalDamagedError(f"the journal breaks off after event {done}", done + 1)
+
+
+def check_chain(reader: JournalReader) -> Head:
+    """Reads a journal and proves it whole: gapless, and every byte covered by the chain. Memory for one link at a time.
+
+    Raises:
+        JournalDamagedError: it is not.
+    """
+    try:
+        for _ in proven_links(reader):
+            pass
+    except (struct.error, TypeError, AttributeError, ValueError) as error:
+        raise JournalDamagedError(f"a row of the journal is not of its kind: {error}", 0) from error
+    return reader.head()

@@ -1,0 +1,254 @@
+"""How events get into a journal, whatever keeps it: numbered at once, written in groups by a thread, published after their commit.
+
+A group is 1,024 events, 256 KiB or 20 ms, whichever is first. Where it is written is the storage's (`journal_sqlite.py`,
+`journal_memory.py`). A disk without room is waited for: nothing is lost, and whoever asks is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from trademesh.gateway.v1.event_pb2 import JournalTruncated
+from trademesh_runs.chain import links
+from trademesh_runs.journal import Draft, Encoder, FencedError, Head, Link, Published, Stalled, StoredEvent
+
+BATCH_EVENTS = 1024
+BATCH_BYTES = 256 * 1024
+BATCH_DELAY_S = 0.02
+MOST_PENDING_EVENTS = 8192
+RETRY_S = 0.5
+
+Answer = TypeVar("Answer")
+
+
+class NoRoomError(Exception):
+    """The storage has no room for a group now, and holds what it held before."""
+
+
+class JournalStorage(Protocol):
+    """Where a writer's groups go. Used by one thread at a time."""
+
+    def take_over(self, generation: int) -> None:
+        """Fences earlier generations off; raises FencedError."""
+
+    def head(self) -> Head:
+        """Where the journal ends."""
+
+    def last_hash(self) -> bytes:
+        """The end of the chain."""
+
+    def open_session(self) -> list[StoredEvent]:
+        """Events after the last settlement: those that may be done again."""
+
+    def commit(self, group: Sequence[StoredEvent], added: Sequence[Link], epoch: int | None = None) -> None:
+        """One durable transaction, in a new epoch if said; raises FencedError, NoRoomError."""
+
+    def give_room(self) -> bool:
+        """Gives up the room that was held back for this, so that what happens can still be told; False if there was none."""
+
+    def hold_room(self) -> bool:
+        """Holds room back; False while there is too little."""
+
+    def close(self) -> None:
+        """Leaves the journal tidy for readers, and lets go of it."""
+
+    def abandon(self) -> None:
+        """Lets go of the journal as it is: another may write it."""
+
+
+class GroupWriter:
+    """Writes a journal from one event loop (a JournalWriter)."""
+
+    def __init__(
+        self,
+        storage: JournalStorage,
+        run_id: str,
+        generation: int,
+        published: Published,
+        *,
+        watermark: Head | None = None,
+        stalled: Stalled | None = None,
+    ) -> None:
+        """Takes a journal over for a generation.
+
+        `published` is told of every group after its commit. `watermark` is the newest head that anybody has heard of: a journal that ends
+        before it has lost its end, and goes on in a new epoch, which begins with JournalTruncated. `stalled` is told when there is no
+        room to write, and with None when there is again.
+
+        Raises:
+            FencedError: a later generation has it.
+        """
+        self._storage = storage
+        self._encoder = Encoder(run_id, generation)
+        self._published = published
+        self._tell_stalled = stalled
+        self.stalled = ""
+        try:
+            head = self._take_over(generation, watermark)
+            self._known = {event.parse().event_id for event in storage.open_session()}
+            storage.hold_room()
+        except BaseException:
+            storage.abandon()
+            raise
+        self.epoch = head.epoch
+        self.assigned = self.committed = head.sequence
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._pending = list[StoredEvent]()
+        self._pending_bytes = 0
+        self._wake = asyncio.Event()
+        self._committed = asyncio.Condition()
+        self._closing = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._task = asyncio.create_task(self._write_groups(), name="journal writer")
+
+    def _take_over(self, generation: int, watermark: Head | None) -> Head:
+        self._storage.take_over(generation)
+        self._hash = self._storage.last_hash()
+        head = self._storage.head()
+        if watermark is not None and (watermark.epoch, watermark.sequence) > (head.epoch, head.sequence):
+            return self._begin_epoch(head, watermark, generation)
+        return head
+
+    def _begin_epoch(self, head: Head, watermark: Head, generation: int) -> Head:
+        """Says in the journal that its end was lost. No number is then used twice in one epoch."""
+        lost = JournalTruncated(
+            kept_through=head.sequence,
+            known_through=watermark.sequence,
+            earlier_epoch=watermark.epoch,
+            reason=f"event {watermark.sequence} of epoch {watermark.epoch} was known to be written and is not in the journal",
+        )
+        draft = Draft("journal_truncated", lost, item=str(generation))
+        event = self._encoder.encode(draft, head.sequence + 1, self._encoder.event_id(draft))
+        added = links(self._hash, [event])
+        self._storage.commit([event], added, watermark.epoch + 1)
+        self._hash = added[-1].hash
+        return self._storage.head()
+
+    def append(self, draft: Draft) -> bool:
+        """Takes an event in; False if the journal has it already. Does not wait: see `room` and `flush`.
+
+        Raises:
+            FencedError, sqlite3.Error: an earlier group could not be written.
+        """
+        if self._failure is not None:
+            raise self._failure
+        event_id = self._encoder.event_id(draft)
+        if self._known and event_id in self._known:
+            return False
+        event = self._encoder.encode(draft, self.assigned + 1, event_id)
+        self.assigned += 1
+        self._pending.append(event)
+        self._pending_bytes += len(event.data)
+        if len(self._pending) == 1 or len(self._pending) >= BATCH_EVENTS or self._pending_bytes >= BATCH_BYTES:
+            self._wake.set()
+        return True
+
+    async def room(self) -> None:
+        """Waits while too much is pending: the back pressure of the disk on the pipeline."""
+        await self._until(lambda: self.assigned - self.committed < MOST_PENDING_EVENTS)
+
+    async def flush(self) -> None:
+        """Waits until everything taken in so far is durable and published."""
+        goal = self.assigned
+        await self._until(lambda: self.committed >= goal)
+
+    async def broken(self) -> None:
+        """Waits until a group cannot be written for good, and raises why; returns when the journal is closed."""
+        await self._until(self._task.done)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with self._committed:
+            await self._committed.wait_for(lambda: self._failure is not None or condition())
+        if self._failure is not None:
+            raise self._failure
+
+    async def _write_groups(self) -> None:
+        try:
+            while True:
+                await self._until_a_group()
+                group, self._pending, self._pending_bytes = self._pending, [], 0
+                if group:
+                    await self._write(group)
+                    self._published(group)
+                    async with self._committed:
+                        self.committed = group[-1].sequence
+                        self._committed.notify_all()
+                if self.stalled:
+                    room = await self._in_thread(self._storage.hold_room)
+                    if room:
+                        self._say_stalled(None)
+                if self._closing.is_set() and not self._pending:
+                    return
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._failure = error
+            async with self._committed:
+                self._committed.notify_all()
+
+    async def _until_a_group(self) -> None:
+        if self.stalled and not self._pending:
+            # Nothing to write tells us that there is room again: we look by ourselves.
+            await _wait(self._wake, RETRY_S)
+        else:
+            await self._wake.wait()
+        self._wake.clear()
+        if self._pending and not self._closing.is_set() and len(self._pending) < BATCH_EVENTS and self._pending_bytes < BATCH_BYTES:
+            # The first event of a group waits for others; a full group or the end wakes us at once.
+            await _wait(self._wake, BATCH_DELAY_S)
+            self._wake.clear()
+
+    async def _write(self, group: list[StoredEvent]) -> None:
+        """Commits a group; while there is no room it is kept and tried again."""
+        while True:
+            last_try = self._closing.is_set()
+            try:
+                self._hash = await self._in_thread(lambda: self._commit(group))
+            except NoRoomError as error:
+                if not self.stalled:
+                    self._say_stalled(str(error))
+                if await self._in_thread(self._storage.give_room):
+                    continue
+                if last_try:
+                    raise
+                await _wait(self._closing, RETRY_S)
+            else:
+                return
+
+    def _commit(self, group: list[StoredEvent]) -> bytes:
+        added = links(self._hash, group)
+        self._storage.commit(group, added)
+        return added[-1].hash
+
+    def _say_stalled(self, reason: str | None) -> None:
+        self.stalled = reason or ""
+        if self._tell_stalled is not None:
+            self._tell_stalled(reason)
+
+    async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def close(self) -> None:
+        """Writes what is pending, and lets go. What no room is found for is not written: it was never published."""
+        self._closing.set()
+        self._wake.set()
+        await self._task
+        async with self._committed:
+            self._committed.notify_all()
+        self._thread.shutdown()
+        if isinstance(self._failure, FencedError):
+            self._storage.abandon()
+        else:
+            self._storage.close()
+
+
+async def _wait(event: asyncio.Event, within_s: float) -> None:
+    """Returns when an event is set, or after a while."""
+    try:
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    except TimeoutError:
+        return
