@@ -75,6 +75,7 @@ class Gateway:
             session_date=fold.session_date,
             nav_micros=fold.nav_micros,
             head_sequence=fold.sequence,
+            epoch=fold.epoch,
         )
 
     async def run(self) -> tuple[int, str]:

@@ -426,6 +426,7 @@ class Supervisor:
             session_date=pipeline.session_date,
             nav_micros=answer.nav_micros,
             head_sequence=pipeline.head_sequence,
+            epoch=answer.epoch,
         )
         if pipeline.sessions_settled > self._settled_at_start:
             self.feed(policy.SessionSettled())
