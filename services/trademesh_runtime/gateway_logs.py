@@ -7,6 +7,7 @@ is cut by us: its end is copied beside it (`….log.1`, one such file), and the 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ def earlier(path: Path) -> Path:
 
 
 def cut_log(path: Path, most_bytes: int, kept_bytes: int) -> int:
-    """Cuts a log that is larger than it may be. What its writer adds between the copy and the cut is lost, and nothing else of the end.
+    """Cuts a log that is larger than it may be, and says so in it. What its writer adds between the copy and the cut is lost, and nothing else of the end.
 
     Returns:
         How many bytes were left out altogether; 0 if the log is small enough.
@@ -42,6 +43,8 @@ def cut_log(path: Path, most_bytes: int, kept_bytes: int) -> int:
             kept = stream.read(kept_bytes).partition(b"\n")[2]
             replace_file(earlier(path), kept, durable=False)
             stream.truncate(0)
+        with path.open("ab") as stream:
+            stream.write(json.dumps({"event": "log_truncated", "left_out_bytes": size - len(kept)}).encode() + b"\n")
     except FileNotFoundError:
         return 0
     return size - len(kept)

@@ -394,7 +394,7 @@ class Supervisor:
             return
         alive, ready = life.serving, readiness.serving
         health = wire.GATEWAY_HEALTH_SERVING if ready else wire.GATEWAY_HEALTH_NOT_SERVING if alive else wire.GATEWAY_HEALTH_UNREACHABLE
-        self.feed(policy.Probed(alive, ready, self._why_not(handle, readiness, alive), readiness.own_lag_s))
+        self.feed(policy.Probed(alive, ready, self._why_not(handle, readiness, alive), readiness.own_lag_s, readiness.refused))
         counts = alive or readiness.own_lag_s <= self._timers.tolerated_lag_s
         if counts and health != self.run.health:
             self.run.health = health

@@ -31,6 +31,7 @@ def test_the_defaults_are_these() -> None:
         first_delay_s=0.5,
         longest_delay_s=60.0,
         settle_s=60.0,
+        ending_s=5.0,
         abort_s=1.0,
         drain_s=20.0,
         terminate_s=5.0,
@@ -136,10 +137,10 @@ class Gateways(RuleBasedStateMachine):
         self.tell(policy.Found())
 
     @precondition(lambda self: self.live)
-    @rule(alive=st.booleans(), ready=st.booleans(), lag_s=st.sampled_from([0.0, 0.2, 0.3, 10.0]))
-    def a_probe_comes_back(self, alive: bool, ready: bool, lag_s: float) -> None:
+    @rule(alive=st.booleans(), ready=st.booleans(), lag_s=st.sampled_from([0.0, 0.2, 0.3, 10.0]), refused=st.booleans())
+    def a_probe_comes_back(self, alive: bool, ready: bool, lag_s: float, refused: bool) -> None:
         before = self.supervision.failed_probes
-        self.tell(policy.Probed(alive, ready and alive, "probe", lag_s))
+        self.tell(policy.Probed(alive, ready and alive, "probe", lag_s, refused and not alive))
         assert alive or lag_s <= 0.25 or self.supervision.failed_probes == before
 
     @precondition(lambda self: self.live)
@@ -361,6 +362,15 @@ def test_checks_that_failed_while_the_machine_slept_or_we_were_late_do_not_count
     for _ in range(2):
         supervision, _ = step(0, supervision, policy.Probed(False, False, "DEADLINE_EXCEEDED", 0.2), TIMERS)
     assert supervision.state is State.RUNNING
+
+
+def test_a_process_that_refuses_calls_gets_time_to_end_by_itself() -> None:
+    supervision = Supervision(State.RUNNING)
+    for now in range(5):
+        supervision, actions = step(now, supervision, policy.Probed(False, False, "UNAVAILABLE", refused=True), TIMERS)
+        assert (supervision.state, list(actions)) == (State.RUNNING, [])
+    supervision, _ = step(5, supervision, policy.Probed(False, False, "UNAVAILABLE", refused=True), TIMERS)
+    assert (supervision.state, supervision.reason) == (State.HUNG, "6 health checks failed: UNAVAILABLE")
 
 
 def crash(supervision: Supervision, now: float, serves_s: float = 0.0) -> tuple[Supervision, float]:
