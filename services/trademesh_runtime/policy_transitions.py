@@ -40,7 +40,6 @@ from trademesh_runtime.policy import (
 
 Outcome = tuple[Supervision, Sequence[Action]]
 
-_RESTART = "restart: "
 _FORCED = "; killed: "
 _MOST_DOUBLINGS = 30
 
@@ -69,21 +68,14 @@ def step(now: float, supervision: Supervision, event: Event, timers: Timers) -> 
     return supervision, []
 
 
-def asked_before(state: State, reason: str) -> Stop | Restart | None:
-    """What an earlier runtime_service had been asked for, and was at when it ended. A run's state and reason are all that is left of that."""
-    if state in ENDING and reason.startswith(_RESTART):
-        return Restart(reason.removeprefix(_RESTART))
-    return Stop(reason) if state in (State.DRAINING, State.TERMINATING) or (state in ENDING and _FORCED in reason) else None
-
-
 def _asked(now: float, supervision: Supervision, event: Start | Stop | Restart, timers: Timers) -> Outcome:
     """What people ask for."""
     state = supervision.state
     match event:
         case Start() | Restart() if state in TERMINAL or (state is State.PENDING and isinstance(event, Start)):
             return Supervision(reason=getattr(event, "reason", ""), restart_policy=supervision.restart_policy), [Launch()]
-        case Restart(reason=reason) if state in (State.RUNNING, State.DEGRADED, State.ADOPTING):
-            return _drain(now, supervision, State.PENDING, _RESTART + (reason or "RestartRun"), timers)
+        case Restart(reason=reason) if state in (State.RUNNING, State.DEGRADED):
+            return _drain(now, supervision, State.PENDING, reason or "RestartRun", timers)
         case Restart() if state is State.BACKOFF:
             return replace(supervision, state=State.PENDING, timer_at=None, starts=(), failures=0), [Launch()]
         case Stop(reason=reason) if state in (State.PENDING, State.BACKOFF):
@@ -92,7 +84,7 @@ def _asked(now: float, supervision: Supervision, event: Start | Stop | Restart, 
             return replace(supervision, wanted=State.STOPPED, reason=reason), []
         case Stop(reason=reason) if state in ENDING:
             again = supervision.wanted is State.STOPPED
-            why = supervision.reason if again else f"{reason}{_FORCED}{supervision.reason.removeprefix(_RESTART)}"
+            why = supervision.reason if again else f"{reason}{_FORCED}{supervision.reason}"
             return replace(supervision, wanted=State.STOPPED, reason=why), []
         case Stop(reason=reason) if state in (State.STARTING, State.ADOPTING):
             return _terminate(now, replace(supervision, wanted=State.STOPPED, reason=reason), timers)

@@ -161,7 +161,7 @@ class Runs:
     async def restart(self, run_id: str, reason: str) -> wire.Run:
         """Starts the next generation; one that is starting already is joined."""
         supervisor = self.get(run_id)
-        if supervisor.state in policy.ENDING:
+        if supervisor.state in (State.DRAINING, State.TERMINATING, State.HUNG):
             text = f"run {run_id} is being ended: restart it when that is done"
             raise StateConflict(text, resource_type="run", name=run_id, state=supervisor.state.name, retry_after_s=1.0)
         supervisor.feed(policy.Restart(reason or "RestartRun"))

@@ -26,7 +26,7 @@ from trademesh_runtime.gateway_link import Answer, GatewayLink
 from trademesh_runtime.gateway_logs import cut_log, last_lines
 from trademesh_runtime.launcher import Bound, Exit, Handle, Launcher, LaunchError, LockHeldError
 from trademesh_runtime.policy import Restarts, Signal, State, Supervision
-from trademesh_runtime.policy_transitions import asked_before, step
+from trademesh_runtime.policy_transitions import step
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.run_record import REGISTRY_RETRY_S, RunRecord
 
@@ -139,13 +139,9 @@ class Supervisor:
         """After a restart of runtime_service: takes a living gateway over, or lets the policy judge a dead one."""
         if self.state in policy.TERMINAL:
             return
-        asked = asked_before(self.state, self.run.reason)
-        if self._adopt(asked):
+        if self._adopt():
             return
-        if isinstance(asked, policy.Stop) and not self._record.is_attempt_open():
-            self._policy = replace(self._policy, state=State.PENDING)
-            self.feed(asked)
-        elif not self._record.is_attempt_open() or self.state is State.BACKOFF:
+        if not self._record.is_attempt_open() or self.state is State.BACKOFF:
             # It was to be started, for the first time or again, and was not yet.
             self._policy = replace(self._policy, state=State.PENDING)
             self.feed(policy.Start())
@@ -154,10 +150,10 @@ class Supervisor:
             self._policy = replace(self._policy, state=State.PENDING)
             self._task(self._adopt_late())
         else:
-            self._lost(asked)
+            self._lost()
 
-    def _adopt(self, asked: policy.Stop | policy.Restart | None = None) -> bool:
-        """Takes over the living gateway that the run's files tell of, and does what was asked for; False if there is none."""
+    def _adopt(self) -> bool:
+        """Takes over the living gateway that the run's files tell of; False if there is none."""
         found = self._launcher.find(self.layout, self.run.generation)
         if found is None:
             return False
@@ -171,8 +167,6 @@ class Supervisor:
         self._watch(found.handle)
         self._task(self._probe(found.handle, found.target))
         self.feed(policy.Found())
-        if asked is not None:
-            self.feed(asked)
         return True
 
     async def _adopt_late(self) -> None:
@@ -186,10 +180,9 @@ class Supervisor:
             if self.state is State.PENDING:
                 self._lost()
 
-    def _lost(self, asked: policy.Stop | policy.Restart | None = None) -> None:
+    def _lost(self) -> None:
         """The gateway ended while nobody looked."""
-        wanted = None if asked is None else State.STOPPED if isinstance(asked, policy.Stop) else State.PENDING
-        self._policy = replace(self._policy, state=State.RUNNING, wanted=wanted)
+        self._policy = replace(self._policy, state=State.RUNNING)
         self._ended(Exit(None, None))
 
     async def until(self, *states: State, within_s: float | None = None) -> bool:

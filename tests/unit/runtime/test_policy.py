@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trademesh_runtime import policy
 from trademesh_runtime.policy import Restarts, Signal, State, Supervision, Timers
-from trademesh_runtime.policy_transitions import asked_before, step
+from trademesh_runtime.policy_transitions import step
 from trademesh_runtime.settings import RuntimeSettings
 
 TIMERS = Timers()
@@ -433,18 +431,3 @@ def test_a_crash_loop_is_given_up_and_said() -> None:
     assert supervision.state is State.FAILED
     assert supervision.reason == "crash_loop: 6 starts without a settled session; exit 1; boom"
     assert supervision.restarts == 5
-
-
-def test_what_was_asked_of_a_runtime_service_that_ended_is_known_to_the_next() -> None:
-    stopping, _ = step(0, Supervision(State.RUNNING), policy.Stop("asked"), TIMERS)
-    restarting, _ = step(0, Supervision(State.RUNNING), policy.Restart("asked"), TIMERS)
-    assert asked_before(stopping.state, stopping.reason) == policy.Stop("asked")
-    assert asked_before(restarting.state, restarting.reason) == policy.Restart("asked")
-    stopped_instead, _ = step(0, restarting, policy.Stop("enough"), TIMERS)
-    assert asked_before(stopped_instead.state, stopped_instead.reason) == policy.Stop("enough")
-    hung = Supervision(State.HUNG, "3 health checks failed", timer_at=1.0)
-    assert asked_before(hung.state, hung.reason) is None
-    stopped, _ = step(0, hung, policy.Stop("asked"), TIMERS)
-    assert isinstance(asked_before(stopped.state, stopped.reason), policy.Stop)
-    killed, _ = step(1, replace(stopping, state=State.TERMINATING, timer_at=1.0), policy.Tick(), TIMERS)
-    assert (killed.state, type(asked_before(killed.state, killed.reason))) == (State.KILLING, policy.Stop)
