@@ -201,8 +201,13 @@ class ProcessLauncher:
             raise LaunchError(f"the gateway could not be held: {error}", passing=error.errno in _PASSING) from None
         ours.setblocking(False)
         # A gateway that ends before it has read its ticket is noticed by its end.
-        with suppress(OSError):
-            await asyncio.get_running_loop().sock_sendall(ours, json.dumps(ticket).encode() + b"\n")
+        try:
+            with suppress(OSError):
+                await asyncio.get_running_loop().sock_sendall(ours, json.dumps(ticket).encode() + b"\n")
+        except BaseException:
+            handle.send(Signal.KILL, group=True)
+            handle.close()
+            raise
         return handle
 
     def _spawn(self, layout: RunLayout, generation: int, theirs: socket.socket) -> subprocess.Popen[bytes]:

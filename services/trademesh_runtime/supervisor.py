@@ -245,10 +245,7 @@ class Supervisor:
                 return
             if self.state is not State.PENDING:
                 # Somebody stopped the run while it was being started.
-                handle.send(Signal.KILL, group=True)
-                await handle.wait()
-                await handle.end_rest()
-                handle.close()
+                await self._end_overtaken(handle)
                 self._record.end_attempt(generation, "stopped while it was started")
                 return
             self._watch(handle)
@@ -257,6 +254,14 @@ class Supervisor:
             # already wait for its next start, which must not be taken for this one.
             async with self.moved:
                 await self.moved.wait_for(lambda: self._handle is not handle or self.state is not State.STARTING)
+
+    async def _end_overtaken(self, handle: Handle) -> None:
+        handle.send(Signal.KILL, group=True)
+        try:
+            await handle.wait()
+            await handle.end_rest()
+        finally:
+            handle.close()
 
     async def _has_room(self) -> bool:
         """Whether the run may be started: it is still to be, and nothing is left of an earlier gateway."""
