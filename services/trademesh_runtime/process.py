@@ -55,7 +55,14 @@ def read_identity(layout: RunLayout) -> Identity | None:
     """The gateway that last wrote its identity in this boot; None if there is none that can be read."""
     try:
         record = json.loads(layout.gateway_identity.read_text())
-        identity = Identity(*(record[name] for name in ("generation", "nonce", "pid", "start_time_ticks", "boot_id", "target")))
+        identity = Identity(
+            generation=int(record["generation"]),
+            nonce=str(record["nonce"]),
+            pid=int(record["pid"]),
+            start_time_ticks=int(record["start_time_ticks"]),
+            boot_id=str(record["boot_id"]),
+            target=str(record["target"]),
+        )
         return identity if identity.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

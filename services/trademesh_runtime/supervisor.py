@@ -96,7 +96,6 @@ class Supervisor:
         self._report_timer: asyncio.TimerHandle | None = None
         self._reported_at = -timers.report_s
         self._settled_at_start = 0
-        self._epoch = 0
         self._said = ("", 0.0)
         """The newest word of the gateway that starts, and when it was heard."""
         self.moved = asyncio.Condition()
@@ -234,7 +233,7 @@ class Supervisor:
                 "lease_s": self._timers.lease_s,
                 "orphan_s": self._timers.orphan_s,
                 "watermark_sequence": self.run.progress.head_sequence,
-                "watermark_epoch": self._epoch,
+                "watermark_epoch": self.run.progress.epoch,
                 **self._targets.content,
             }
             try:
@@ -329,6 +328,8 @@ class Supervisor:
                 code = record["code"] if code is None and number is None else code
                 finished = finished or words == "RUN_ENDED"
                 json_format.ParseDict(record["progress"], progress)
+                # Last words leave it out; it does not change while a gateway lives.
+                progress.epoch = progress.epoch or self.run.progress.epoch
                 self.run.progress.CopyFrom(progress)
         lines = last_lines(self.layout.gateway_log(self.run.generation), KEPT_LOG_LINES)
         if not words and code and lines:
@@ -419,10 +420,10 @@ class Supervisor:
             session_date=pipeline.session_date,
             nav_micros=answer.nav_micros,
             head_sequence=pipeline.head_sequence,
+            epoch=answer.epoch,
         )
         if pipeline.sessions_settled > self._settled_at_start:
             self.feed(policy.SessionSettled())
-        self._epoch = answer.epoch
         was_finished, self.finished = self.finished, pipeline.state == PIPELINE_STATE_FINISHED
         if progress != self.run.progress:
             self.run.progress.CopyFrom(progress)
