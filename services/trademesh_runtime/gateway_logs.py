@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from trademesh_kernel.atomic_files import replace_file
+from trademesh_kernel.logs import get_logger
 
 _BLOCK_BYTES = 65536
 _LONGEST_TAIL_BYTES = 4 * 1024 * 1024
@@ -48,6 +49,19 @@ def cut_log(path: Path, most_bytes: int, kept_bytes: int) -> int:
     except FileNotFoundError:
         return 0
     return size - len(kept)
+
+
+async def keep_within(path: Path, most_bytes: int, interval_s: float) -> None:
+    """Cuts a log whenever it has grown too large, and keeps the last quarter of so much. Never returns."""
+    while True:
+        try:
+            left_out = await asyncio.to_thread(cut_log, path, most_bytes, most_bytes // 4)
+        except OSError as error:
+            get_logger("supervisor").error("a log cannot be cut", path=str(path), reason=str(error))
+        else:
+            if left_out:
+                get_logger("supervisor").warning("log_truncated", path=str(path), left_out_bytes=left_out)
+        await asyncio.sleep(interval_s)
 
 
 def last_lines(path: Path, count: int) -> list[str]:

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from google.protobuf import json_format
-
-from trademesh.gateway.v1 import supervision_service_pb2 as supervision
 from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
+from trademesh.gateway.v1.supervision_service_pb2 import HeartbeatResponse
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh_kernel.context import detached
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
-from trademesh_runtime.gateway_link import Answer, GatewayLink
-from trademesh_runtime.gateway_logs import cut_log, last_lines
+from trademesh_runtime.gateway_exit import ending_of
+from trademesh_runtime.gateway_link import GatewayLink
+from trademesh_runtime.gateway_logs import keep_within
+from trademesh_runtime.gateway_probe import GatewayProbe
 from trademesh_runtime.launcher import Bound, Exit, Handle, Launcher, LaunchError, LockHeldError
 from trademesh_runtime.policy import Restarts, Signal, State, Supervision
 from trademesh_runtime.policy_transitions import step
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.run_record import REGISTRY_RETRY_S, RunRecord
 
-KEPT_LOG_LINES = 20
-LAST_WORDS_CHARACTERS = 500
 IDENTITY_WITHIN_S = 5.0
 """So soon after its start a gateway has said on disk who it is."""
-FAST_PROBE_S = 0.05
-"""Between checks of a gateway that starts."""
-FRESH_WORD_S = 5.0
-"""For so long the newest word of a gateway says why it is not ready."""
 HEALTHY_OR_NOT = frozenset({State.RUNNING, State.DEGRADED})
 
 Changed = Callable[[wire.Run], None]
@@ -54,11 +46,6 @@ class Targets:
 def chance() -> float:
     """From 0 to 1: spreads restarts of many runs, and has nothing to do with secrets."""
     return random.random()  # noqa: S311  # see above
-
-
-def time_asleep_s() -> float:
-    """For how long the machine was suspended since it was started."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 class Supervisor:
@@ -96,8 +83,7 @@ class Supervisor:
         self._report_timer: asyncio.TimerHandle | None = None
         self._reported_at = -timers.report_s
         self._settled_at_start = 0
-        self._said = ("", 0.0)
-        """The newest word of the gateway that starts, and when it was heard."""
+        self._probe: GatewayProbe | None = None
         self.moved = asyncio.Condition()
         self.finished = run.progress.sessions_settled > 0 and run.progress.sessions_settled == run.progress.sessions_total
         """True once the gateway has said that its pipeline is FINISHED."""
@@ -164,7 +150,7 @@ class Supervisor:
         self._policy = replace(self._policy, state=State.PENDING)
         self._nonce = found.nonce
         self._watch(found.handle)
-        self._task(self._probe(found.handle, found.target))
+        self._task(self._look_after(found.handle, found.target))
         self.feed(policy.Found())
         return True
 
@@ -294,16 +280,21 @@ class Supervisor:
         self._handle = handle
         self.run.pid = handle.pid
         self._settled_at_start = self.run.progress.sessions_settled
-        around = [self._task(self._hear(handle)), self._task(self._bound_log(self.run.generation))]
+        log = self.layout.gateway_log(self.run.generation)
+        around = [
+            self._task(self._hear(handle)),
+            self._task(keep_within(log, self._most_log_bytes, self._timers.probe_interval_s)),
+        ]
         self._task(self._wait_end(handle, around))
 
     async def _hear(self, handle: Handle) -> None:
         """Takes in what a gateway says while it starts, and looks after it once it is known where it serves."""
         async for report in handle.reports():
             if isinstance(report, Bound):
-                self._task(self._probe(handle, report.target))
+                self._task(self._look_after(handle, report.target))
             else:
-                self._said = (report.what, time.monotonic())
+                if self._probe is not None:
+                    self._probe.hear(report.what)
                 self.feed(policy.Progress(report.what))
 
     async def _wait_end(self, handle: Handle, around: Sequence[asyncio.Task[None]]) -> None:
@@ -319,100 +310,35 @@ class Supervisor:
 
     def _ended(self, how: Exit) -> None:
         """The gateway has gone: what it said last, and then the policy."""
-        code, number = how.code, how.signal
-        words, finished, progress = "", self.finished, wire.RunProgress()
-        with suppress(OSError, ValueError, KeyError, json_format.ParseError):
-            record = json.loads(self.layout.gateway_exit.read_text())
-            if record["generation"] == self.run.generation:
-                words = record["reason"]
-                code = record["code"] if code is None and number is None else code
-                finished = finished or words == "RUN_ENDED"
-                json_format.ParseDict(record["progress"], progress)
-                # Last words leave it out; it does not change while a gateway lives.
-                progress.epoch = progress.epoch or self.run.progress.epoch
-                self.run.progress.CopyFrom(progress)
-        lines = last_lines(self.layout.gateway_log(self.run.generation), KEPT_LOG_LINES)
-        if not words and code and lines:
-            words = lines[-1][:LAST_WORDS_CHARACTERS]
-        self.finished = finished
-        self._handle, self._said = None, ("", 0.0)
+        ending = ending_of(self.layout, self.run.generation, how)
+        self.finished = self.finished or ending.run_ended
+        if ending.progress is not None:
+            # Last words leave the epoch out; it does not change while a gateway lives.
+            ending.progress.epoch = ending.progress.epoch or self.run.progress.epoch
+            self.run.progress.CopyFrom(ending.progress)
+        self._handle = self._probe = None
         self.run.pid, self.run.target = 0, ""
         self.run.health = wire.GATEWAY_HEALTH_UNSPECIFIED
-        ended = wire.GatewayExit(generation=self.run.generation, code=code, signal=number, reason=words)
-        ended.exited_at.GetCurrentTime()
-        ended.log_lines.extend(lines)
-        self.run.last_exit.CopyFrom(ended)
-        cause = f"signal {number}" if number is not None else f"exit {code}" if code is not None else "ended unseen"
-        self._record.end_attempt(self.run.generation, f"{cause}: {words}" if words else cause)
-        self.feed(policy.Exited(code, number, words, chance(), finished))
+        self.run.last_exit.CopyFrom(ending.exit)
+        self._record.end_attempt(self.run.generation, ending.cause)
+        self.feed(policy.Exited(ending.code, ending.signal, ending.words, chance(), self.finished))
         self.publish()
 
-    async def _probe(self, handle: Handle, target: str) -> None:
-        """Checks health and sends heartbeats until the process ends."""
+    async def _look_after(self, handle: Handle, target: str) -> None:
+        """Probes a gateway until it ends."""
         self.run.target = target
-        asleep_s = time_asleep_s()
         async with GatewayLink(target, self.run.generation, self._nonce, self._timers) as link:
-            hint = asyncio.Event()
-            watch = self._task(link.hint_at_changes(hint))
-            try:
-                while not handle.ended:
-                    hint.clear()
-                    began = time.monotonic()
-                    before_s, asleep_s = asleep_s, time_asleep_s()
-                    if asleep_s - before_s > 3 * self._timers.probe_interval_s:
-                        self.feed(policy.Suspended())
-                    try:
-                        await self._probe_once(handle, link)
-                    except Exception:
-                        # Whatever it is: a gateway that nobody looks at any more is worse.
-                        self._log.exception("a probe failed by a fault of ours")
-                    # From beginning to beginning: one that took its whole time-out is followed by the next at once.
-                    interval_s = FAST_PROBE_S if self.state in (State.STARTING, State.ADOPTING) else self._timers.probe_interval_s
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(hint.wait(), max(FAST_PROBE_S, began + interval_s - time.monotonic()))
-            finally:
-                watch.cancel()
+            self._probe = GatewayProbe(handle, link, self._timers, self)
+            await self._probe.run()
 
-    async def _bound_log(self, generation: int) -> None:
-        """Cuts the log of a gateway whenever it has grown too large, as long as it lives."""
-        log = self.layout.gateway_log(generation)
-        while True:
-            try:
-                left_out = await asyncio.to_thread(cut_log, log, self._most_log_bytes, self._most_log_bytes // 4)
-            except OSError as error:
-                self._log.error("the log of a gateway cannot be cut", reason=str(error))
-            else:
-                if left_out:
-                    self._log.warning("log_truncated", generation=generation, left_out_bytes=left_out)
-            await asyncio.sleep(self._timers.probe_interval_s)
-
-    async def _probe_once(self, handle: Handle, link: GatewayLink) -> None:
-        life = await link.is_alive()
-        readiness = await link.is_ready() if life.serving else life
-        if handle.ended:
-            return
-        alive, ready = life.serving, readiness.serving
-        health = wire.GATEWAY_HEALTH_SERVING if ready else wire.GATEWAY_HEALTH_NOT_SERVING if alive else wire.GATEWAY_HEALTH_UNREACHABLE
-        self.feed(policy.Probed(alive, ready, self._why_not(handle, readiness, alive), readiness.own_lag_s, readiness.refused))
-        counts = alive or readiness.own_lag_s <= self._timers.tolerated_lag_s
-        if counts and health != self.run.health:
+    def found_health(self, health: wire.GatewayHealth.ValueType) -> None:
+        """Shows the newest health of the gateway."""
+        if health != self.run.health:
             self.run.health = health
             self._report()
-        answer = await link.heartbeat() if alive else None
-        if answer is not None:
-            self._progressed(answer)
 
-    def _why_not(self, handle: Handle, answer: Answer, alive: bool) -> str:
-        """Why a check failed, with what is known of the process, or of what it waits for."""
-        if answer.serving:
-            return ""
-        said, at = self._said
-        if alive:
-            return said if said and time.monotonic() - at < FRESH_WORD_S else answer.why_not
-        resources = handle.resources()
-        return f"{answer.why_not}; the process is {resources.condition}" if resources and resources.condition else answer.why_not
-
-    def _progressed(self, answer: supervision.HeartbeatResponse) -> None:
+    def found_progress(self, answer: HeartbeatResponse) -> None:
+        """Shows how far the gateway is."""
         pipeline = answer.pipeline
         progress = wire.RunProgress(
             sessions_settled=pipeline.sessions_settled,
