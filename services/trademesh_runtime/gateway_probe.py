@@ -51,6 +51,7 @@ class GatewayProbe:
         self._finder = finder
         self._log = get_logger("supervisor")
         self._said, self._said_at = "", 0.0
+        self._heartbeat_at = -timers.probe_interval_s
 
     def hear(self, word: str) -> None:
         """Keeps what the gateway says that it does."""
@@ -88,12 +89,15 @@ class GatewayProbe:
             return
         alive, ready = life.serving, readiness.serving
         why_not = self._why_not(readiness, alive)
-        self._finder.feed(policy.Probed(alive, ready, why_not, readiness.own_lag_s, readiness.refused))
         if alive or readiness.own_lag_s <= self._timers.tolerated_lag_s:
             self._finder.found_health(
                 wire.GATEWAY_HEALTH_SERVING if ready else wire.GATEWAY_HEALTH_NOT_SERVING if alive else wire.GATEWAY_HEALTH_UNREACHABLE
             )
-        answer = await self._link.heartbeat() if alive else None
+        self._finder.feed(policy.Probed(alive, ready, why_not, readiness.own_lag_s, readiness.refused))
+        if not alive or time.monotonic() - self._heartbeat_at < self._timers.probe_interval_s / 2:
+            return
+        self._heartbeat_at = time.monotonic()
+        answer = await self._link.heartbeat()
         if answer is not None:
             self._finder.found_progress(answer)
 

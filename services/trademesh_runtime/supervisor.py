@@ -85,6 +85,8 @@ class Supervisor:
         self._reported_at = -timers.report_s
         self._settled_at_start = 0
         self._probe: GatewayProbe | None = None
+        self._health = wire.GATEWAY_HEALTH_UNSPECIFIED
+        self._shown = self._policy
         self.moved = asyncio.Condition()
         self.finished = run.progress.sessions_settled > 0 and run.progress.sessions_settled == run.progress.sessions_total
         """True once the gateway has said that its pipeline is FINISHED."""
@@ -107,13 +109,20 @@ class Supervisor:
                 self._report()
             else:
                 self._log.info("run", state=self._policy.state.name, reason=self._policy.reason)
+                self._cancel_report()
                 self.publish()
 
     def _report(self) -> None:
-        """Publishes what has changed in the health of a gateway that runs, so often at most that nobody drowns in it."""
+        """Publishes what has changed in the health of a gateway that runs, so often at most that nobody drowns in it. Until then it is not
+        shown by what else is published, either."""
         if self._report_timer is None:
             delay_s = max(0.0, self._reported_at + self._timers.report_s - time.monotonic())
             self._report_timer = asyncio.get_running_loop().call_later(delay_s, self._report_now, context=detached())
+
+    def _cancel_report(self) -> None:
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+            self._report_timer = None
 
     def _report_now(self) -> None:
         self._report_timer, self._reported_at = None, time.monotonic()
@@ -190,9 +199,9 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         self._record.close()
-        for timer in (self._timer, self._report_timer):
-            if timer is not None:
-                timer.cancel()
+        self._cancel_report()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._handle is not None:
             self._handle.close()
 
@@ -324,7 +333,7 @@ class Supervisor:
             self.run.progress.CopyFrom(ending.progress)
         self._handle = self._probe = None
         self.run.pid, self.run.target = 0, ""
-        self.run.health = wire.GATEWAY_HEALTH_UNSPECIFIED
+        self._health = wire.GATEWAY_HEALTH_UNSPECIFIED
         self.run.last_exit.CopyFrom(ending.exit)
         self._record.end_attempt(self.run.generation, ending.cause)
         self.feed(policy.Exited(ending.code, ending.signal, ending.words, chance(), self.finished))
@@ -339,8 +348,8 @@ class Supervisor:
 
     def found_health(self, health: wire.GatewayHealth.ValueType) -> None:
         """Shows the newest health of the gateway."""
-        if health != self.run.health:
-            self.run.health = health
+        if health != self._health:
+            self._health = health
             self._report()
 
     def found_progress(self, answer: HeartbeatResponse) -> None:
@@ -379,7 +388,9 @@ class Supervisor:
 
     def publish(self, *, durable: bool = True) -> None:
         """Shows the run as it is now."""
-        self._record.publish(self._policy, durable=durable)
+        if self._report_timer is None:
+            self._shown, self.run.health = self._policy, self._health
+        self._record.publish(self._shown, durable=durable)
         self._task(self._notify())
 
     async def _notify(self) -> None:

@@ -306,7 +306,7 @@ def test_g10_a_child_that_has_escaped_with_the_lock_is_named_and_no_second_gatew
     before = len(run.told)
     run.until(lambda _run: len(run.told) > before + 2 and named in run.told[-1][1].reason, 15, "tried again")
     assert is_alive(child), "it is not ours to end"
-    assert {told.generation for _at, told in run.told} == {1}
+    assert max(told.generation for _at, told in run.told) == 1
     os.kill(child, signal.SIGKILL)
     run.running(2)
     assert named_at - killed_at <= 5, f"named after {named_at - killed_at:.2f} s"
@@ -323,7 +323,7 @@ def test_g11_readiness_that_flaps_restarts_nothing_and_is_told_at_most_once_in_a
     changes = sum((before.health, before.state) != (after.health, after.state) for (_, before), (_, after) in pairwise(told))
     # At most once in a second, which is a tenth here.
     assert 1 <= changes <= 3 / TIMER_SCALE + 1, run.history()
-    assert {told.generation for _at, told in run.told} == {1}
+    assert max(told.generation for _at, told in run.told) == 1
     assert set(run.states()) <= {wire.RUN_STATE_PENDING, wire.RUN_STATE_STARTING, *NO_REST}
 
 
@@ -338,8 +338,9 @@ def test_g12_a_log_that_is_flooded_stays_within_its_bound_and_says_that_it_was_c
         return "log_truncated" in log.read_text(errors="replace")[:1000] and sizes[-1] < LOG_LIMIT_BYTES
 
     wait_until(is_flooded, 20, "the log cut")
-    # What comes between two looks is on top of the bound.
-    assert max(sizes) <= 64 * 1024 * 1024, f"grew to {max(sizes)} bytes"
+    # What comes between two looks, and until a busy machine has had the second, is on top of the bound.
+    most = LOG_LIMIT_BYTES + faulty_gateway.FLOOD_BYTES_PER_S * (TIMER_SCALE + 0.5)
+    assert max(sizes) <= most, f"grew to {max(sizes)} bytes"
     first = json.loads(log.read_text(errors="replace").partition("\n")[0])
     assert first["left_out_bytes"] > 0
     assert run.told[-1][1].state == wire.RUN_STATE_RUNNING, run.history()
