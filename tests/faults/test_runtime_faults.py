@@ -393,7 +393,10 @@ def test_j5_a_run_whose_folder_cannot_be_written_fails_and_is_not_tried_again_an
     runtime.start_run("j5")
     before = runtime.until_running("j5")
     folder = runtime.mesh.runs / "j5"
-    read_only = f"mount --bind {folder} {folder} && mount -o remount,ro,bind {folder}"
+    # Made read-only elsewhere first: in its place somebody always has a file open.
+    aside = runtime.mesh.folder / "aside"
+    aside.mkdir()
+    read_only = f"mount --bind {folder} {aside} && mount -o remount,ro,bind {aside} && mount --move {aside} {folder}"
     own = runtime.mesh.processes["runtime"].pid
     subprocess.run(["nsenter", "-t", str(own), "-m", "sh", "-c", read_only], check=True, timeout=10)
     os.kill(before.pid, signal.SIGKILL)
