@@ -96,7 +96,6 @@ class Supervisor:
         self._report_timer: asyncio.TimerHandle | None = None
         self._reported_at = -timers.report_s
         self._settled_at_start = 0
-        self._epoch = 0
         self._said = ("", 0.0)
         """The newest word of the gateway that starts, and when it was heard."""
         self.moved = asyncio.Condition()
@@ -246,7 +245,7 @@ class Supervisor:
                 "lease_s": self._timers.lease_s,
                 "orphan_s": self._timers.orphan_s,
                 "watermark_sequence": self.run.progress.head_sequence,
-                "watermark_epoch": self._epoch,
+                "watermark_epoch": self.run.progress.epoch,
                 **self._targets.content,
             }
             try:
@@ -430,7 +429,6 @@ class Supervisor:
         )
         if pipeline.sessions_settled > self._settled_at_start:
             self.feed(policy.SessionSettled())
-        self._epoch = answer.epoch
         was_finished, self.finished = self.finished, pipeline.state == PIPELINE_STATE_FINISHED
         if progress != self.run.progress:
             self.run.progress.CopyFrom(progress)
