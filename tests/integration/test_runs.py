@@ -142,12 +142,17 @@ class World:
                 self.stopped[wish.run_id] = self.launches_of(wish.run_id)
         self.runs = self._begin()
 
+    async def all_answered(self) -> None:
+        _done, waiting = await asyncio.wait(self.calls, timeout=20) if self.calls else (set(), set())
+        states = {run_id: supervisor.state.name for run_id, supervisor in self.runs._supervisors.items()}
+        assert not waiting, (sorted(call.get_name() for call in waiting), states)
+
     def launches_of(self, run_id: str) -> int:
         return sum(launched == run_id for launched, _generation in self.launcher.launches)
 
     def call(self, what: str, run_id: str) -> None:
         """One call, which others overlap."""
-        task = asyncio.create_task(self._call(what, run_id))
+        task = asyncio.create_task(self._call(what, run_id), name=f"{what} {run_id}")
         self.calls.add(task)
         task.add_done_callback(self.calls.discard)
 
@@ -207,11 +212,11 @@ async def test_whatever_happens_at_once_there_is_one_gateway_of_a_run_and_none_a
         # Chance decides how much happens in between; nothing is waited for.
         await asyncio.sleep(world.chance.choice([0, 0, 0.002, 0.02]))
         world.check()
-    await asyncio.wait_for(asyncio.gather(*world.calls), 20)
+    await world.all_answered()
     await world.crash()
     for run_id in NAMES:
         world.call("stop", run_id)
-    await asyncio.wait_for(asyncio.gather(*world.calls), 20)
+    await world.all_answered()
     await until(lambda: not world.launcher.alive())
     await world.look()
     runs, _following = world.runs.page(None, 500, frozenset())
