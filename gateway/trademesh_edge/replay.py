@@ -70,6 +70,9 @@ class ReplayReader:
                 raise
             hub.upstream.forget(hub.run_id)
             return ()
+        if hub.lost_because or hub.failure is not None:
+            # Pages say no epoch: one that comes while the source changes may be of the next.
+            return ()
         if page.compacted_through > cursor:
             raise RemoteError(
                 f"events up to {page.compacted_through} are no longer kept: begin with the snapshot",

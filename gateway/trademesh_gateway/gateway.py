@@ -129,7 +129,13 @@ class Gateway:
         path = self._layout.journal
         watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
         self._writer = SqliteWriter(
-            path, self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, ballast=self._layout.ballast
+            path,
+            self._ticket.run_id,
+            self._ticket.generation,
+            self._publish,
+            watermark=watermark,
+            stalled=self._disk.stalled,
+            ballast=self._layout.ballast,
         )
         reader = SqliteReader(path)
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
@@ -266,12 +272,13 @@ class Gateway:
             if not task.cancelled() and task.exception() is not None:
                 self._log.error("the pipeline failed", reason=repr(task.exception()), exc_info=task.exception())
         try:
-            await self._exporter.export(force=True)
+            async with asyncio.timeout(PIPELINE_END_S):
+                await self._exporter.export(force=True)
         except FencedError:
             fenced = True
         except Exception as error:
             # They are derived and can be made again; the journal must still be closed in order.
-            self._log.error("exports could not be written", reason=str(error))
+            self._log.error("exports could not be written", reason=repr(error))
         self._end_streams(fenced=fenced)
         await self._server.stop()
         self._feed.close()

@@ -79,8 +79,10 @@ def seal(snapshot: Snapshot) -> bytes:
     return hashlib.sha256(_ROW.pack(snapshot.sequence, *map(len, parts[:2])) + b"".join(parts)).digest()
 
 
-def proven_links(reader: JournalReader) -> Iterator[tuple[Link, list[StoredEvent]]]:
+def proven_links(reader: JournalReader, head: Head | None = None, block: int = _BLOCK) -> Iterator[tuple[Link, list[StoredEvent]]]:
     """Every link of the chain with the events that it covers, each proved before it is given.
+
+    `head` is for a journal that may not be able to tell it. `block` links are read at a time.
 
     Raises:
         JournalDamagedError: an event is missing or not what was written, here or at the end.
@@ -88,10 +90,10 @@ def proven_links(reader: JournalReader) -> Iterator[tuple[Link, list[StoredEvent
     snapshot = reader.snapshot()
     previous = b"" if snapshot is None else snapshot.chain
     done = 0 if snapshot is None else snapshot.sequence
-    head = reader.head()
+    head = head or reader.head()
     if head.compacted_through != done:
         raise JournalDamagedError(f"the journal was compacted up to {head.compacted_through}, and its snapshot is of {done}", done)
-    while recorded := reader.links(done, _BLOCK):
+    while recorded := reader.links(done, block):
         for link in recorded:
             if link.sequence > head.sequence:
                 raise JournalDamagedError(f"the journal breaks off after event {head.sequence}", head.sequence + 1)

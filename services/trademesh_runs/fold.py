@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import state_pb2 as state
+from trademesh_kernel.errors import HistoryCompacted
 from trademesh_ledger.portfolio import Portfolio, Position
-from trademesh_runs.journal import KIND_NAMES, KIND_NUMBERS, SETTLED, CompactedError, JournalReader, StoredEvent, all_events
+from trademesh_runs.journal import KIND_NAMES, KIND_NUMBERS, SETTLED, JournalReader, StoredEvent, all_events
 
 RECENT_FILLS = 100
 
@@ -175,7 +176,7 @@ def replay_journal(run_id: str, reader: JournalReader, through: int | None = Non
 
     Raises:
         LedgerMismatchError: an event says other than the ledger.
-        CompactedError: the sequence lies where events are gone.
+        HistoryCompacted: the sequence lies where events are gone.
     """
     return _go_on(beginning_of(run_id, reader, through), reader, through)
 
@@ -185,7 +186,7 @@ def fold_journal(run_id: str, reader: JournalReader, through: int | None = None)
 
     Raises:
         LedgerMismatchError: an event after that one says other than the ledger.
-        CompactedError: the sequence lies where events are gone.
+        HistoryCompacted: the sequence lies where events are gone.
     """
     fold = beginning_of(run_id, reader, through)
     newest = reader.read_kind("settled", through, newest=1)
@@ -203,12 +204,12 @@ def settled_fold(run_id: str, reader: JournalReader) -> Fold:
 
 
 def beginning_of(run_id: str, reader: JournalReader, through: int | None = None) -> Fold:
-    """The state before the first event that is kept; raises CompactedError if `through` lies before it."""
+    """The state before the first event that is kept; raises HistoryCompacted if `through` lies before it."""
     head, snapshot = reader.head(), reader.snapshot()
     if snapshot is None:
         return Fold(run_id, head.epoch)
     if through is not None and through < snapshot.sequence:
-        raise CompactedError(through, snapshot.sequence)
+        raise HistoryCompacted(through, snapshot.sequence)
     return Fold.at(state.ServerState.FromString(snapshot.state), head.epoch)
 
 

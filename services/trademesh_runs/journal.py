@@ -192,14 +192,6 @@ class NewerJournalError(Exception):
     """The journal was written by a later version of trademesh."""
 
 
-class CompactedError(Exception):
-    """What was asked for lies before `compacted_through`, where events are gone."""
-
-    def __init__(self, asked: int, compacted_through: int) -> None:
-        super().__init__(f"sequence {asked} lies before {compacted_through}, up to which the journal was compacted")
-        self.compacted_through = compacted_through
-
-
 class Encoder:
     """Encodes drafts of one run and generation."""
 

@@ -30,7 +30,16 @@ from trademesh_runs.journal import (
 )
 from trademesh_runs.journal_writer import GroupWriter, NoRoomError
 
-__all__ = ["BALLAST_BYTES", "SCHEMA_VERSION", "FencedError", "NewerJournalError", "SqliteReader", "SqliteStore", "SqliteWriter"]
+__all__ = [
+    "BALLAST_BYTES",
+    "SCHEMA_VERSION",
+    "FencedError",
+    "NewerJournalError",
+    "SqliteFile",
+    "SqliteReader",
+    "SqliteStore",
+    "SqliteWriter",
+]
 
 SCHEMA_VERSION = 2
 BALLAST_BYTES = 1024 * 1024
@@ -119,7 +128,7 @@ class SqliteReader:
 
     def read_encoded(self, after: int, limit: int, most_bytes: int, through: int | None = None) -> list[tuple[int, bytes]]:
         """Sequences and encoded events after a sequence, oldest first. Ends soon after `most_bytes` are reached."""
-        last = 2**62 if through is None else through
+        last = _LARGEST if through is None else through
         query = "SELECT sequence, data FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
         found, size_bytes = list[tuple[int, bytes]](), 0
         with closing(self._connection.execute(query, (after, last, limit))) as rows:
@@ -193,10 +202,10 @@ class SqliteReader:
         self._connection.close()
 
 
-class _SqliteFile:
+class SqliteFile:
     """The one connection that writes a journal file (a JournalStorage)."""
 
-    def __init__(self, path: Path, ballast: Path | None) -> None:
+    def __init__(self, path: Path, ballast: Path | None = None) -> None:
         self._path = path
         self._ballast = ballast
         self._generation = 0
@@ -310,6 +319,8 @@ class _SqliteFile:
     def close(self) -> None:
         """Leaves WAL mode, so that the finished file can be opened as immutable."""
         try:
+            # A reader in the middle of something is not waited for long: whoever ends us may not wait either.
+            self._connection.execute("PRAGMA busy_timeout=1000")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.Error:
@@ -327,7 +338,7 @@ class SqliteCompactor:
     """Takes events out of a journal file that nobody writes (a JournalCompactor)."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _SqliteFile(path, None)
+        self._file = SqliteFile(path)
 
     def cut(self, snapshot: Snapshot) -> int:
         """Puts a snapshot in the place of all events up to its own, in one transaction; returns how many went."""
@@ -354,7 +365,7 @@ class SqliteWriter(GroupWriter):
         ballast: Path | None = None,
     ) -> None:
         """As GroupWriter. `ballast` is a file that holds room back for the day when the disk is full."""
-        super().__init__(_SqliteFile(path, ballast), run_id, generation, published, watermark=watermark, stalled=stalled)
+        super().__init__(SqliteFile(path, ballast), run_id, generation, published, watermark=watermark, stalled=stalled)
 
 
 class SqliteStore:

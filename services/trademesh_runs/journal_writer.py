@@ -24,7 +24,7 @@ RETRY_S = 0.5
 Answer = TypeVar("Answer")
 
 
-class NoRoomError(Exception):
+class NoRoomError(OSError):
     """The storage has no room for a group now, and holds what it held before."""
 
 

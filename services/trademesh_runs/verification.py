@@ -11,8 +11,8 @@ from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
 from trademesh.runtime.v1.runtime_pb2 import RunSummary
 from trademesh_runs.exports import export_files
 from trademesh_runs.fold import LedgerMismatchError, replay_journal
-from trademesh_runs.journal import JournalDamagedError
-from trademesh_runs.journal_sqlite import NewerJournalError, SqliteReader
+from trademesh_runs.journal import JournalDamagedError, NewerJournalError
+from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.summary import summary_of_fold
 
@@ -45,34 +45,36 @@ def verify_run(layout: RunLayout) -> Verified:
         sqlite3.DatabaseError: the file is no database any more.
     """
     try:
-        reader = SqliteReader(layout.journal)
+        reader = SqliteStore(layout.journal).reader()
     except NewerJournalError as error:
         raise VerificationError(str(error)) from error
     try:
         # Asked first: a live run writes the file after the events that it tells of.
-        told = _sequence_told(layout)
+        epoch_told, told = moment_told(layout)
         with reader.standing_still():
             head = reader.check()
             fold = replay_journal(layout.run_id, reader)
             summary = summary_of_fold(fold, reader)
-            if told > head.sequence:
+            # A file of an earlier epoch, or of a moment whose events are gone, says nothing that can be judged.
+            judged = epoch_told in (0, head.epoch) and told >= head.compacted_through
+            if judged and told > head.sequence:
                 raise VerificationError(f"{STATE_FILE} is of event {told}, and the journal ends with {head.sequence}")
-            state = (fold if told == head.sequence else replay_journal(layout.run_id, reader, told)).state()
+            state = (replay_journal(layout.run_id, reader, told) if judged and told < head.sequence else fold).state()
     except (JournalDamagedError, LedgerMismatchError, DecodeError) as error:
         raise VerificationError(str(error)) from error
     finally:
         reader.close()
-    finished = fold.pipeline_state == PIPELINE_STATE_FINISHED and told == head.sequence
+    finished = judged and fold.pipeline_state == PIPELINE_STATE_FINISHED and told == head.sequence
     equal, behind = list[str](), list[str]()
     for name, content in export_files(layout, state).items():
         path = layout.root / name
         if not path.is_file():
             continue
-        if name != STATE_FILE and not finished:
+        if not judged or (name != STATE_FILE and not finished):
             behind.append(name)
         elif path.read_bytes() == content:
             equal.append(name)
-        elif name != STATE_FILE or _sequence_told(layout) == told:
+        elif name != STATE_FILE or moment_told(layout) == (epoch_told, told):
             raise VerificationError(f"{name} is not what the journal gives at event {told}")
         else:
             # A live run has replaced it since.
@@ -80,15 +82,16 @@ def verify_run(layout: RunLayout) -> Verified:
     return Verified(summary, equal, behind)
 
 
-def _sequence_told(layout: RunLayout) -> int:
-    """The event that `state/server_state.json` is of; 0 if it is not there.
+def moment_told(layout: RunLayout) -> tuple[int, int]:
+    """Epoch and sequence of the event that `state/server_state.json` is of; zeros if it is not there.
 
     Raises:
         VerificationError: it cannot be read.
     """
     try:
-        return int(json.loads(layout.server_state.read_text(encoding="utf-8")).get("as_of_sequence", 0))
+        told = json.loads(layout.server_state.read_text(encoding="utf-8"))
+        return int(told.get("epoch", 0)), int(told.get("as_of_sequence", 0))
     except FileNotFoundError:
-        return 0
+        return 0, 0
     except (ValueError, TypeError, AttributeError) as error:
         raise VerificationError(f"{STATE_FILE} cannot be read: {error}") from error

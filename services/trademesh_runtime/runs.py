@@ -8,13 +8,17 @@ import sqlite3
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.context import current_call, detached
 from trademesh_kernel.errors import AlreadyExists, DependencyUnavailable, LimitReached, NotFound, StateConflict
 from trademesh_kernel.logs import get_logger
-from trademesh_runs.journal_sqlite import SqliteReader
+from trademesh_runs.fold import LedgerMismatchError
+from trademesh_runs.journal import JournalDamagedError, NewerJournalError
+from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.summary import summary_of
 from trademesh_runtime import policy
@@ -319,7 +323,10 @@ class Runs:
         # Another run of the same name may have a journal of the same length.
         key = (f"{run_id} {supervisor.run.created_at.ToNanoseconds()}", progress.head_sequence)
         if key not in self._summaries:
-            self._summaries[key] = await asyncio.to_thread(read_summary, supervisor.layout)
+            summary = await asyncio.to_thread(read_summary, supervisor.layout)
+            if summary is None:
+                return None
+            self._summaries[key] = summary
             if len(self._summaries) > KEPT_SUMMARIES:
                 del self._summaries[next(iter(self._summaries))]
         return self._summaries[key]
@@ -382,10 +389,14 @@ def _remaining_s() -> float | None:
     return None if remaining_s is None else max(0.0, remaining_s - ANSWER_MARGIN_S)
 
 
-def read_summary(layout: RunLayout) -> wire.RunSummary:
-    """The summary of a finished run, from its journal."""
-    reader = SqliteReader(layout.journal)
+def read_summary(layout: RunLayout) -> wire.RunSummary | None:
+    """The summary of a finished run, from its journal; None if that is damaged: what the run's state says is still to be had."""
     try:
-        return summary_of(layout.run_id, reader)
-    finally:
-        reader.close()
+        reader = SqliteStore(layout.journal).reader()
+        try:
+            return summary_of(layout.run_id, reader)
+        finally:
+            reader.close()
+    except (sqlite3.Error, JournalDamagedError, NewerJournalError, LedgerMismatchError, DecodeError) as error:
+        get_logger("runs").error("a journal cannot be read", run_id=layout.run_id, reason=str(error))
+        return None

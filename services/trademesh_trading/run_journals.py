@@ -22,9 +22,9 @@ from trademesh_kernel.errors import DependencyUnavailable, JournalUnreadable, No
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.feed_batch import Batch, read_batches
 from trademesh_runs.feed_filter import FeedFilter
-from trademesh_runs.fold import LedgerMismatchError, fold_journal
-from trademesh_runs.journal import Head, StoredEvent
-from trademesh_runs.journal_sqlite import NewerJournalError, SqliteReader
+from trademesh_runs.fold import LedgerMismatchError, fold_journal, replay_journal
+from trademesh_runs.journal import Head, JournalDamagedError, JournalReader, NewerJournalError, StoredEvent
+from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.wake import Wake
 
@@ -32,7 +32,7 @@ KEPT_JOURNALS = 16
 READING_THREADS = 4
 
 Answer = TypeVar("Answer")
-Work = Callable[[SqliteReader], Answer]
+Work = Callable[[JournalReader], Answer]
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,23 @@ def mark_of(path: Path) -> FileMark:
     return FileMark(found.st_ino, found.st_size, found.st_mtime_ns, log_bytes)
 
 
+def _is(path: Path, mark: FileMark) -> bool:
+    try:
+        return mark_of(path) == mark
+    except FileNotFoundError:
+        return False
+
+
+def _moved(run_id: str) -> DependencyUnavailable:
+    what = f"run {run_id} was restarted: ask GetRun where its feed is"
+    return DependencyUnavailable("trading_service", what, retry_after_s=0.5, moved=True)
+
+
 @dataclass
 class _OpenJournal:
     path: Path
     mark: FileMark
-    reader: SqliteReader
+    reader: JournalReader
 
 
 class FinishedJournals:
@@ -89,7 +101,7 @@ class FinishedJournals:
                 mark = mark_of(path)
             except FileNotFoundError:
                 raise NotFound("journal of run", run_id) from None
-            return mark, self._use(run_id, path, mark, SqliteReader.head)
+            return mark, self._use(run_id, path, mark, lambda reader: reader.head())
 
         mark, head = await self._in_thread(look)
         return FinishedFeed(self, run_id, path, mark, head)
@@ -110,14 +122,22 @@ class FinishedJournals:
         try:
             opened = self._take(run_id, path, mark)
             try:
-                return work(opened.reader)
+                found = work(opened.reader)
             finally:
                 self._give_back(opened)
+            if not _is(path, mark):
+                # What was read while somebody began to write may be of two moments.
+                raise _moved(run_id)
+            return found
         except LedgerMismatchError as error:
+            if not _is(path, mark):
+                raise _moved(run_id) from None
             # Not the error's own text: it tells two whole accounts, which is more than a status may carry.
             text = f"the journal of run {run_id} contradicts the ledger at event {error.sequence}"
             raise JournalUnreadable(text, run_id=run_id, sequence=error.sequence) from error
-        except (sqlite3.Error, NewerJournalError, DecodeError) as error:
+        except (sqlite3.Error, NewerJournalError, JournalDamagedError, DecodeError) as error:
+            if not _is(path, mark):
+                raise _moved(run_id) from None
             # The error's own text is for our log: it may tell paths of this machine.
             get_logger("journals").error("a journal cannot be read", run_id=run_id, reason=str(error))
             what = "is of a later version of trademesh" if isinstance(error, NewerJournalError) else "is damaged"
@@ -126,10 +146,7 @@ class FinishedJournals:
             ) from None
 
     def _take(self, run_id: str, path: Path, mark: FileMark) -> _OpenJournal:
-        try:
-            unchanged = mark_of(path) == mark
-        except FileNotFoundError:
-            unchanged = False
+        unchanged = _is(path, mark)
         with self._lock:
             same = [opened for opened in self._idle if opened.path == path]
             found = next((opened for opened in same if unchanged and opened.mark == mark), None)
@@ -139,10 +156,8 @@ class FinishedJournals:
             opened.reader.close()
         if not unchanged:
             # An immutable file is read without locks: who reads on while it is written reads nonsense.
-            raise DependencyUnavailable(
-                "trading_service", f"run {run_id} was restarted: ask GetRun where its feed is", retry_after_s=0.5, moved=True
-            )
-        return found or _OpenJournal(path, mark, SqliteReader(path, immutable=mark.log_bytes is None))
+            raise _moved(run_id)
+        return found or _OpenJournal(path, mark, SqliteStore(path, immutable=mark.log_bytes is None).reader())
 
     def _give_back(self, opened: _OpenJournal) -> None:
         with self._lock:
@@ -208,7 +223,9 @@ class FinishedFeed:
         return await asyncio.shield(self._last_state)
 
     async def _fold(self, through: int) -> ServerState:
-        return await self.work(lambda reader: fold_journal(self._run_id, reader, through).state())
+        # The last state is asked for most and kept: it is worth its proof.
+        fold = replay_journal if through == self.head.sequence else fold_journal
+        return await self.work(lambda reader: fold(self._run_id, reader, through).state())
 
     async def unchanged(self) -> bool:
         """False if somebody has written to the file since: the run was restarted."""

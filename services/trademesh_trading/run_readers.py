@@ -16,9 +16,8 @@ from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh.runtime.v1 import runtime_pb2
 from trademesh.trading.v1.portfolio_service_pb2 import GetPerformanceResponse
 from trademesh_kernel.client import ServiceClient
-from trademesh_kernel.errors import DependencyUnavailable, RemoteError, SequenceAhead
-from trademesh_runs.journal import KIND_NUMBERS, all_events
-from trademesh_runs.journal_sqlite import SqliteReader
+from trademesh_kernel.errors import DependencyUnavailable, HistoryCompacted, RemoteError, SequenceAhead
+from trademesh_runs.journal import KIND_NUMBERS, JournalReader, all_events
 from trademesh_trading.performance import TALLIED_KINDS, Tally
 from trademesh_trading.run_feeds import ENDED, RunFeeds
 from trademesh_trading.run_journals import FinishedFeed
@@ -67,15 +66,14 @@ class FinishedRun:
         """The first events of one kind after a sequence that are wanted."""
         number = KIND_NUMBERS[kind]
 
-        def scan(reader: SqliteReader) -> list[events.Event]:
+        def scan(reader: JournalReader) -> list[events.Event]:
             found = list[events.Event]()
-            for stored in all_events(reader, after):
-                if stored.kind == number:
-                    event = stored.parse()
-                    if wanted(event):
-                        found.append(event)
-                        if len(found) == size:
-                            break
+            for stored in all_events(reader, after, kinds=(number,)):
+                event = stored.parse()
+                if wanted(event):
+                    found.append(event)
+                    if len(found) == size:
+                        break
             return found
 
         return await self._source.work(scan)
@@ -85,11 +83,14 @@ class FinishedRun:
         through = self._through(at)
         numbers = {KIND_NUMBERS[kind] for kind in TALLIED_KINDS}
 
-        def scan(reader: SqliteReader) -> GetPerformanceResponse:
+        def scan(reader: JournalReader) -> GetPerformanceResponse:
+            compacted_through = reader.head().compacted_through
+            if compacted_through:
+                # The figures are of every fill, and some are gone.
+                raise HistoryCompacted(0, compacted_through)
             tally = Tally()
-            for stored in all_events(reader, 0, through):
-                if stored.kind in numbers:
-                    tally.add(stored.parse())
+            for stored in all_events(reader, 0, through, kinds=numbers):
+                tally.add(stored.parse())
             return tally.message(through)
 
         return await self._source.work(scan)

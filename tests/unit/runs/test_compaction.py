@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from random_journals import SESSIONS, Session, drafts_of, write
+from trademesh_kernel.errors import HistoryCompacted
 from trademesh_runs.compaction import compact, settled_before
 from trademesh_runs.fold import fold_journal, replay_journal, settled_fold
-from trademesh_runs.journal import SETTLED, CompactedError, JournalStore, StoredEvent
+from trademesh_runs.journal import SETTLED, JournalStore, StoredEvent
 from trademesh_runs.journal_memory import MemoryStore
 from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.summary import summary_of
@@ -63,7 +64,7 @@ def test_compaction_changes_nothing_that_is_kept(
             assert states(store, cut_at, len(published)) == before[cut_at:]
             assert summary_of("demo", reader) == summary
         if cut_at:
-            with pytest.raises(CompactedError):
+            with pytest.raises(HistoryCompacted):
                 fold_journal("demo", reader, cut_at - 1)
         reader.close()
 

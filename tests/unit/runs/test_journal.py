@@ -45,6 +45,9 @@ async def test_reads_find_the_same_events_by_place_and_by_kind(store: JournalSto
     reader = store.reader()
     assert reader.read(3, 4) == published[3:7]
     assert reader.read(3, 100, 6) == published[3:6]
+    assert [number for number, _ in reader.read_encoded(3, 100, 1_000_000, 6)] == [4, 5, 6]
+    assert reader.read_encoded(3, 1, 1_000_000) == [(4, published[3].data)]
+    assert 0 < len(reader.read_encoded(0, 100, 1)) <= 32
     assert reader.read_before(6, 3) == published[4:1:-1]
     fills = [event for event in published if event.parse().HasField("order_filled")]
     assert reader.read_kind("order_filled") == reader.read(0, 100, None, {fills[0].kind}) == fills
