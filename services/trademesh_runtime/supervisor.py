@@ -133,6 +133,7 @@ class Supervisor:
     def adopt_or_restart(self) -> None:
         """After a restart of runtime_service: takes a living gateway over, or lets the policy judge a dead one."""
         if self.state in policy.TERMINAL:
+            self._end_unwanted()
             return
         if self._adopt():
             return
@@ -174,6 +175,17 @@ class Supervisor:
                 await asyncio.sleep(0.05)
             if self.state is State.PENDING:
                 self._lost()
+
+    def _end_unwanted(self) -> None:
+        """Ends a gateway whose start a stop had overtaken, and whose end the earlier runtime_service did not live to see to."""
+        if not self._record.is_attempt_open():
+            return
+        if self._adopt():
+            self._record.end_attempt(self.run.generation, "stopped while it was started")
+        elif self._record.attempt_began_within(IDENTITY_WITHIN_S):
+            self._task(self._adopt_late())
+        else:
+            self._record.end_attempt(self.run.generation, "ended unseen")
 
     def _lost(self) -> None:
         """The gateway ended while nobody looked."""

@@ -168,6 +168,14 @@ class Watching:
                 self.revision = news.checkpoint.revision
 
 
+def is_gone(pid: int) -> bool:
+    """True if a process has ended, whether or not somebody has taken note of it."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def freeze(process: subprocess.Popen[bytes]) -> None:
     """Stops a process where it stands."""
     process.send_signal(signal.SIGSTOP)
