@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 
+from trademesh_kernel.logs import get_logger
 from trademesh_runs.chain import check_chain, seal
 from trademesh_runs.journal import (
     KIND_NUMBERS,
@@ -227,6 +228,8 @@ class SqliteFile:
         except BaseException:
             self._connection.close()
             raise
+        # Its log has had faults that depend on the version: whoever finds a damaged journal will ask.
+        get_logger("journal").info("journal opened for writing", sqlite=sqlite3.sqlite_version)
 
     def take_over(self, generation: int) -> None:
         """Fences earlier generations off."""
