@@ -17,6 +17,10 @@ def prefix(field_number: int, size_bytes: int) -> bytes:
 
 
 def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)

@@ -14,15 +14,18 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
 from trademesh.gateway.v1.event_pb2 import Event
+from trademesh_kernel.wire_format import prefix
 
 KIND_NUMBERS: dict[str, int] = {field.name: field.number for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 KIND_NAMES = {number: name for name, number in KIND_NUMBERS.items()}
 SETTLED = KIND_NUMBERS["settled"]
+_KEPT_ACTORS = 1024
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,8 @@ class Draft:
     item: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event as the journal keeps it."""
+class StoredEvent(NamedTuple):
+    """An event as the journal keeps it: a row of it, as it is."""
 
     sequence: int
     kind: int
@@ -193,30 +195,47 @@ class NewerJournalError(Exception):
 
 
 class Encoder:
-    """Encodes drafts of one run and generation."""
+    """Encodes drafts of one run and generation. Half of an append is done here: what is the same for many events is made once."""
 
     def __init__(self, run_id: str, generation: int) -> None:
-        self._namespace = uuid.uuid5(uuid.NAMESPACE_URL, f"trademesh:{run_id}").bytes
-        self._generation = generation
+        self._named = hashlib.sha1(uuid.uuid5(uuid.NAMESPACE_URL, f"trademesh:{run_id}").bytes, usedforsecurity=False)
+        self._header = Event(generation=generation)
+        self._session_date = ""
+        self._session = b""
+        self._actors: dict[tuple[int, str], bytes] = {}
 
     def event_id(self, draft: Draft) -> str:
-        """Name of what happened: the same whenever it is done again."""
-        key = f"{draft.session_date}\0{draft.phase}\0{draft.agent_id}\0{draft.kind}\0{draft.item}"
-        digest = bytearray(hashlib.sha1(self._namespace + key.encode(), usedforsecurity=False).digest()[:16])
-        digest[6] = digest[6] & 0x0F | 0x50
-        digest[8] = digest[8] & 0x3F | 0x80
-        text = digest.hex()
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        """Name of what happened, a UUID of version 5: the same whenever it is done again."""
+        named = self._named.copy()
+        named.update(f"{draft.session_date}\0{draft.phase}\0{draft.agent_id}\0{draft.kind}\0{draft.item}".encode())
+        text = named.hexdigest()
+        return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:32]}"
 
     def encode(self, draft: Draft, sequence: int, event_id: str) -> StoredEvent:
         """The event that a draft becomes at a sequence."""
-        content: dict[str, Any] = {draft.kind: draft.payload}
-        core = Event(session_date=draft.session_date, phase=draft.phase, agent_id=draft.agent_id, **content)  # type: ignore[arg-type]  # phases are numbers here
-        header = Event(sequence=sequence, event_id=event_id, generation=self._generation)
-        seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-        header.recorded_at.seconds, header.recorded_at.nanos = seconds, nanos
-        encoded = core.SerializeToString(deterministic=True)
-        return StoredEvent(sequence, KIND_NUMBERS[draft.kind], draft.agent_id, len(encoded), encoded + header.SerializeToString())
+        number = KIND_NUMBERS[draft.kind]
+        payload = draft.payload.SerializeToString(deterministic=True)
+        # On the wire a message is its fields, in the order of their numbers; the payload is the last of the core.
+        core = self._place(draft) + prefix(number, len(payload)) + payload
+        header = self._header
+        header.sequence, header.event_id = sequence, event_id
+        at = header.recorded_at
+        at.seconds, at.nanos = divmod(time.time_ns(), 1_000_000_000)
+        return StoredEvent(sequence, number, draft.agent_id, len(core), core + header.SerializeToString())
+
+    def _place(self, draft: Draft) -> bytes:
+        """Session, phase and agent, encoded."""
+        if draft.session_date != self._session_date:
+            self._session_date = draft.session_date
+            self._session = Event(session_date=draft.session_date).SerializeToString()
+        key = (draft.phase, draft.agent_id)
+        actor = self._actors.get(key)
+        if actor is None:
+            if len(self._actors) >= _KEPT_ACTORS:
+                self._actors.clear()
+            actor = Event(phase=draft.phase, agent_id=draft.agent_id).SerializeToString()  # type: ignore[arg-type]  # phases are numbers here
+            self._actors[key] = actor
+        return self._session + actor
 
 
 def all_events(

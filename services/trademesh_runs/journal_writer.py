@@ -160,8 +160,9 @@ class GroupWriter:
         await self._until(self._task.done)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with self._committed:
-            await self._committed.wait_for(lambda: self._failure is not None or condition())
+        if self._failure is None and not condition():
+            async with self._committed:
+                await self._committed.wait_for(lambda: self._failure is not None or condition())
         if self._failure is not None:
             raise self._failure
 

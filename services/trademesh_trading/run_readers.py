@@ -130,6 +130,8 @@ class LiveRun:
         """Figures of performance, up to the head that the first page tells."""
         tally = Tally()
         page = await self._page(TALLIED_KINDS, 0, EVENTS_PER_PAGE)
+        if page.compacted_through:
+            raise HistoryCompacted(0, page.compacted_through)
         through = page.head_sequence if at is None else at
         if through > page.head_sequence:
             raise SequenceAhead(through, page.head_sequence)

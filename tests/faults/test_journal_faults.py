@@ -116,6 +116,31 @@ async def test_j2_a_journal_whose_log_lost_its_end_goes_on_in_a_new_epoch(tmp_pa
     reader.close()
 
 
+def test_j2_a_journal_that_was_put_back_goes_on_in_a_new_epoch_and_tells_the_same_story(fault_mesh: Mesh, two_years: Path) -> None:
+    mesh = fault_mesh
+    assert mesh.cli("run", "start", str(two_years), "--run-id", "j2", "--pace", "150").returncode == 0
+    wait_until(lambda: int(shown(mesh, "j2").get("progress", {}).get("sessions_settled", 0)) > 20, 30, "some sessions")
+    copied = mesh.folder / "j2-backup.db"
+    kept = int(mesh.json("run", "backup", "j2", str(copied))["head_sequence"])
+    undisturbed = mesh.summary("j2")
+    mesh.json("run", "stop", "j2")
+    assert kept < int(undisturbed["events"])
+    path = RunLayout(mesh.runs, "j2").journal
+    for end in ("-wal", "-shm"):
+        # Of a gateway that was killed in its end: the log of another file is no part of this one.
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    copied.replace(path)
+    restart(mesh, "j2")
+    wait_until(lambda: int(shown(mesh, "j2")["generation"]) == 2 and shown(mesh, "j2")["state"] == "RUN_STATE_RUNNING", 15, "RUNNING")
+    wait_until(lambda: mesh.json("run", "verify", "j2")["journal_sha256"] == undisturbed["journal_sha256"], 60, "the same story")
+    reader = SqliteReader(path)
+    assert reader.head().epoch == 2
+    lost = reader.read(kept, 1)[0].parse().journal_truncated
+    assert (lost.kept_through, lost.earlier_epoch) == (kept, 1)
+    assert kept < lost.known_through <= int(undisturbed["events"])
+    reader.close()
+
+
 def test_j3_a_damaged_file_ends_the_gateway_for_good_until_it_is_salvaged(fault_mesh: Mesh, two_years: Path) -> None:
     mesh = fault_mesh
     assert mesh.cli("run", "start", str(two_years), "--run-id", "j3", "--pace", "0").returncode == 0
@@ -129,11 +154,8 @@ def test_j3_a_damaged_file_ends_the_gateway_for_good_until_it_is_salvaged(fault_
     assert mesh.cli("run", "verify", "j3").returncode == 1
     assert mesh.cli("run", "rebuild", "j3").returncode == 1
 
-    def run() -> Any:
-        return mesh.json("run", "show", "j3")["run"]
-
-    restart(mesh)
-    failed = wait_until(lambda: (now := run())["state"] == "RUN_STATE_FAILED" and now, 15, "FAILED")
+    restart(mesh, "j3")
+    failed = wait_until(lambda: (now := shown(mesh, "j3"))["state"] == "RUN_STATE_FAILED" and now, 15, "FAILED")
     assert "65" in failed["reason"] or "malformed" in failed["reason"]
     saved = mesh.json("run", "salvage", "j3")
     assert 0 < int(saved["kept_through"]) < int(undisturbed["events"])
@@ -141,16 +163,21 @@ def test_j3_a_damaged_file_ends_the_gateway_for_good_until_it_is_salvaged(fault_
     assert (path.parent / saved["damaged_file"]).stat().st_size == size
     assert mesh.cli("run", "rebuild", "j3").returncode == 0
     assert mesh.json("run", "verify", "j3")["events"] == int(saved["kept_through"]) + 1
-    restart(mesh)
-    wait_until(lambda: run()["state"] in ("RUN_STATE_RUNNING", "RUN_STATE_SUCCEEDED"), 15, "RUNNING")
-    wait_until(lambda: int(run()["progress"].get("sessions_settled", 0)) == 504, 60, "its end")
+    restart(mesh, "j3")
+    wait_until(lambda: shown(mesh, "j3")["state"] in ("RUN_STATE_RUNNING", "RUN_STATE_SUCCEEDED"), 15, "RUNNING")
+    wait_until(lambda: int(shown(mesh, "j3").get("progress", {}).get("sessions_settled", 0)) == 504, 60, "its end")
     # What the desk did again in the new epoch is what it did before.
     wait_until(lambda: mesh.json("run", "verify", "j3")["journal_sha256"] == undisturbed["journal_sha256"], 10, "the same story")
 
 
-def restart(mesh: Mesh) -> None:
-    """Asks for another gateway of the run."""
-    mesh.grpcurl("runtime", "trademesh.runtime.v1.RuntimeService/RestartRun", {"run_id": "j3"})
+def shown(mesh: Mesh, run_id: str) -> Any:
+    """A run as runtime_service has it."""
+    return mesh.json("run", "show", run_id)["run"]
+
+
+def restart(mesh: Mesh, run_id: str) -> None:
+    """Asks for another gateway of a run."""
+    mesh.grpcurl("runtime", "trademesh.runtime.v1.RuntimeService/RestartRun", {"run_id": run_id})
 
 
 @contextmanager

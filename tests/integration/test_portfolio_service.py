@@ -30,12 +30,13 @@ from trademesh_kernel.errors import DependencyUnavailable, NotFound, RemoteError
 from trademesh_kernel.server import MeshServer, registration
 from trademesh_ledger.metrics import ClosingTrade
 from trademesh_ledger.portfolio import Portfolio
+from trademesh_runs.compaction import compact
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_runs.feed_source import only_source
 from trademesh_runs.fold import portfolio_message
 from trademesh_runs.journal import Draft, StoredEvent
 from trademesh_runs.journal_feed import JournalFeed
-from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
+from trademesh_runs.journal_sqlite import SqliteReader, SqliteStore, SqliteWriter
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.summary import summary_of
 from trademesh_trading.performance import closing_trade
@@ -419,6 +420,24 @@ async def test_a_run_that_was_restarted_and_ended_again_is_read_anew(bench: Benc
     assert (await account(bench, "run")).as_of_sequence == 91
     with pytest.raises(DependencyUnavailable, match="was restarted"):
         await old.read(0, 10)
+
+
+async def test_a_finished_run_that_was_compacted_has_its_states_and_says_what_is_gone(bench: Bench) -> None:
+    path = await write_journal(bench.runs, "run", desk(30))
+    bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
+    old = await bench.feeds.finished("run")
+    before = await account(bench, "run")
+    middle = await account(bench, "run", 80)
+    through = (await asyncio.to_thread(compact, "run", SqliteStore(path), 60)).compacted_through
+    assert 50 < through <= 60
+    with pytest.raises(DependencyUnavailable, match="was restarted"):
+        await old.read(0, 10)
+    assert await account(bench, "run") == before
+    assert await account(bench, "run", 80) == middle
+    for question in (account(bench, "run", through - 1), figures(bench, "run")):
+        with pytest.raises(RemoteError) as refused:
+            await question
+        assert refused.value.remote_reason == "HISTORY_COMPACTED"
 
 
 @pytest.mark.parametrize("damage", ["not a journal", "a byte of an event"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from random_journals import Session, drafts_of, write
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_runs.chain import desk_digest
-from trademesh_runs.journal import Draft, FencedError, Head, JournalStore, StoredEvent, all_events
+from trademesh_runs.journal import Draft, Encoder, FencedError, Head, JournalStore, StoredEvent, all_events
 from trademesh_runs.journal_memory import MemoryStore
 from trademesh_runs.journal_writer import NoRoomError
 from waiting import until
@@ -190,3 +193,26 @@ async def test_a_writer_that_is_closed_on_a_full_disk_ends_and_says_what_it_coul
     with pytest.raises(NoRoomError):
         await writer.flush()
     assert store.reader().check() == Head(1, 0)
+
+
+@given(
+    session_date=st.sampled_from(["", "2020-01-02"]),
+    phase=st.integers(0, 9),
+    agent_id=st.sampled_from(["", "analyst", "größe"]),
+    reason=st.text(max_size=400),
+    sequence=st.integers(1, 2**40),
+)
+def test_an_event_is_encoded_as_protobuf_would(session_date: str, phase: int, agent_id: str, reason: str, sequence: int) -> None:
+    encoder = Encoder("demo", 7)
+    draft = Draft("pipeline_state_changed", events.PipelineStateChanged(reason=reason), session_date, phase, agent_id, "item")
+    event_id = encoder.event_id(draft)
+    name = f"{session_date}\0{phase}\0{agent_id}\0pipeline_state_changed\0item"
+    assert event_id == str(uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_URL, "trademesh:demo"), name))
+    stored = encoder.encode(draft, sequence, event_id)
+    whole = stored.parse()
+    assert (whole.sequence, whole.event_id, whole.generation) == (sequence, event_id, 7)
+    assert whole.recorded_at.seconds > 1_700_000_000
+    for field in ("sequence", "event_id", "generation", "recorded_at"):
+        whole.ClearField(field)  # type: ignore[arg-type]  # names of fields
+    assert stored.data[: stored.core_length] == whole.SerializeToString(deterministic=True)
+    assert whole.pipeline_state_changed.reason == reason
