@@ -40,6 +40,8 @@ from trademesh_runtime.policy import (
 
 Outcome = tuple[Supervision, Sequence[Action]]
 
+PIPELINE_STOPPED = "PIPELINE_STOPPED"
+"""How the last words of a gateway begin whose pipeline StopPipeline has ended."""
 _FORCED = "; killed: "
 _MOST_DOUBLINGS = 30
 
@@ -186,6 +188,9 @@ def _exited(now: float, supervision: Supervision, event: Exited, timers: Timers)
     ended_by_us = supervision.state in (State.HUNG, State.KILLING, State.UNKILLABLE)
     how = f"signal {event.signal}" if event.signal is not None else f"exit {event.code}" if event.code is not None else "ended unseen"
     reason = "; ".join(part for part in (supervision.reason if ended_by_us else "", how, event.words) if part)
+    if ended_well and not ended_by_us and event.words.startswith(PIPELINE_STOPPED):
+        # The pipeline has ended, if not the run's sessions: no policy starts it again.
+        return replace(ended, state=State.STOPPED, reason=event.words), []
     if ended_well and not ended_by_us and supervision.restart_policy is not Restarts.ALWAYS:
         return replace(ended, state=State.STOPPED, reason=f"it ended by itself before the run's end: {reason}"), []
     if event.code in NEVER_RESTARTED or supervision.restart_policy is Restarts.NEVER:
