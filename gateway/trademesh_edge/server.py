@@ -152,6 +152,10 @@ class EdgeServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert self._mesh is not None, "started"
+        # Headers are of no more use, and an eighth of what an idle browser holds.
+        for message in (connection.request, connection.response):
+            if message is not None:
+                message.headers.clear()
         await Session(connection, self._mesh).run()
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:

@@ -48,6 +48,8 @@ GET_SNAPSHOT = "/trademesh.gateway.v1.FeedService/GetSnapshot"
 class Subscriber:
     """A Subscribe call of a browser. `run` returns when the run has ended."""
 
+    __slots__ = ("_browser", "_channel", "_chosen", "_hub", "_lane", "_member", "_pace", "_request", "_told", "cursor")
+
     def __init__(self, call_id: int, request: feed_service_pb2.SubscribeRequest, hub: Hub, browser: Browser, pace: Pace) -> None:
         self._request = request
         self._hub = hub
@@ -92,7 +94,7 @@ class Subscriber:
     async def _step(self) -> bool:
         """Goes on by one piece, or waits until there is one; True at the run's end."""
         hub = self._hub
-        self._pace.changed.clear()
+        self._pace.changed = False
         if hub.failure is not None:
             raise hub.failure
         if self._pace.seek is not None:
@@ -223,7 +225,7 @@ class Subscriber:
                     return sending
             others_wait = hub.history_slots.locked() and loop.time() > until
             in_ring = hub.ring.covers(self.cursor) and not isinstance(part, FeedGap)
-            if in_ring or hub.failure is not None or self._pace.changed.is_set() or others_wait:
+            if in_ring or hub.failure is not None or self._pace.changed or others_wait:
                 return None
         return None
 
@@ -240,7 +242,7 @@ class Subscriber:
         self._channel.join_now(lane)
         lane.members.add(member)
         try:
-            await member.expelled.wait()
+            await member.expelled
         finally:
             lane.members.discard(member)
             self._member = self._lane = None
@@ -267,7 +269,7 @@ class Subscriber:
         clock = ReplayClock(loop.time())
         with ReplayReader(hub) as reader:
             while pace.active and pace.seek is None and hub.failure is None:
-                pace.changed.clear()
+                pace.changed = False
                 wait_s = heartbeat_s if pace.paused else min(heartbeat_s, clock.due_in_s(pace, loop.time()))
                 if wait_s > 0:
                     await self._wait_for_pace(wait_s)
@@ -291,7 +293,7 @@ class Subscriber:
         """Waits for a change of the pace; says that we live if it was a heartbeat's time."""
         try:
             async with asyncio.timeout(within_s):
-                await self._pace.changed.wait()
+                await self._pace.wait()
         except TimeoutError:
             if within_s >= self._hub.settings.edge_checkpoint_interval_s and not self._hub.lost_because:
                 await self._tell()
