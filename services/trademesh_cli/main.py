@@ -15,6 +15,7 @@ from trademesh_cli.feed_commands import feed_app
 from trademesh_cli.journal_commands import journal_app
 from trademesh_cli.run_commands import run_app
 from trademesh_cli.up import run_mesh
+from trademesh_kernel.logs import configure_logs
 from trademesh_kernel.probe import ProbeExit, probe
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -29,6 +30,8 @@ app.add_typer(feed_app, name="feed")
 @app.callback()
 def trademesh() -> None:
     """Run and look at a mesh of trading agents."""
+    # On stderr, and nothing that went as it should: stdout is the command's answer.
+    configure_logs("trademesh", level="warning")
 
 
 @app.command("up")
