@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mesh_processes import PROCESSES, running_mesh
 
+from bench.encoding import encoding_figures
 from bench.figures import Figure
 from bench.journal_rates import journal_figures
 from bench.mesh_runs import replay_rate
@@ -20,5 +21,6 @@ def feed_figures() -> list[Figure]:
         mesh.summary("decades")
         figures = [replay_rate(mesh, "decades")]
         mesh.json("run", "stop", "decades")
-        figures += journal_figures(mesh.runs / "decades" / "journal.db")
+        journal = mesh.runs / "decades" / "journal.db"
+        figures += [*journal_figures(journal), *encoding_figures(journal)]
         return figures + socket_figures(mesh)

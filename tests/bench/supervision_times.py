@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -14,18 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from mesh_processes import SERVICES, Mesh, running_mesh
+from faulty_gateway import AFTER_BOUND_S
+from mesh_processes import SERVICES, Mesh, running_mesh, wait_until
 
 from bench.figures import Figure, at_most, percentile, told
+from trademesh.gateway.v1 import pipeline_service_pb2, pipeline_service_pb2_grpc
 from trademesh.runtime.v1 import runtime_pb2 as runtime
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1 import runtime_service_pb2_grpc
+from trademesh_runs.layout import RunLayout
 
 KILLS = 40
 HANGS = 5
 RESTARTS = 5
 ADOPTED_RUNS = 20
 UP_WITHIN_S = 60.0
+CYCLE_DEADLINE_S = 3
+FAULTY_GATEWAY = Path(__file__).resolve().parents[1] / "faults" / "faulty_gateway.py"
 
 
 class Watch:
@@ -90,9 +96,9 @@ class Watch:
 
 
 @contextmanager
-def watched_mesh() -> Iterator[tuple[Mesh, Watch]]:
-    """The services, and what runtime_service says of their runs."""
-    with tempfile.TemporaryDirectory(prefix="trademesh-bench-") as name, running_mesh(Path(name), *SERVICES) as mesh:
+def watched_mesh(**environment: str) -> Iterator[tuple[Mesh, Watch]]:
+    """The services, and what runtime_service says of their runs. `environment` is theirs."""
+    with tempfile.TemporaryDirectory(prefix="trademesh-bench-") as name, running_mesh(Path(name), *SERVICES, **environment) as mesh:
         watch = Watch(f"127.0.0.1:{mesh.ports['runtime']}")
         try:
             yield mesh, watch
@@ -103,7 +109,7 @@ def watched_mesh() -> Iterator[tuple[Mesh, Watch]]:
 def supervision_figures() -> list[Figure]:
     """Death, hang, restart and adoption."""
     with watched_mesh() as (mesh, watch):
-        return [*_deaths(mesh, watch), _hang(mesh, watch), *_restarts(mesh, watch), _adoption(mesh)]
+        return [*_deaths(mesh, watch), _hang(mesh, watch), *_faulty_hangs(), *_restarts(mesh, watch), _adoption(mesh)]
 
 
 def _start(mesh: Mesh, run_id: str, *arguments: str) -> None:
@@ -141,6 +147,46 @@ def _hang(mesh: Mesh, watch: Watch) -> Figure:
         _again(watch, "hung")
     mesh.json("run", "stop", "hung")
     return at_most(f"hang of a gateway (SIGSTOP), longest of {HANGS}", "s", max(noticed_s), 5)
+
+
+def _faulty_hangs() -> list[Figure]:
+    """Gateways whose loop or pipeline stands still, by the fault that their run asks for (`tests/faults/faulty_gateway.py`)."""
+    with watched_mesh(TRADEMESH_GATEWAY_COMMAND=f"{sys.executable} {FAULTY_GATEWAY}") as (mesh, watch):
+        blocked_s = [_blocked(mesh, watch, f"blocked-{number}") for number in range(HANGS)]
+        stuck_s = [_stuck(mesh, watch, f"stuck-{number}") for number in range(HANGS)]
+    return [
+        at_most(f"hang of a gateway (its loop blocked), longest of {HANGS}", "s", max(blocked_s), 5),
+        at_most(f"hang of a gateway (its pipeline stuck), beyond the cycle's deadline, longest of {HANGS}", "s", max(stuck_s), 5),
+    ]
+
+
+def _faulty(mesh: Mesh, run_id: str, fault: str) -> None:
+    bootstrap = mesh.folder / f"{run_id}.md"
+    bootstrap.write_text(f"---\npipeline: {{pace_sessions_per_s: 1, cycle_deadline_s: {CYCLE_DEADLINE_S}}}\n---\nfault: {fault}\n")
+    _start(mesh, run_id, str(bootstrap))
+
+
+def _blocked(mesh: Mesh, watch: Watch, run_id: str) -> float:
+    """Seconds from the moment in which the loop stops, a second after the gateway has said who it is."""
+    _faulty(mesh, run_id, "blocked-loop")
+    blocked_at = RunLayout(mesh.runs, run_id).gateway_identity.stat().st_mtime + AFTER_BOUND_S
+    hung = watch.heard_after(run_id, (runtime.RUN_STATE_HUNG,), 0.0)
+    noticed_s = time.time() - (time.perf_counter() - hung) - blocked_at
+    mesh.json("run", "stop", run_id)
+    return noticed_s
+
+
+def _stuck(mesh: Mesh, watch: Watch, run_id: str) -> float:
+    """Seconds from the deadline of the cycle that is stuck."""
+    _faulty(mesh, run_id, "stuck-pipeline")
+    with grpc.insecure_channel(watch.run(run_id).target) as channel:
+        stub: Any = pipeline_service_pb2_grpc.PipelineServiceStub(channel)
+        request = pipeline_service_pb2.GetPipelineRequest(run_id=run_id)
+        began = wait_until(lambda: stub.GetPipeline(request, timeout=5).pipeline.cycle_started_at.ToNanoseconds(), 10, "a cycle")
+    hung = watch.heard_after(run_id, (runtime.RUN_STATE_HUNG,), 0.0)
+    noticed_s = time.time() - (time.perf_counter() - hung) - began / 1e9 - CYCLE_DEADLINE_S
+    mesh.json("run", "stop", run_id)
+    return noticed_s
 
 
 def _restarts(mesh: Mesh, watch: Watch) -> list[Figure]:
