@@ -48,11 +48,11 @@ def all_processes() -> Iterator[ProcessFacts]:
 
 
 def is_free(lock: Path) -> bool:
-    """True if nobody holds a lock."""
+    """True if nobody holds a lock. One that cannot be opened counts as free: why it cannot, the gateway will say."""
     try:
-        # Not for writing: the disk may be read-only, which is for the gateway to say.
+        # Reading is enough for a lock, and goes where nothing can be written.
         descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

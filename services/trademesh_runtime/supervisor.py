@@ -220,7 +220,7 @@ class Supervisor:
     def _carry_out(self, action: policy.Action) -> None:
         match action:
             case policy.Launch():
-                self._task(self._launch())
+                self._task(self._start())
             case policy.Drain():
                 self._task(self._drain())
             case policy.Send(signal=which, group=group):
@@ -228,6 +228,14 @@ class Supervisor:
                     self._handle.send(which, group=group)
             case policy.Alert(text=text):
                 self._log.error("somebody has to look after this", reason=text)
+
+    async def _start(self) -> None:
+        try:
+            await self._launch()
+        except Exception as error:
+            # Whatever it is: a run that waits for a start that nobody makes is worse.
+            self._log.exception("a start failed by a fault of ours")
+            self.feed(policy.LaunchFailed(f"the start failed by a fault of ours: {error!r}", passing=True, jitter=chance()))
 
     async def _launch(self) -> None:
         # One at a time for this run: what a stop has overtaken is gone before the next begins.

@@ -148,6 +148,16 @@ async def test_a_lock_that_is_left_of_an_earlier_gateway_is_freed(layout: RunLay
     assert stranger.wait(10) == -signal.SIGKILL
 
 
+async def test_a_lock_that_may_only_be_read_is_judged_as_well(layout: RunLayout, stranger: subprocess.Popen[bytes]) -> None:
+    layout.gateway_lock.chmod(0o400)
+    assert not is_free(layout.gateway_lock)
+    stranger.kill()
+    stranger.wait()
+    assert is_free(layout.gateway_lock)
+    layout.gateway_lock.unlink()
+    await ProcessLauncher().make_room(layout)
+
+
 async def test_a_lock_from_before_the_last_boot_is_nobodys_proof(layout: RunLayout, stranger: subprocess.Popen[bytes]) -> None:
     say_who(layout, stranger.pid, boot_id="another")
     with pytest.raises(LockHeldError):
