@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -32,6 +33,7 @@ from trademesh_runtime.run_folders import check_room, put_away, sweep, write_fol
 from trademesh_runtime.run_progress import ProgressKeeper
 from trademesh_runtime.settings import RuntimeSettings
 from trademesh_runtime.supervisor import Supervisor, Targets
+from trademesh_runtime.wishes import Wishes
 from trademesh_runtime.workspace import AgentFiles
 
 STARTS = frozenset({State.PENDING, State.STARTING})
@@ -65,7 +67,7 @@ class Runs:
         """Names of runs whose folders are being written."""
         self._leaving = set[str]()
         """Names of runs whose folders are being put away."""
-        self._wishes: dict[str, Wish] = {}
+        self._wishes = Wishes(registry)
         self._revisions = Revisions(registry)
         self._changes = RunChanges()
         self._progress = ProgressKeeper(registry)
@@ -78,8 +80,8 @@ class Runs:
     def recover(self) -> None:
         """Takes up the runs of an earlier runtime_service, and what was asked of them. Before that no run is known, and every call is put
         off."""
-        self._wishes = self._registry.wishes()
-        for run_id in [wish.run_id for wish in self._wishes.values() if wish.kind is WishKind.DELETE]:
+        self._wishes.load()
+        for run_id in self._wishes.runs_asked_to(WishKind.DELETE):
             self._finish_deletion(run_id)
         runs = [run for _position, run in reversed(self._registry.newest_first())]
         self._changes.begin(runs, self._registry.deletions(), self._registry.forgotten(), self._revisions.next())
@@ -104,21 +106,21 @@ class Runs:
         except (OSError, sqlite3.Error) as error:
             self._log.error("a run cannot be deleted", run_id=run_id, reason=str(error))
         else:
-            del self._wishes[run_id]
+            self._wishes.forget(run_id)
 
     def _go_on(self, supervisor: Supervisor) -> None:
         """Carries on what was asked of a run and perhaps not done."""
-        wish = self._wishes.get(supervisor.run.run_id)
+        wish = self._wishes.about(supervisor.run.run_id)
         if wish is None:
             return
         if wish.kind is WishKind.STOP and supervisor.state not in policy.TERMINAL:
             supervisor.feed(policy.Stop(wish.reason or "StopRun"))
-        elif wish.kind is WishKind.RESTART and wish.generation == supervisor.run.generation:
+        elif self._wishes.is_asked(WishKind.RESTART, supervisor.run):
             self._task(self._restart_later(supervisor, wish))
 
     async def _restart_later(self, supervisor: Supervisor, wish: Wish) -> None:
         await supervisor.until(*GOES_ON, *policy.TERMINAL)
-        if self._wishes.get(wish.run_id) is wish and supervisor.run.generation == wish.generation:
+        if self._wishes.about(wish.run_id) is wish and self._wishes.is_asked(WishKind.RESTART, supervisor.run):
             supervisor.feed(policy.Restart(wish.reason or "RestartRun"))
 
     def check_recovered(self) -> None:
@@ -154,7 +156,6 @@ class Runs:
         finally:
             self._accepting.discard(run_id)
         # From here on there is a run, which can be stopped: not before, or a stop would be overtaken by the start.
-        self._wishes.pop(run_id, None)
         supervisor = self._supervise(run)
         supervisor.publish(durable=False)
         supervisor.feed(policy.Start())
@@ -213,11 +214,14 @@ class Runs:
         """
         supervisor = self.get(request.run_id)
         if not again and supervisor.state not in policy.TERMINAL:
-            self._keep_wish(supervisor, WishKind.STOP, request.reason, request)
+            self._wishes.keep_if_possible(supervisor.run, WishKind.STOP, request.reason, request)
             supervisor.feed(policy.Stop(request.reason or "StopRun"))
-        wish = self._wishes.get(request.run_id)
-        if not again or (wish is not None and wish.kind is WishKind.STOP):
-            await supervisor.until(*policy.TERMINAL, within_s=_remaining_s())
+        # Somebody may start it again the moment that it has ended: the stop is over then too, and its caller is told how it is now.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_remaining_s()), supervisor.moved:
+                await supervisor.moved.wait_for(
+                    lambda: supervisor.state in policy.TERMINAL or not self._wishes.is_asked(WishKind.STOP, supervisor.run)
+                )
         return supervisor.run
 
     async def restart(self, request: messages.RestartRunRequest, *, again: bool) -> wire.Run:
@@ -231,8 +235,7 @@ class Runs:
         run_id = request.run_id
         supervisor = self.get(run_id)
         while not again and supervisor.state not in SETTLED:
-            wish = self._wishes.get(run_id)
-            if wish is not None and wish.kind is WishKind.RESTART and wish.generation == supervisor.run.generation:
+            if self._wishes.is_asked(WishKind.RESTART, supervisor.run):
                 break
             if not await supervisor.until(*SETTLED, within_s=_remaining_s()):
                 text = f"run {run_id} is {supervisor.state.name}: restart it when that is over"
@@ -243,7 +246,7 @@ class Runs:
             return supervisor.run
         if supervisor.state in policy.TERMINAL:
             self._check_places()
-        self._keep_wish(supervisor, WishKind.RESTART, request.reason, request)
+        self._wishes.keep_if_possible(supervisor.run, WishKind.RESTART, request.reason, request)
         supervisor.feed(policy.Restart(request.reason or "RestartRun"))
         return supervisor.run
 
@@ -254,8 +257,9 @@ class Runs:
             StateConflict: it has not ended.
         """
         run_id = request.run_id
-        wish = self._wishes.get(run_id)
+        wish = self._wishes.about(run_id)
         if again and (run_id not in self._supervisors or wish is None or wish.kind is not WishKind.DELETE):
+            # It is gone, and what has its name now is another run.
             return
         supervisor = self.get(run_id)
         if supervisor.state in policy.TERMINAL:
@@ -265,9 +269,7 @@ class Runs:
         if supervisor.state not in policy.TERMINAL:
             text = f"run {run_id} is {supervisor.state.name}: stop it first"
             raise StateConflict(text, resource_type="run", name=run_id, state=supervisor.state.name)
-        wish = Wish(run_id, WishKind.DELETE, "", supervisor.run.generation)
-        self._registry.wish(wish, request)
-        self._wishes[run_id] = wish
+        self._wishes.keep(supervisor.run, WishKind.DELETE, request=request)
         del self._supervisors[run_id]
         self._leaving.add(run_id)
         # Once it is accepted it is done, whether the caller waits or not.
@@ -285,18 +287,9 @@ class Runs:
             raise
         finally:
             self._leaving.discard(run_id)
-        self._wishes.pop(run_id, None)
+        self._wishes.forget(run_id)
         self._changes.tell(deletion)
         self._task(asyncio.to_thread(sweep, self._settings.runs_dir))
-
-    def _keep_wish(self, supervisor: Supervisor, kind: WishKind, reason: str, request: Any) -> None:
-        """Keeps what is asked of a run before it is done. A registry that cannot be written holds nothing up."""
-        wish = Wish(supervisor.run.run_id, kind, reason, supervisor.run.generation)
-        self._wishes[wish.run_id] = wish
-        try:
-            self._registry.wish(wish, request)
-        except sqlite3.Error as error:
-            self._log.error("the registry cannot be written", run_id=wish.run_id, reason=str(error), asked=kind.value)
 
     def page(self, before: int | None, limit: int, states: frozenset[int]) -> tuple[list[wire.Run], int | None]:
         """Runs, newest first, and the position to go on from."""
@@ -374,7 +367,7 @@ class Runs:
         if not self._settings.runtime_keep_gateways:
             live = [supervisor for supervisor in self._supervisors.values() if supervisor.state not in policy.TERMINAL]
             for supervisor in live:
-                self._keep_wish(supervisor, WishKind.STOP, "runtime_service ends", None)
+                self._wishes.keep_if_possible(supervisor.run, WishKind.STOP, "runtime_service ends")
                 supervisor.feed(policy.Stop("runtime_service ends"))
             await asyncio.gather(*(supervisor.until(*policy.TERMINAL, within_s=self._timers.drain_s + 10) for supervisor in live))
         for supervisor in self._supervisors.values():

@@ -262,6 +262,25 @@ async def test_a_gateway_that_says_late_who_it_is_is_taken_over_or_ended(
     launched.close()
 
 
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_gateway_that_a_stop_had_overtaken_before_a_kill_is_ended_after_it(
+    tmp_path: Path, registry: Registry, launches: Launches, late: bool
+) -> None:
+    registry.attempt_begins("demo", 1)
+    launches.go_on.set()
+    found = supervise(tmp_path, registry, launches, state=runtime_pb2.RUN_STATE_STOPPED, generation=1)
+    launched = await launches.launch(found.layout, 1, {})
+    if not late:
+        say_who(found.layout, launches.pids[0], 1)
+    found.adopt_or_restart()
+    if late:
+        say_who(found.layout, launches.pids[0], 1)
+    await until(lambda: not launches.alive())
+    assert (found.state, launches.pids) == (State.STOPPED, [launched.pid])
+    found.release()
+    launched.close()
+
+
 async def test_a_restart_that_was_promised_is_carried_out_by_the_next_runtime_service(
     tmp_path: Path, registry: Registry, launches: Launches
 ) -> None:
