@@ -23,6 +23,8 @@ class BrowserGoneError(Exception):
 class Browser:
     """One socket, seen from the sending side."""
 
+    __slots__ = ("_close_timeout_s", "_stall_timeout_s", "connection", "form")
+
     def __init__(self, connection: ServerConnection, stall_timeout_s: float, close_timeout_s: float = 2.0, form: Format = BINARY) -> None:
         self.connection = connection
         self.form = form

@@ -14,6 +14,8 @@ REASON_BYTES = 200
 class FeedChannel:
     """A call's own channel, and the lane's while it is in one."""
 
+    __slots__ = ("_call_id", "_hub", "_own", "browser", "number")
+
     def __init__(self, call_id: int, hub: Hub, browser: Browser) -> None:
         self._call_id = call_id
         self._hub = hub

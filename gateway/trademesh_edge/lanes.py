@@ -17,12 +17,12 @@ BROWSERS_PER_BREATH = 200
 """After a frame to so many browsers the loop gets to do other things."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Member:
-    """A browser in a lane. `expelled` is set when it is no longer in it: it fell behind, has a pace of its own, or the hub ended."""
+    """A browser in a lane. `expelled` is done when it is no longer in it: it fell behind, has a pace of its own, or the hub ended."""
 
     browser: Browser
-    expelled: asyncio.Event = field(default_factory=asyncio.Event)
+    expelled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     cursor: int = 0
 
 
@@ -42,7 +42,8 @@ class Lane:
         """Takes a browser out; it goes on by itself from the lane's cursor."""
         member.cursor = self.told
         self.members.discard(member)
-        member.expelled.set()
+        if not member.expelled.done():
+            member.expelled.set_result(None)
 
     def expel_all(self) -> None:
         """Takes everyone out."""

@@ -19,13 +19,17 @@ class BadPaceError(Exception):
 class Pace:
     """The wishes of one call. `on_change` is called, and `changed` set, when there is a new one."""
 
+    __slots__ = ("_waiter", "changed", "on_change", "paused", "seek", "sessions_per_s")
+
     def __init__(self) -> None:
         self.sessions_per_s = 0.0
         """0: as fast as it can."""
         self.paused = False
         self.seek: int | None = None
         """Where to go next; whoever follows takes it away."""
-        self.changed = asyncio.Event()
+        self.changed = False
+        """True from a change until whoever follows sets it back."""
+        self._waiter: asyncio.Future[None] | None = None
         self.on_change: Callable[[], None] = lambda: None
 
     @property
@@ -46,8 +50,16 @@ class Pace:
             self.seek = frame.seek_after_sequence
         else:
             raise BadPaceError("a pace frame says what is to change")
-        self.changed.set()
+        self.changed = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
         self.on_change()
+
+    async def wait(self) -> None:
+        """Returns when there has been a change. For one waiter; thousands never wait, so that an Event for each would be much."""
+        if not self.changed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     def take_seek(self) -> int | None:
         """Where to go, once."""

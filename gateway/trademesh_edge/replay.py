@@ -70,6 +70,9 @@ class ReplayReader:
                 raise
             hub.upstream.forget(hub.run_id)
             return ()
+        if hub.lost_because or hub.failure is not None:
+            # Pages say no epoch: one that comes while the source changes may be of the next.
+            return ()
         if page.compacted_through > cursor:
             raise RemoteError(
                 f"events up to {page.compacted_through} are no longer kept: begin with the snapshot",
@@ -89,7 +92,7 @@ def _one_session(events: Sequence[RingEvent]) -> Sequence[RingEvent]:
 
 async def pace_or_events(hub: Hub, pace: Pace, within_s: float) -> None:
     """Returns when the pace changes, when something comes or ends, or after a while."""
-    waiting = [asyncio.create_task(pace.changed.wait()), asyncio.create_task(hub.changed(hub.ring.last, within_s))]
+    waiting = [asyncio.create_task(pace.wait()), asyncio.create_task(hub.changed(hub.ring.last, within_s))]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -71,6 +71,8 @@ class _Allowance:
 class Session:
     """A browser from its hello to its end."""
 
+    __slots__ = ("__weakref__", "_allowance", "_browser", "_calls", "_cancelled", "_connection", "_form", "_mesh", "_paces")
+
     def __init__(self, connection: ServerConnection, mesh: Mesh) -> None:
         self._connection = connection
         self._mesh = mesh

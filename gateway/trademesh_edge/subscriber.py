@@ -23,6 +23,7 @@ from trademesh_edge.upstream import is_lost, reason_of, stream, unary
 from trademesh_edge.wire import (
     FeedBatch,
     FeedEnd,
+    FeedGap,
     FeedSnapshot,
     checkpoint_payload,
     end_payload,
@@ -38,12 +39,16 @@ from trademesh_kernel.errors import EpochChanged, SequenceAhead, TrademeshError
 CATCH_UP_WITH_WRITER_S = 1.0
 """A cursor may be ahead of our ring for as long as events take to reach us."""
 HISTORY_TURN_S = 1.0
-"""Who reads history lets others have a turn after so long."""
+"""Who reads history lets others have a turn after so long,"""
+HISTORY_PATIENCE_S = 0.25
+"""or at once, if one batch is not taken in so soon."""
 GET_SNAPSHOT = "/trademesh.gateway.v1.FeedService/GetSnapshot"
 
 
 class Subscriber:
     """A Subscribe call of a browser. `run` returns when the run has ended."""
+
+    __slots__ = ("_browser", "_channel", "_chosen", "_hub", "_lane", "_member", "_pace", "_request", "_told", "cursor")
 
     def __init__(self, call_id: int, request: feed_service_pb2.SubscribeRequest, hub: Hub, browser: Browser, pace: Pace) -> None:
         self._request = request
@@ -89,7 +94,7 @@ class Subscriber:
     async def _step(self) -> bool:
         """Goes on by one piece, or waits until there is one; True at the run's end."""
         hub = self._hub
-        self._pace.changed.clear()
+        self._pace.changed = False
         if hub.failure is not None:
             raise hub.failure
         if self._pace.seek is not None:
@@ -170,6 +175,7 @@ class Subscriber:
         """Passes on what the ring no longer holds, from an upstream of our own, until the ring goes on from there or others want a turn."""
         hub = self._hub
         await self._wait_for_turn()
+        unsent: asyncio.Task[None] | None = None
         try:
             run = await hub.upstream.run(hub.run_id)
             request = subscribe_request(hub.run_id, self.cursor, hub.epoch or None, self._chosen, snapshot=self._bridges_gaps)
@@ -177,7 +183,7 @@ class Subscriber:
                 hub.upstream.client(run.feed_target) as client,
                 aclosing(stream(client, SUBSCRIBE, request, idle_timeout_s=hub.settings.edge_upstream_idle_s)) as payloads,
             ):
-                await self._pass_on(payloads)
+                unsent = await self._pass_on(payloads)
         except TrademeshError as error:
             if not is_lost(error):
                 raise
@@ -185,6 +191,8 @@ class Subscriber:
             await hub.changed(hub.ring.last, 0.5)
         finally:
             hub.history_slots.release()
+        if unsent is not None:
+            await unsent
 
     async def _wait_for_turn(self) -> None:
         """Takes one of the run's few places for readers of history; says that we live while it waits."""
@@ -196,7 +204,8 @@ class Subscriber:
             except TimeoutError:
                 await self._tell()
 
-    async def _pass_on(self, payloads: AsyncGenerator[bytes, None]) -> None:
+    async def _pass_on(self, payloads: AsyncGenerator[bytes, None]) -> asyncio.Task[None] | None:
+        """Returns what the browser is too slow to take in at once: that must not hold a place for readers of history."""
         hub, loop = self._hub, asyncio.get_running_loop()
         until = loop.time() + HISTORY_TURN_S
         async for payload in payloads:
@@ -205,17 +214,20 @@ class Subscriber:
                 if not part.run_ended:
                     hub.upstream.forget(hub.run_id)
                     await asyncio.sleep(part.retry_after_s)
-                return
-            if part is not None:
-                await self._channel.send(payload)
+                return None
             if isinstance(part, FeedBatch):
                 self.cursor = self._told = part.last_sequence
             elif isinstance(part, FeedSnapshot):
                 self.cursor = self._told = part.as_of_sequence
-                return
+            if part is not None:
+                sending = asyncio.create_task(self._channel.send(payload))
+                if not await _done_within(sending, HISTORY_PATIENCE_S):
+                    return sending
             others_wait = hub.history_slots.locked() and loop.time() > until
-            if hub.ring.covers(self.cursor) or hub.failure is not None or self._pace.changed.is_set() or others_wait:
-                return
+            in_ring = hub.ring.covers(self.cursor) and not isinstance(part, FeedGap)
+            if in_ring or hub.failure is not None or self._pace.changed or others_wait:
+                return None
+        return None
 
     async def _tell(self) -> None:
         self._told = self.cursor
@@ -230,7 +242,7 @@ class Subscriber:
         self._channel.join_now(lane)
         lane.members.add(member)
         try:
-            await member.expelled.wait()
+            await member.expelled
         finally:
             lane.members.discard(member)
             self._member = self._lane = None
@@ -257,7 +269,7 @@ class Subscriber:
         clock = ReplayClock(loop.time())
         with ReplayReader(hub) as reader:
             while pace.active and pace.seek is None and hub.failure is None:
-                pace.changed.clear()
+                pace.changed = False
                 wait_s = heartbeat_s if pace.paused else min(heartbeat_s, clock.due_in_s(pace, loop.time()))
                 if wait_s > 0:
                     await self._wait_for_pace(wait_s)
@@ -281,7 +293,7 @@ class Subscriber:
         """Waits for a change of the pace; says that we live if it was a heartbeat's time."""
         try:
             async with asyncio.timeout(within_s):
-                await self._pace.changed.wait()
+                await self._pace.wait()
         except TimeoutError:
             if within_s >= self._hub.settings.edge_checkpoint_interval_s and not self._hub.lost_because:
                 await self._tell()
@@ -301,6 +313,18 @@ class Subscriber:
                     if frame is not None:
                         self._browser.send_now(frame)
                 await asyncio.sleep(interval_s)
+
+
+async def _done_within(task: asyncio.Task[None], within_s: float) -> bool:
+    """Waits for a task; raises as it does. It goes on if the time is over, and ends with us if we are cancelled."""
+    try:
+        done, _ = await asyncio.wait((task,), timeout=within_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if done:
+        task.result()
+    return bool(done)
 
 
 def history_is_over(error: TrademeshError) -> bool:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh_edge.quotes import RingQuote
-from trademesh_edge.ring import Filter, RingEvent, Slice
+from trademesh_edge.ring import EVERYTHING, Filter, RingEvent, Slice
 from trademesh_edge.tickers import tickers_of
 from trademesh_kernel.errors import FieldViolation, InvalidRequest
 from trademesh_kernel.validation import check_request
@@ -186,6 +186,8 @@ def read_subscribe(request: bytes) -> feed_service_pb2.SubscribeRequest:
 
 def filter_of(request: feed_service_pb2.SubscribeRequest) -> Filter:
     """What a subscriber asks for."""
+    if not request.HasField("filter"):
+        return EVERYTHING
     chosen = request.filter
     return Filter(frozenset(chosen.kinds), frozenset(chosen.agent_ids), frozenset(chosen.tickers))
 

@@ -47,6 +47,7 @@ from trademesh_runs.run_config import DEFAULT_CYCLE_DEADLINE_S
 
 VERSION = "0.1.0"
 PIPELINE_END_S = 3.0
+STREAMS_END_S = 2.0
 
 
 class Gateway:
@@ -75,6 +76,7 @@ class Gateway:
             session_date=fold.session_date,
             nav_micros=fold.nav_micros,
             head_sequence=fold.sequence,
+            epoch=fold.epoch,
         )
 
     async def run(self) -> tuple[int, str]:
@@ -128,7 +130,13 @@ class Gateway:
         path = self._layout.journal
         watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
         self._writer = SqliteWriter(
-            path, self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, ballast=self._layout.ballast
+            path,
+            self._ticket.run_id,
+            self._ticket.generation,
+            self._publish,
+            watermark=watermark,
+            stalled=self._disk.stalled,
+            ballast=self._layout.ballast,
         )
         reader = SqliteReader(path)
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
@@ -167,7 +175,7 @@ class Gateway:
         supervision = SupervisionServicer(self._control, ticket.generation, ticket.nonce, self._drain, self._lease.renew)
         find = only_source(ticket.run_id, self._feed)
         return MeshServer(
-            ServerSettings(drain_delay_s=0.0, drain_grace_s=2.0),
+            ServerSettings(drain_delay_s=0.0, drain_grace_s=0.1),
             [
                 registration(
                     pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server,
@@ -265,13 +273,17 @@ class Gateway:
             if not task.cancelled() and task.exception() is not None:
                 self._log.error("the pipeline failed", reason=repr(task.exception()), exc_info=task.exception())
         try:
-            await self._exporter.export(force=True)
+            async with asyncio.timeout(PIPELINE_END_S):
+                await self._exporter.export(force=True)
         except FencedError:
             fenced = True
         except Exception as error:
             # They are derived and can be made again; the journal must still be closed in order.
-            self._log.error("exports could not be written", reason=str(error))
+            self._log.error("exports could not be written", reason=repr(error))
+        await self._server.health.drain()
         self._end_streams(fenced=fenced)
+        # Health is told up to the last moment: a gateway that ends by itself is not to be taken for one that hangs.
+        await self._server.calls_done(STREAMS_END_S)
         await self._server.stop()
         self._feed.close()
         await self._writer.close()

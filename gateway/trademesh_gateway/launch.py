@@ -58,11 +58,11 @@ class LaunchTicket:
     lease_s: float = 60.0
     """Without a heartbeat for so long no new cycle begins."""
     orphan_s: float = 900.0
-    """Without a heartbeat for so long it ends."""
+    """Without one for so long the gateway ends."""
     watermark_sequence: int = 0
-    """Newest sequence of the journal that runtime_service has heard of; a journal that ends before it has lost events."""
+    """Newest sequence that runtime_service has heard of; 0 if none."""
     watermark_epoch: int = 0
-    """Epoch of that sequence; 0: not known."""
+    """The epoch that it is of."""
 
     @property
     def layout(self) -> RunLayout:

@@ -150,11 +150,14 @@ class SessionLoop:
         while True:
             source = BarSource(trading, news, config.data.set, config.sessions.start, config.sessions.end)
             try:
-                sessions = await source.open(list(config.tickers))
-                return source, sessions, await first_desk(config, rules_of(config), source, sessions, self._start)
+                return await self._controller.unless_ended(self._opened(source))
             except TrademeshError as error:
                 await source.close()
                 await self._missing(error)
+
+    async def _opened(self, source: BarSource) -> tuple[BarSource, list[SessionTimes], DeskRun]:
+        sessions = await source.open(list(self._config.tickers))
+        return source, sessions, await first_desk(self._config, rules_of(self._config), source, sessions, self._start)
 
     async def _trade(self, desk: DeskRun, source: BarSource, sessions: list[SessionTimes], approvals: ApprovalDesk) -> None:
         for number in range(desk.sessions_settled + 1, len(sessions) + 1):
@@ -170,7 +173,7 @@ class SessionLoop:
                 earlier=self._open_session,
                 closes_known=self._closes_known,
             )
-            await self._controller.run_cycle(cycle)
+            await self._controller.run_cycle(cycle, last=number == len(sessions))
             await self._writer.room()
             await self._export()
         if self._controller.state == events.PIPELINE_STATE_STOPPED:
@@ -184,7 +187,8 @@ class SessionLoop:
     async def _until_data(self, source: BarSource, session: SessionTimes) -> None:
         while True:
             try:
-                await source.have(session)
+                if not source.has(session):
+                    await self._controller.unless_ended(source.have(session))
             except TrademeshError as error:
                 await self._missing(error)
                 await source.reopen()

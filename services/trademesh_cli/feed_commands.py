@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Annotated
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, TypeAlias
 
 import grpc
 import typer
@@ -30,28 +31,50 @@ def tail(
         int | None, typer.Option(min=0, help="begin after this event; 0 = with the first; left out = with what happens now")
     ] = None,
     kind: Annotated[list[str] | None, typer.Option(help="only events of this kind, for example order_filled; may be repeated")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, an event a line")] = False,
+    agent: Annotated[list[str] | None, typer.Option(help="only events of this agent; may be repeated")] = None,
+    ticker: Annotated[list[str] | None, typer.Option(help="only events that name this ticker; may be repeated")] = None,
+    quotes: Annotated[bool, typer.Option(help="print quotes too, each second the newest of each ticker that moved")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, an event a line; a quote or a gap is a line with that key")] = False,
 ) -> None:
     """Print the events of a run, oldest first, until it has ended.
 
-    A gateway that dies, or a service that restarts, is waited for; the feed goes on behind the last event that was printed.
+    A gateway that dies, or a service that restarts, is waited for; the feed goes on behind the last event that was printed. Where events
+    are no longer kept, that is said, and it goes on with those that are.
     """
+    request = feed_service_pb2.SubscribeRequest(
+        run_id=run_id, after_sequence=after, filter=feed_service_pb2.EventFilter(kinds=kind, agent_ids=agent, tickers=ticker)
+    )
+    if quotes:
+        request.quotes.tickers.extend(ticker or [])
+        request.quotes.min_interval.seconds = 1
 
     async def work() -> None:
-        async for event in events_of(run_id, after, kind or []):
-            print_json_line(as_record(event)) if as_json else print(line_of(event), flush=True)
+        async for item in told_of(request):
+            if as_json:
+                print_json_line(as_record(item) if isinstance(item, event_pb2.Event) else {_key_of(item): as_record(item)})
+            elif isinstance(item, feed_service_pb2.Gap):
+                print(_gap_line(item), file=sys.stderr, flush=True)
+            else:
+                print(line_of(item) if isinstance(item, event_pb2.Event) else _quote_line(item), flush=True)
 
     call(work)
 
 
-async def events_of(run_id: str, after: int | None, kinds: list[str]) -> AsyncIterator[event_pb2.Event]:
-    """Every event after a sequence, each once, until the run has ended.
+Item: TypeAlias = event_pb2.Event | feed_service_pb2.Quote | feed_service_pb2.Gap
+
+
+async def told_of(request: feed_service_pb2.SubscribeRequest) -> AsyncIterator[Item]:
+    """Every event that a request asks for, each once, until the run has ended, and what is told beside events.
 
     Raises:
         RemoteError: there is no such run, or the feed refuses.
         DependencyUnavailable: runtime_service did not answer when it was first asked.
     """
-    cursor, wait_s, known = after, FIRST_WAIT_S, False
+    run_id, wait_s, known = request.run_id, FIRST_WAIT_S, False
+    asked = feed_service_pb2.SubscribeRequest()
+    asked.CopyFrom(request)
+    # With a place, this asks for no more than that a gap is told and gone on behind.
+    asked.snapshot = True
     while True:
         try:
             async with runtime_client() as runtime:
@@ -60,23 +83,20 @@ async def events_of(run_id: str, after: int | None, kinds: list[str]) -> AsyncIt
             known = True
             async with ServiceClient(run.feed_target, f"feed of {run_id}") as feed:
                 service = feed.stub(feed_service_pb2_grpc.FeedServiceStub)
-                if cursor is None:
+                if not asked.HasField("after_sequence"):
                     # Now has a number, or a feed that is lost before its first word would go on from a later now.
                     newest = feed_service_pb2.ListEventsRequest(run_id=run_id, page_size=1, newest_first=True)
-                    cursor = int((await feed.call(service.ListEvents, newest)).head_sequence)
-                request = feed_service_pb2.SubscribeRequest(
-                    run_id=run_id, after_sequence=cursor, filter=feed_service_pb2.EventFilter(kinds=kinds)
-                )
-                async for message in feed.stream(service.Subscribe, request, idle_timeout_s=IDLE_TIMEOUT_S):
+                    asked.after_sequence = (await feed.call(service.ListEvents, newest)).head_sequence
+                async for message in feed.stream(service.Subscribe, asked, idle_timeout_s=IDLE_TIMEOUT_S):
                     wait_s = FIRST_WAIT_S
-                    for event in message.events.events:
-                        yield event
-                    if message.HasField("events"):
-                        cursor = message.events.last_sequence
-                    elif message.HasField("checkpoint"):
-                        cursor = message.checkpoint.through_sequence
-                    elif message.HasField("end") and message.end.reason == feed_service_pb2.STREAM_END_REASON_RUN_ENDED:
+                    for item in _items(message):
+                        yield item
+                    if message.HasField("end") and message.end.reason == feed_service_pb2.STREAM_END_REASON_RUN_ENDED:
                         return
+                    _remember(asked, message)
+                    if message.gap.reason == feed_service_pb2.GAP_REASON_COMPACTED:
+                        # Of the snapshot that follows nothing is printed; the events that are kept are.
+                        break
         except (DependencyUnavailable, DeadlinePassed):
             if not known:
                 raise
@@ -86,6 +106,39 @@ async def events_of(run_id: str, after: int | None, kinds: list[str]) -> AsyncIt
                 raise
         await asyncio.sleep(wait_s)
         wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+
+
+def _items(message: feed_service_pb2.SubscribeResponse) -> Sequence[Item]:
+    if message.HasField("gap"):
+        return [message.gap]
+    return message.events.events or message.quotes.quotes
+
+
+def _remember(asked: feed_service_pb2.SubscribeRequest, message: feed_service_pb2.SubscribeResponse) -> None:
+    """Sets the place that is asked for next time behind what a message told."""
+    match message.WhichOneof("kind"):
+        case "events":
+            asked.after_sequence, asked.epoch = message.events.last_sequence, message.events.epoch
+        case "checkpoint":
+            asked.after_sequence = message.checkpoint.through_sequence
+        case "gap":
+            asked.after_sequence, asked.epoch = message.gap.compacted_through, message.gap.epoch
+        case "snapshot":
+            asked.after_sequence, asked.epoch = message.snapshot.as_of_sequence, message.snapshot.epoch
+
+
+def _key_of(item: Item) -> str:
+    return "gap" if isinstance(item, feed_service_pb2.Gap) else "quote"
+
+
+def _gap_line(gap: feed_service_pb2.Gap) -> str:
+    if gap.reason == feed_service_pb2.GAP_REASON_EPOCH_CHANGED:
+        return f"gap: the journal was made anew, and is in epoch {gap.epoch} now; going on with what happens next"
+    return f"gap: events up to {gap.compacted_through:,} were compacted and are no longer told; going on behind them"
+
+
+def _quote_line(quote: feed_service_pb2.Quote) -> str:
+    return f"{'quote':>8}  {quote.session_date:<10}  {quote.ticker:<20}  {quote.price_micros / 1e6:,.2f}"
 
 
 def line_of(event: event_pb2.Event) -> str:
@@ -99,6 +152,11 @@ def line_of(event: event_pb2.Event) -> str:
             text += f"  {side} {fill.quantity:,} {fill.ticker} at {fill.price_micros / 1e6:,.2f}"
         case "settled":
             text += f"  net asset value {event.settled.nav_micros / 1e6:,.2f}"
+        case "cycle_failed":
+            failed = event.cycle_failed
+            text += (
+                f"  {event_pb2.Phase.Name(failed.phase).removeprefix('PHASE_')} {failed.reason}, {len(failed.void_order_ids)} orders void"
+            )
         case "pipeline_state_changed":
             change = event.pipeline_state_changed
             text += f"  {event_pb2.PipelineState.Name(change.state).removeprefix('PIPELINE_STATE_')} {change.reason}".rstrip()

@@ -1,4 +1,4 @@
-"""`trademesh run …`: start, stop, delete, list, show, history, snapshot, manifest, watch, logs, verify."""
+"""`trademesh run …`: start, stop, restart, delete, list, show, history, snapshot, manifest, watch, logs, verify."""
 
 from __future__ import annotations
 
@@ -92,6 +92,21 @@ def stop(run_id: RunId, reason: Annotated[str, typer.Option(help="why")] = "", a
             stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
             request = runtime_service_pb2.StopRunRequest(run_id=run_id, reason=reason, request_id=str(uuid.uuid4()))
             answer: runtime_service_pb2.StopRunResponse = await runtime.call(stub.StopRun, request, timeout_s=60)
+            return answer.run
+
+    run = call(work)
+    print_json(as_record(run)) if as_json else print(f"{run.run_id} {_state(run)}")
+
+
+@run_app.command("restart")
+def restart(run_id: RunId, reason: Annotated[str, typer.Option(help="why")] = "", as_json: AsJson = False) -> None:
+    """Start the next gateway of a run, which goes on from the journal; one that lives is ended first."""
+
+    async def work() -> runtime_pb2.Run:
+        async with runtime_client() as runtime:
+            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+            request = runtime_service_pb2.RestartRunRequest(run_id=run_id, reason=reason, request_id=str(uuid.uuid4()))
+            answer: runtime_service_pb2.RestartRunResponse = await runtime.call(stub.RestartRun, request, timeout_s=60)
             return answer.run
 
     run = call(work)

@@ -77,6 +77,7 @@ class MeshServer:
         self.health = Health([registration.service_name for registration in registrations])
         self.drain_hooks: list[Callable[[], None]] = []
         """Called when the server begins to drain: streams then end themselves, with a cursor."""
+        self._load = Load(settings.max_concurrent_rpcs)
         self.port = 0
         self._server: grpc.aio.Server | None = None
 
@@ -97,8 +98,7 @@ class MeshServer:
                 "bind 127.0.0.1, or set TRADEMESH_ALLOW_INSECURE=true if the network is trusted"
             )
         metrics = self._metrics()
-        load = Load(self._settings.max_concurrent_rpcs)
-        options = StageOptions(self._settings.default_deadline_s, self._settings.slow_call_s, metrics, load)
+        options = StageOptions(self._settings.default_deadline_s, self._settings.slow_call_s, metrics, self._load)
         unbounded = StageOptions(self._settings.default_deadline_s, self._settings.slow_call_s, metrics)
         server = grpc.aio.server(
             options=[
@@ -137,6 +137,14 @@ class MeshServer:
         except OSError as error:
             raise BindError(f"cannot bind 127.0.0.1:{port} for metrics: {error.strerror}") from None
         return metrics
+
+    async def calls_done(self, within_s: float) -> bool:
+        """Waits until no bounded call is in hand, while health is still told: who watches it would keep `stop` waiting and learn nothing."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while self._load.calls and loop.time() < deadline:  # noqa: ASYNC110  # counting is all that a call pays for it
+            await asyncio.sleep(0.01)
+        return not self._load.calls
 
     async def stop(self, *, drain_delay_s: float | None = None, grace_s: float | None = None) -> None:
         """Drains and stops; a second call waits for the first."""

@@ -4,7 +4,7 @@ other, so a batch is its span followed by its events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -81,20 +81,19 @@ def selected(events: Iterable[StoredEvent], wanted: FeedFilter) -> Batch | None:
 
 def read_batches(reader: JournalReader, after: int, through: int, wanted: FeedFilter | None) -> list[Batch]:
     """Batches after a sequence, from a journal, one behind the other; empty if nothing is there. `wanted` None: all events."""
-    found = list[Batch]()
-    while len(found) < READ_BATCHES:
-        batch = _read_batch(reader, after, through, wanted)
-        if batch is None:
-            break
-        found.append(batch)
-        if wanted is not None:
-            break
-        after = batch.last
-    return found
-
-
-def _read_batch(reader: JournalReader, after: int, through: int, wanted: FeedFilter | None) -> Batch | None:
     if wanted is None:
-        rows = reader.read_encoded(after, BATCH_EVENTS, BATCH_BYTES, through)
-        return batch_of(rows) if rows else None
-    return selected(islice(all_events(reader, after, through, BATCH_EVENTS), SCANNED_EVENTS), wanted)
+        return list(_split(reader.read_encoded(after, READ_BATCHES * BATCH_EVENTS, READ_BATCHES * BATCH_BYTES, through), through))
+    found = selected(islice(all_events(reader, after, through, BATCH_EVENTS), SCANNED_EVENTS), wanted)
+    return [] if found is None else [found]
+
+
+def _split(events: Sequence[tuple[int, bytes]], through: int) -> Iterator[Batch]:
+    first = size_bytes = 0
+    for place, (_, data) in enumerate(events):
+        size_bytes += len(data)
+        if size_bytes >= BATCH_BYTES or place - first == BATCH_EVENTS - 1:
+            yield batch_of(events[first : place + 1])
+            first, size_bytes = place + 1, 0
+    if first < len(events) and (first == 0 or events[-1][0] == through):
+        # A rest that more follows is read again with it: small batches cost as much as full ones.
+        yield batch_of(events[first:])

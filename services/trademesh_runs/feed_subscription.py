@@ -204,6 +204,8 @@ class Subscription:
             self._ahead.extend(found)
             if len(found) > 1 and found[-1].last < self._source.head.sequence:
                 self._reading = asyncio.create_task(self._source.batches(found[-1].last, self._wanted), name="feed reads ahead")
+                # What it raises is told to who waits for it, and otherwise of no interest.
+                self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
         return self._ahead.popleft()
 
     def forget_ahead(self) -> None:

@@ -42,6 +42,8 @@ class Answer:
     serving: bool
     why_not: str = ""
     own_lag_s: float = 0.0
+    refused: bool = False
+    """True if nobody takes calls there."""
 
 
 class GatewayLink:
@@ -80,7 +82,8 @@ class GatewayLink:
             # An answer that came before the deadline is taken even if we come late: only a deadline can be blamed on us.
             late_s = time.monotonic() - began - self._timers.probe_timeout_s
             what = f"{name or 'readiness'}: {error.code().name}"
-            return Answer(False, what, max(0.0, late_s) if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0.0)
+            overdue = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            return Answer(False, what, max(0.0, late_s) if overdue else 0.0, error.code() is grpc.StatusCode.UNAVAILABLE)
         serving = answer.status == health_pb2.HealthCheckResponse.SERVING
         return Answer(serving, "" if serving else f"{name or 'readiness'}: NOT_SERVING")
 

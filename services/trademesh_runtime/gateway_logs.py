@@ -7,11 +7,13 @@ is cut by us: its end is copied beside it (`….log.1`, one such file), and the 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from trademesh_kernel.atomic_files import replace_file
+from trademesh_kernel.logs import get_logger
 
 _BLOCK_BYTES = 65536
 _LONGEST_TAIL_BYTES = 4 * 1024 * 1024
@@ -27,7 +29,7 @@ def earlier(path: Path) -> Path:
 
 
 def cut_log(path: Path, most_bytes: int, kept_bytes: int) -> int:
-    """Cuts a log that is larger than it may be. What its writer adds between the copy and the cut is lost, and nothing else of the end.
+    """Cuts a log that is larger than it may be, and says so in it. What its writer adds between the copy and the cut is lost, and nothing else of the end.
 
     Returns:
         How many bytes were left out altogether; 0 if the log is small enough.
@@ -42,9 +44,24 @@ def cut_log(path: Path, most_bytes: int, kept_bytes: int) -> int:
             kept = stream.read(kept_bytes).partition(b"\n")[2]
             replace_file(earlier(path), kept, durable=False)
             stream.truncate(0)
+        with path.open("ab") as stream:
+            stream.write(json.dumps({"event": "log_truncated", "left_out_bytes": size - len(kept)}).encode() + b"\n")
     except FileNotFoundError:
         return 0
     return size - len(kept)
+
+
+async def keep_within(path: Path, most_bytes: int, interval_s: float) -> None:
+    """Cuts a log whenever it has grown too large, and keeps the last quarter of so much. Never returns."""
+    while True:
+        try:
+            left_out = await asyncio.to_thread(cut_log, path, most_bytes, most_bytes // 4)
+        except OSError as error:
+            get_logger("supervisor").error("a log cannot be cut", path=str(path), reason=str(error))
+        else:
+            if left_out:
+                get_logger("supervisor").warning("log_truncated", path=str(path), left_out_bytes=left_out)
+        await asyncio.sleep(interval_s)
 
 
 def last_lines(path: Path, count: int) -> list[str]:

@@ -50,7 +50,8 @@ def all_processes() -> Iterator[ProcessFacts]:
 def is_free(lock: Path) -> bool:
     """True if nobody holds a lock."""
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        # Not for writing: the disk may be read-only, which is for the gateway to say.
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:

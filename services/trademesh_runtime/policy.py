@@ -73,6 +73,8 @@ class Timers:
     longest_delay_s: float = 60.0
     settle_s: float = 60.0
     """After so long SERVING, or twice the last delay, delays begin anew."""
+    ending_s: float = 5.0
+    """A process that refuses calls gets so long to end by itself before it counts as hung."""
     abort_s: float = 1.0
     drain_s: float = 20.0
     terminate_s: float = 5.0
@@ -153,6 +155,8 @@ class Probed:
     detail: str = ""
     own_lag_s: float = 0.0
     """How much later than its time-out we ourselves were to notice."""
+    refused: bool = False
+    """True if nobody takes calls where it serves, though the process lives: as a rule it is about to end by itself."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +254,7 @@ class Supervision:
     timer_at: float | None = None
     """When a Tick is wanted."""
     failed_probes: int = 0
+    failing_since: float | None = None
     good_probes: int = 0
     """Good checks in a row."""
     alive: bool = False

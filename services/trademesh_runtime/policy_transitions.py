@@ -40,7 +40,8 @@ from trademesh_runtime.policy import (
 
 Outcome = tuple[Supervision, Sequence[Action]]
 
-_RESTART = "restart: "
+PIPELINE_STOPPED = "PIPELINE_STOPPED"
+"""How the last words of a gateway begin whose pipeline StopPipeline has ended."""
 _FORCED = "; killed: "
 _MOST_DOUBLINGS = 30
 
@@ -57,7 +58,7 @@ def step(now: float, supervision: Supervision, event: Event, timers: Timers) -> 
         case Probed():
             return _probed(now, supervision, event, timers)
         case Suspended():
-            return replace(supervision, failed_probes=0, good_probes=0), []
+            return _unfailing(supervision), []
         case SessionSettled():
             return replace(supervision, starts=()), []
         case Drained() if supervision.state is State.DRAINING:
@@ -69,21 +70,14 @@ def step(now: float, supervision: Supervision, event: Event, timers: Timers) -> 
     return supervision, []
 
 
-def asked_before(state: State, reason: str) -> Stop | Restart | None:
-    """What an earlier runtime_service had been asked for, and was at when it ended. A run's state and reason are all that is left of that."""
-    if state in ENDING and reason.startswith(_RESTART):
-        return Restart(reason.removeprefix(_RESTART))
-    return Stop(reason) if state in (State.DRAINING, State.TERMINATING) or (state in ENDING and _FORCED in reason) else None
-
-
 def _asked(now: float, supervision: Supervision, event: Start | Stop | Restart, timers: Timers) -> Outcome:
     """What people ask for."""
     state = supervision.state
     match event:
         case Start() | Restart() if state in TERMINAL or (state is State.PENDING and isinstance(event, Start)):
             return Supervision(reason=getattr(event, "reason", ""), restart_policy=supervision.restart_policy), [Launch()]
-        case Restart(reason=reason) if state in (State.RUNNING, State.DEGRADED, State.ADOPTING):
-            return _drain(now, supervision, State.PENDING, _RESTART + (reason or "RestartRun"), timers)
+        case Restart(reason=reason) if state in (State.RUNNING, State.DEGRADED):
+            return _drain(now, supervision, State.PENDING, reason or "RestartRun", timers)
         case Restart() if state is State.BACKOFF:
             return replace(supervision, state=State.PENDING, timer_at=None, starts=(), failures=0), [Launch()]
         case Stop(reason=reason) if state in (State.PENDING, State.BACKOFF):
@@ -92,7 +86,7 @@ def _asked(now: float, supervision: Supervision, event: Start | Stop | Restart, 
             return replace(supervision, wanted=State.STOPPED, reason=reason), []
         case Stop(reason=reason) if state in ENDING:
             again = supervision.wanted is State.STOPPED
-            why = supervision.reason if again else f"{reason}{_FORCED}{supervision.reason.removeprefix(_RESTART)}"
+            why = supervision.reason if again else f"{reason}{_FORCED}{supervision.reason}"
             return replace(supervision, wanted=State.STOPPED, reason=why), []
         case Stop(reason=reason) if state in (State.STARTING, State.ADOPTING):
             return _terminate(now, replace(supervision, wanted=State.STOPPED, reason=reason), timers)
@@ -103,9 +97,7 @@ def _asked(now: float, supervision: Supervision, event: Start | Stop | Restart, 
 
 def _launch_ended(now: float, supervision: Supervision, event: Launched | LaunchFailed | LockBusy | Found, timers: Timers) -> Outcome:
     """What came of a launch, or of the search for a gateway that lives already."""
-    with_process = replace(
-        supervision, began_at=now, progress_at=None, serving_since=None, failed_probes=0, good_probes=0, alive=False, reason=""
-    )
+    with_process = replace(_unfailing(supervision), began_at=now, progress_at=None, serving_since=None, alive=False, reason="")
     match event:
         case Launched():
             starts = (*_recent(now, supervision, timers), now)
@@ -159,29 +151,33 @@ def _probed(now: float, supervision: Supervision, event: Probed, timers: Timers)
         if event.own_lag_s > timers.tolerated_lag_s:
             return supervision, []
         failed = supervision.failed_probes + 1
-        if failed < timers.probe_failures:
-            return replace(supervision, failed_probes=failed, good_probes=0), []
+        since = now if supervision.failing_since is None else supervision.failing_since
+        if failed < timers.probe_failures or (event.refused and now - since < timers.ending_s):
+            return replace(supervision, failed_probes=failed, failing_since=since, good_probes=0), []
         return _hang(now, supervision, f"{failed} health checks failed: {event.detail}", timers)
     if not event.ready:
         reason = event.detail or "not ready"
-        degraded = replace(supervision, state=State.DEGRADED, failed_probes=0, good_probes=0, reason=reason, serving_since=None)
-        return degraded, []
+        return replace(_unfailing(supervision), state=State.DEGRADED, reason=reason, serving_since=None), []
     good = supervision.good_probes + 1
     if state is State.RUNNING or good >= timers.good_probes:
         return _runs(now, supervision), []
-    return replace(supervision, failed_probes=0, good_probes=good), []
+    return replace(_unfailing(supervision), good_probes=good), []
 
 
 def _runs(now: float, supervision: Supervision) -> Supervision:
     since = now if supervision.serving_since is None else supervision.serving_since
-    return replace(supervision, state=State.RUNNING, timer_at=None, failed_probes=0, good_probes=0, reason="", serving_since=since)
+    return replace(_unfailing(supervision), state=State.RUNNING, timer_at=None, reason="", serving_since=since)
+
+
+def _unfailing(supervision: Supervision) -> Supervision:
+    return replace(supervision, failed_probes=0, failing_since=None, good_probes=0)
 
 
 def _exited(now: float, supervision: Supervision, event: Exited, timers: Timers) -> Outcome:
     healthy_s = now - supervision.serving_since if supervision.serving_since is not None else 0.0
     settled = healthy_s >= max(timers.settle_s, 2 * supervision.last_delay_s)
     failures = 0 if settled else supervision.failures
-    ended = replace(supervision, timer_at=None, failed_probes=0, wanted=None, serving_since=None, failures=failures)
+    ended = replace(_unfailing(supervision), timer_at=None, wanted=None, serving_since=None, failures=failures)
     ended_well = event.signal is None and event.code == 0
     if event.finished and (ended_well or (event.code is None and event.signal is None)) and supervision.wanted is not State.PENDING:
         return replace(ended, state=State.SUCCEEDED, reason="every session is settled"), []
@@ -192,6 +188,9 @@ def _exited(now: float, supervision: Supervision, event: Exited, timers: Timers)
     ended_by_us = supervision.state in (State.HUNG, State.KILLING, State.UNKILLABLE)
     how = f"signal {event.signal}" if event.signal is not None else f"exit {event.code}" if event.code is not None else "ended unseen"
     reason = "; ".join(part for part in (supervision.reason if ended_by_us else "", how, event.words) if part)
+    if ended_well and not ended_by_us and event.words.startswith(PIPELINE_STOPPED):
+        # The pipeline has ended, if not the run's sessions: no policy starts it again.
+        return replace(ended, state=State.STOPPED, reason=event.words), []
     if ended_well and not ended_by_us and supervision.restart_policy is not Restarts.ALWAYS:
         return replace(ended, state=State.STOPPED, reason=f"it ended by itself before the run's end: {reason}"), []
     if event.code in NEVER_RESTARTED or supervision.restart_policy is Restarts.NEVER:
@@ -231,9 +230,9 @@ def _timer(now: float, supervision: Supervision, timers: Timers) -> Outcome:
             return replace(supervision, state=State.PENDING, timer_at=None), [Launch()]
         case State.STARTING if supervision.alive and _speaks(now, supervision, timers):
             # It lives, and says that it waits, as a rule for another service: to start it again would not help.
-            return replace(supervision, state=State.DEGRADED, timer_at=None, failed_probes=0, good_probes=0), []
+            return replace(_unfailing(supervision), state=State.DEGRADED, timer_at=None), []
         case State.ADOPTING if supervision.alive:
-            return replace(supervision, state=State.DEGRADED, timer_at=None, failed_probes=0, good_probes=0), []
+            return replace(_unfailing(supervision), state=State.DEGRADED, timer_at=None), []
         case State.STARTING | State.ADOPTING:
             waited_s = now - supervision.began_at
             said = f"; it said last: {supervision.reason}" if supervision.reason and supervision.state is State.STARTING else ""

@@ -55,7 +55,14 @@ def read_identity(layout: RunLayout) -> Identity | None:
     """The gateway that last wrote its identity in this boot; None if there is none that can be read."""
     try:
         record = json.loads(layout.gateway_identity.read_text())
-        identity = Identity(*(record[name] for name in ("generation", "nonce", "pid", "start_time_ticks", "boot_id", "target")))
+        identity = Identity(
+            generation=int(record["generation"]),
+            nonce=str(record["nonce"]),
+            pid=int(record["pid"]),
+            start_time_ticks=int(record["start_time_ticks"]),
+            boot_id=str(record["boot_id"]),
+            target=str(record["target"]),
+        )
         return identity if identity.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -201,8 +208,13 @@ class ProcessLauncher:
             raise LaunchError(f"the gateway could not be held: {error}", passing=error.errno in _PASSING) from None
         ours.setblocking(False)
         # A gateway that ends before it has read its ticket is noticed by its end.
-        with suppress(OSError):
-            await asyncio.get_running_loop().sock_sendall(ours, json.dumps(ticket).encode() + b"\n")
+        try:
+            with suppress(OSError):
+                await asyncio.get_running_loop().sock_sendall(ours, json.dumps(ticket).encode() + b"\n")
+        except BaseException:
+            handle.send(Signal.KILL, group=True)
+            handle.close()
+            raise
         return handle
 
     def _spawn(self, layout: RunLayout, generation: int, theirs: socket.socket) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -93,7 +94,13 @@ class RunRecord:
         return self._registry.is_open(self.run.run_id, self.run.generation)
 
     def attempt_began_within(self, seconds: float) -> bool:
-        """True if the newest generation was started so short a time ago."""
+        """True if the newest generation was started so short a time ago, and may live although it has not said yet who it is."""
+        if not self._layout.gateway_log(self.run.generation).exists():
+            # The log is made before the process.
+            return False
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if json.loads(self._layout.gateway_identity.read_text())["generation"] == self.run.generation:
+                return False
         return self._registry.began_within(self.run.run_id, self.run.generation, seconds)
 
     def close(self) -> None:

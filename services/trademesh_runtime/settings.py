@@ -12,7 +12,17 @@ from pydantic import Field
 from trademesh_kernel.settings import ListenValidator, ServerSettings
 from trademesh_runtime.policy import Timers
 
-LEAST_S = {"start_deadline_s": 8.0, "start_cap_s": 20.0, "probe_timeout_s": 0.3, "tolerated_lag_s": 0.1, "abort_s": 0.3, "kill_s": 0.5}
+LEAST_S = {
+    "start_deadline_s": 8.0,
+    "start_cap_s": 20.0,
+    "adopt_s": 3.0,
+    "probe_timeout_s": 0.3,
+    "tolerated_lag_s": 0.1,
+    "ending_s": 4.0,
+    "abort_s": 0.3,
+    "terminate_s": 2.0,
+    "kill_s": 0.5,
+}
 """Below these a time-out that is scaled down would measure how busy the machine is, and not the gateway."""
 
 

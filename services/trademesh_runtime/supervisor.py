@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
-from google.protobuf import json_format
-
-from trademesh.gateway.v1 import supervision_service_pb2 as supervision
 from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
+from trademesh.gateway.v1.supervision_service_pb2 import HeartbeatResponse
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh_kernel.context import detached
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
-from trademesh_runtime.gateway_link import Answer, GatewayLink
-from trademesh_runtime.gateway_logs import cut_log, last_lines
+from trademesh_runtime.gateway_exit import ending_of
+from trademesh_runtime.gateway_link import GatewayLink
+from trademesh_runtime.gateway_logs import keep_within
+from trademesh_runtime.gateway_probe import GatewayProbe
 from trademesh_runtime.launcher import Bound, Exit, Handle, Launcher, LaunchError, LockHeldError
 from trademesh_runtime.policy import Restarts, Signal, State, Supervision
-from trademesh_runtime.policy_transitions import asked_before, step
+from trademesh_runtime.policy_transitions import step
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.run_record import REGISTRY_RETRY_S, RunRecord
 
-KEPT_LOG_LINES = 20
-LAST_WORDS_CHARACTERS = 500
 IDENTITY_WITHIN_S = 5.0
 """So soon after its start a gateway has said on disk who it is."""
-FAST_PROBE_S = 0.05
-"""Between checks of a gateway that starts."""
-FRESH_WORD_S = 5.0
-"""For so long the newest word of a gateway says why it is not ready."""
 HEALTHY_OR_NOT = frozenset({State.RUNNING, State.DEGRADED})
 
 Changed = Callable[[wire.Run], None]
@@ -54,11 +47,6 @@ class Targets:
 def chance() -> float:
     """From 0 to 1: spreads restarts of many runs, and has nothing to do with secrets."""
     return random.random()  # noqa: S311  # see above
-
-
-def time_asleep_s() -> float:
-    """For how long the machine was suspended since it was started."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 class Supervisor:
@@ -96,9 +84,9 @@ class Supervisor:
         self._report_timer: asyncio.TimerHandle | None = None
         self._reported_at = -timers.report_s
         self._settled_at_start = 0
-        self._epoch = 0
-        self._said = ("", 0.0)
-        """The newest word of the gateway that starts, and when it was heard."""
+        self._probe: GatewayProbe | None = None
+        self._health = wire.GATEWAY_HEALTH_UNSPECIFIED
+        self._shown = self._policy
         self.moved = asyncio.Condition()
         self.finished = run.progress.sessions_settled > 0 and run.progress.sessions_settled == run.progress.sessions_total
         """True once the gateway has said that its pipeline is FINISHED."""
@@ -121,13 +109,20 @@ class Supervisor:
                 self._report()
             else:
                 self._log.info("run", state=self._policy.state.name, reason=self._policy.reason)
+                self._cancel_report()
                 self.publish()
 
     def _report(self) -> None:
-        """Publishes what has changed in the health of a gateway that runs, so often at most that nobody drowns in it."""
+        """Publishes what has changed in the health of a gateway that runs, so often at most that nobody drowns in it. Until then it is not
+        shown by what else is published, either."""
         if self._report_timer is None:
             delay_s = max(0.0, self._reported_at + self._timers.report_s - time.monotonic())
             self._report_timer = asyncio.get_running_loop().call_later(delay_s, self._report_now, context=detached())
+
+    def _cancel_report(self) -> None:
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+            self._report_timer = None
 
     def _report_now(self) -> None:
         self._report_timer, self._reported_at = None, time.monotonic()
@@ -138,14 +133,11 @@ class Supervisor:
     def adopt_or_restart(self) -> None:
         """After a restart of runtime_service: takes a living gateway over, or lets the policy judge a dead one."""
         if self.state in policy.TERMINAL:
+            self._end_unwanted()
             return
-        asked = asked_before(self.state, self.run.reason)
-        if self._adopt(asked):
+        if self._adopt():
             return
-        if isinstance(asked, policy.Stop) and not self._record.is_attempt_open():
-            self._policy = replace(self._policy, state=State.PENDING)
-            self.feed(asked)
-        elif not self._record.is_attempt_open() or self.state is State.BACKOFF:
+        if not self._record.is_attempt_open() or self.state is State.BACKOFF:
             # It was to be started, for the first time or again, and was not yet.
             self._policy = replace(self._policy, state=State.PENDING)
             self.feed(policy.Start())
@@ -154,10 +146,10 @@ class Supervisor:
             self._policy = replace(self._policy, state=State.PENDING)
             self._task(self._adopt_late())
         else:
-            self._lost(asked)
+            self._lost()
 
-    def _adopt(self, asked: policy.Stop | policy.Restart | None = None) -> bool:
-        """Takes over the living gateway that the run's files tell of, and does what was asked for; False if there is none."""
+    def _adopt(self) -> bool:
+        """Takes over the living gateway that the run's files tell of; False if there is none."""
         found = self._launcher.find(self.layout, self.run.generation)
         if found is None:
             return False
@@ -169,10 +161,8 @@ class Supervisor:
         self._policy = replace(self._policy, state=State.PENDING)
         self._nonce = found.nonce
         self._watch(found.handle)
-        self._task(self._probe(found.handle, found.target))
+        self._task(self._look_after(found.handle, found.target))
         self.feed(policy.Found())
-        if asked is not None:
-            self.feed(asked)
         return True
 
     async def _adopt_late(self) -> None:
@@ -186,10 +176,20 @@ class Supervisor:
             if self.state is State.PENDING:
                 self._lost()
 
-    def _lost(self, asked: policy.Stop | policy.Restart | None = None) -> None:
+    def _end_unwanted(self) -> None:
+        """Ends a gateway whose start a stop had overtaken, and whose end the earlier runtime_service did not live to see to."""
+        if not self._record.is_attempt_open():
+            return
+        if self._adopt():
+            self._record.end_attempt(self.run.generation, "stopped while it was started")
+        elif self._record.attempt_began_within(IDENTITY_WITHIN_S):
+            self._task(self._adopt_late())
+        else:
+            self._record.end_attempt(self.run.generation, "ended unseen")
+
+    def _lost(self) -> None:
         """The gateway ended while nobody looked."""
-        wanted = None if asked is None else State.STOPPED if isinstance(asked, policy.Stop) else State.PENDING
-        self._policy = replace(self._policy, state=State.RUNNING, wanted=wanted)
+        self._policy = replace(self._policy, state=State.RUNNING)
         self._ended(Exit(None, None))
 
     async def until(self, *states: State, within_s: float | None = None) -> bool:
@@ -211,9 +211,9 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         self._record.close()
-        for timer in (self._timer, self._report_timer):
-            if timer is not None:
-                timer.cancel()
+        self._cancel_report()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._handle is not None:
             self._handle.close()
 
@@ -246,7 +246,7 @@ class Supervisor:
                 "lease_s": self._timers.lease_s,
                 "orphan_s": self._timers.orphan_s,
                 "watermark_sequence": self.run.progress.head_sequence,
-                "watermark_epoch": self._epoch,
+                "watermark_epoch": self.run.progress.epoch,
                 **self._targets.content,
             }
             try:
@@ -257,10 +257,7 @@ class Supervisor:
                 return
             if self.state is not State.PENDING:
                 # Somebody stopped the run while it was being started.
-                handle.send(Signal.KILL, group=True)
-                await handle.wait()
-                await handle.end_rest()
-                handle.close()
+                await self._end_overtaken(handle)
                 self._record.end_attempt(generation, "stopped while it was started")
                 return
             self._watch(handle)
@@ -269,6 +266,14 @@ class Supervisor:
             # already wait for its next start, which must not be taken for this one.
             async with self.moved:
                 await self.moved.wait_for(lambda: self._handle is not handle or self.state is not State.STARTING)
+
+    async def _end_overtaken(self, handle: Handle) -> None:
+        handle.send(Signal.KILL, group=True)
+        try:
+            await handle.wait()
+            await handle.end_rest()
+        finally:
+            handle.close()
 
     async def _has_room(self) -> bool:
         """Whether the run may be started: it is still to be, and nothing is left of an earlier gateway."""
@@ -302,16 +307,21 @@ class Supervisor:
         self._handle = handle
         self.run.pid = handle.pid
         self._settled_at_start = self.run.progress.sessions_settled
-        around = [self._task(self._hear(handle)), self._task(self._bound_log(self.run.generation))]
+        log = self.layout.gateway_log(self.run.generation)
+        around = [
+            self._task(self._hear(handle)),
+            self._task(keep_within(log, self._most_log_bytes, self._timers.probe_interval_s)),
+        ]
         self._task(self._wait_end(handle, around))
 
     async def _hear(self, handle: Handle) -> None:
         """Takes in what a gateway says while it starts, and looks after it once it is known where it serves."""
         async for report in handle.reports():
             if isinstance(report, Bound):
-                self._task(self._probe(handle, report.target))
+                self._task(self._look_after(handle, report.target))
             else:
-                self._said = (report.what, time.monotonic())
+                if self._probe is not None:
+                    self._probe.hear(report.what)
                 self.feed(policy.Progress(report.what))
 
     async def _wait_end(self, handle: Handle, around: Sequence[asyncio.Task[None]]) -> None:
@@ -327,98 +337,35 @@ class Supervisor:
 
     def _ended(self, how: Exit) -> None:
         """The gateway has gone: what it said last, and then the policy."""
-        code, number = how.code, how.signal
-        words, finished, progress = "", self.finished, wire.RunProgress()
-        with suppress(OSError, ValueError, KeyError, json_format.ParseError):
-            record = json.loads(self.layout.gateway_exit.read_text())
-            if record["generation"] == self.run.generation:
-                words = record["reason"]
-                code = record["code"] if code is None and number is None else code
-                finished = finished or words == "RUN_ENDED"
-                json_format.ParseDict(record["progress"], progress)
-                self.run.progress.CopyFrom(progress)
-        lines = last_lines(self.layout.gateway_log(self.run.generation), KEPT_LOG_LINES)
-        if not words and code and lines:
-            words = lines[-1][:LAST_WORDS_CHARACTERS]
-        self.finished = finished
-        self._handle, self._said = None, ("", 0.0)
+        ending = ending_of(self.layout, self.run.generation, how)
+        self.finished = self.finished or ending.run_ended
+        if ending.progress is not None:
+            # Last words leave the epoch out; it does not change while a gateway lives.
+            ending.progress.epoch = ending.progress.epoch or self.run.progress.epoch
+            self.run.progress.CopyFrom(ending.progress)
+        self._handle = self._probe = None
         self.run.pid, self.run.target = 0, ""
-        self.run.health = wire.GATEWAY_HEALTH_UNSPECIFIED
-        ended = wire.GatewayExit(generation=self.run.generation, code=code, signal=number, reason=words)
-        ended.exited_at.GetCurrentTime()
-        ended.log_lines.extend(lines)
-        self.run.last_exit.CopyFrom(ended)
-        cause = f"signal {number}" if number is not None else f"exit {code}" if code is not None else "ended unseen"
-        self._record.end_attempt(self.run.generation, f"{cause}: {words}" if words else cause)
-        self.feed(policy.Exited(code, number, words, chance(), finished))
+        self._health = wire.GATEWAY_HEALTH_UNSPECIFIED
+        self.run.last_exit.CopyFrom(ending.exit)
+        self._record.end_attempt(self.run.generation, ending.cause)
+        self.feed(policy.Exited(ending.code, ending.signal, ending.words, chance(), self.finished))
         self.publish()
 
-    async def _probe(self, handle: Handle, target: str) -> None:
-        """Checks health and sends heartbeats until the process ends."""
+    async def _look_after(self, handle: Handle, target: str) -> None:
+        """Probes a gateway until it ends."""
         self.run.target = target
-        asleep_s = time_asleep_s()
         async with GatewayLink(target, self.run.generation, self._nonce, self._timers) as link:
-            hint = asyncio.Event()
-            watch = self._task(link.hint_at_changes(hint))
-            try:
-                while not handle.ended:
-                    hint.clear()
-                    began = time.monotonic()
-                    before_s, asleep_s = asleep_s, time_asleep_s()
-                    if asleep_s - before_s > 3 * self._timers.probe_interval_s:
-                        self.feed(policy.Suspended())
-                    try:
-                        await self._probe_once(handle, link)
-                    except Exception:
-                        # Whatever it is: a gateway that nobody looks at any more is worse.
-                        self._log.exception("a probe failed by a fault of ours")
-                    # From beginning to beginning: one that took its whole time-out is followed by the next at once.
-                    interval_s = FAST_PROBE_S if self.state in (State.STARTING, State.ADOPTING) else self._timers.probe_interval_s
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(hint.wait(), max(FAST_PROBE_S, began + interval_s - time.monotonic()))
-            finally:
-                watch.cancel()
+            self._probe = GatewayProbe(handle, link, self._timers, self)
+            await self._probe.run()
 
-    async def _bound_log(self, generation: int) -> None:
-        """Cuts the log of a gateway whenever it has grown too large, as long as it lives."""
-        log = self.layout.gateway_log(generation)
-        while True:
-            try:
-                left_out = await asyncio.to_thread(cut_log, log, self._most_log_bytes, self._most_log_bytes // 4)
-            except OSError as error:
-                self._log.error("the log of a gateway cannot be cut", reason=str(error))
-            else:
-                if left_out:
-                    self._log.warning("log_truncated", generation=generation, left_out_bytes=left_out)
-            await asyncio.sleep(self._timers.probe_interval_s)
-
-    async def _probe_once(self, handle: Handle, link: GatewayLink) -> None:
-        life = await link.is_alive()
-        readiness = await link.is_ready() if life.serving else life
-        if handle.ended:
-            return
-        alive, ready = life.serving, readiness.serving
-        health = wire.GATEWAY_HEALTH_SERVING if ready else wire.GATEWAY_HEALTH_NOT_SERVING if alive else wire.GATEWAY_HEALTH_UNREACHABLE
-        self.feed(policy.Probed(alive, ready, self._why_not(handle, readiness, alive), readiness.own_lag_s))
-        counts = alive or readiness.own_lag_s <= self._timers.tolerated_lag_s
-        if counts and health != self.run.health:
-            self.run.health = health
+    def found_health(self, health: wire.GatewayHealth.ValueType) -> None:
+        """Shows the newest health of the gateway."""
+        if health != self._health:
+            self._health = health
             self._report()
-        answer = await link.heartbeat() if alive else None
-        if answer is not None:
-            self._progressed(answer)
 
-    def _why_not(self, handle: Handle, answer: Answer, alive: bool) -> str:
-        """Why a check failed, with what is known of the process, or of what it waits for."""
-        if answer.serving:
-            return ""
-        said, at = self._said
-        if alive:
-            return said if said and time.monotonic() - at < FRESH_WORD_S else answer.why_not
-        resources = handle.resources()
-        return f"{answer.why_not}; the process is {resources.condition}" if resources and resources.condition else answer.why_not
-
-    def _progressed(self, answer: supervision.HeartbeatResponse) -> None:
+    def found_progress(self, answer: HeartbeatResponse) -> None:
+        """Shows how far the gateway is."""
         pipeline = answer.pipeline
         progress = wire.RunProgress(
             sessions_settled=pipeline.sessions_settled,
@@ -426,10 +373,10 @@ class Supervisor:
             session_date=pipeline.session_date,
             nav_micros=answer.nav_micros,
             head_sequence=pipeline.head_sequence,
+            epoch=answer.epoch,
         )
         if pipeline.sessions_settled > self._settled_at_start:
             self.feed(policy.SessionSettled())
-        self._epoch = answer.epoch
         was_finished, self.finished = self.finished, pipeline.state == PIPELINE_STATE_FINISHED
         if progress != self.run.progress:
             self.run.progress.CopyFrom(progress)
@@ -453,7 +400,9 @@ class Supervisor:
 
     def publish(self, *, durable: bool = True) -> None:
         """Shows the run as it is now."""
-        self._record.publish(self._policy, durable=durable)
+        if self._report_timer is None:
+            self._shown, self.run.health = self._policy, self._health
+        self._record.publish(self._shown, durable=durable)
         self._task(self._notify())
 
     async def _notify(self) -> None:

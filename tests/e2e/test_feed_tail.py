@@ -55,6 +55,16 @@ def test_a_finished_run_is_told_from_where_one_asks_and_by_kind(mesh: Mesh, tail
     assert all("  order_filled  " in line and " at " in line for line in fills)
 
 
+def test_a_run_is_told_by_ticker_and_by_agent(mesh: Mesh, tailed: list[int]) -> None:
+    fills = mesh.cli("feed", "tail", "tailed", "--after", "0", "--kind", "order_filled").stdout.splitlines()
+    ticker = fills[0].partition(" at ")[0].split()[-1]
+    of_ticker = mesh.cli("feed", "tail", "tailed", "--after", "0", "--kind", "order_filled", "--ticker", ticker).stdout.splitlines()
+    assert of_ticker == [line for line in fills if f" {ticker} at " in line]
+    lines = mesh.cli("feed", "tail", "tailed", "--after", "0", "--agent", "portfolio_manager").stdout.splitlines()
+    assert lines
+    assert {line.split()[2] for line in lines} == {"portfolio_manager"}
+
+
 def test_without_a_place_it_begins_with_what_happens_now(mesh: Mesh, tailed: list[int]) -> None:
     # Of a run that is over nothing happens any more.
     outcome = mesh.cli("feed", "tail", "tailed")

@@ -97,6 +97,9 @@ def test_the_curve_moves_and_survives_a_reload_a_dead_gateway_and_a_dead_edge(me
 
     before = points(page)
     os.kill(int(mesh.json("run", "show", "on-the-page")["run"]["pid"]), signal.SIGKILL)
+    source = page.get_by_test_id("feed-source")
+    expect(source).to_contain_text("lost", timeout=10_000)
+    expect(source).to_have_text("", timeout=30_000)
     wait_until(lambda: points(page) > before + 40, 60, "the curve after the gateway's death")
     expect(page.get_by_test_id("run-state")).to_contain_text("restarted 1 time")
 

@@ -6,11 +6,18 @@ It serves FeedService by the contract, from a list, and the one call of runtime_
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
+from mesh_processes import free_ports
 
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc, state_pb2
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2
@@ -20,6 +27,7 @@ from trademesh_edge.tickers import tickers_of
 from trademesh_kernel.errors import EpochChanged, RemoteError, SequenceAhead
 from trademesh_kernel.server import MeshServer, Registration
 from trademesh_kernel.settings import ServerSettings
+from waiting import until
 
 RUN = "told"
 RUNTIME = "trademesh.runtime.v1.RuntimeService"
@@ -55,6 +63,8 @@ class ScriptedFeed(feed_service_pb2_grpc.FeedServiceServicer):
         self._changed = asyncio.Event()
         self._server: MeshServer | None = None
         self.port = 0
+        self.advertised_port = 0
+        """Where the feed is said to be, if not on its own port."""
 
     async def start(self) -> None:
         """Serves, on the port that it had before if it had one."""
@@ -116,7 +126,8 @@ class ScriptedFeed(feed_service_pb2_grpc.FeedServiceServicer):
         waiter.set()
 
     async def _get_run(self, request: Any, _context: Any) -> runtime_service_pb2.GetRunResponse:
-        return runtime_service_pb2.GetRunResponse(run=runtime_pb2.Run(run_id=request.run_id, feed_target=f"127.0.0.1:{self.port}"))
+        target = f"127.0.0.1:{self.advertised_port or self.port}"
+        return runtime_service_pb2.GetRunResponse(run=runtime_pb2.Run(run_id=request.run_id, feed_target=target))
 
     def _state(self) -> state_pb2.ServerState:
         return state_pb2.ServerState(run_id=RUN, epoch=self.epoch, as_of_sequence=self.head)
@@ -195,14 +206,83 @@ class ScriptedFeed(feed_service_pb2_grpc.FeedServiceServicer):
 
 
 @asynccontextmanager
-async def told_edge(events: int = 0, **settings: Any) -> AsyncIterator[tuple[ScriptedFeed, EdgeServer]]:
-    """A feed with so many events, and an edge in this process before it."""
-    feed = ScriptedFeed()
-    await feed.start()
-    feed.tell(events)
+async def told_edge(events: int = 0, feed: ScriptedFeed | None = None, **settings: Any) -> AsyncIterator[tuple[ScriptedFeed, EdgeServer]]:
+    """A feed with so many events, or one that serves already, and an edge in this process before it."""
+    if feed is None:
+        feed = ScriptedFeed()
+        await feed.start()
+        feed.tell(events)
     target = f"127.0.0.1:{feed.port}"
     options: dict[str, Any] = {"edge_listen": "127.0.0.1:0", "edge_max_messages_per_s": 1_000, "edge_route_ttl_s": 0, **settings}
     edge = EdgeServer(EdgeSettings(runtime_target=target, trading_target=target, news_target=target, agent_target=target, **options))
+    await edge.start()
+    try:
+        yield feed, edge
+    finally:
+        await edge.stop()
+        await feed.stop()
+
+
+class EdgeProcess:
+    """The edge as a process before a scripted feed, on a port that it keeps."""
+
+    def __init__(self, feed: ScriptedFeed, folder: Path, **settings: object) -> None:
+        """`settings` are those of EdgeSettings, by name."""
+        self.port = free_ports(1)[0]
+        self._log = folder / "edge.log"
+        target = f"127.0.0.1:{feed.port}"
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("TRADEMESH_")}
+        targets = {f"TRADEMESH_{name}_TARGET": target for name in ("RUNTIME", "TRADING", "NEWS", "AGENT")}
+        ours = {f"TRADEMESH_{name.upper()}": str(value) for name, value in settings.items()}
+        self._environment = {**plain, **targets, **ours, "TRADEMESH_EDGE_LISTEN": f"127.0.0.1:{self.port}"}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds now."""
+        assert self.process is not None
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    @property
+    def connections(self) -> int:
+        """Connections that the kernel has for it on its port."""
+        assert self.process is not None
+        return sum(
+            one.laddr.port == self.port and one.status == "ESTABLISHED" for one in psutil.Process(self.process.pid).net_connections()
+        )
+
+    async def start(self) -> None:
+        """Starts it and waits until it serves."""
+        self.process = self._spawn()
+        await until(self._listens, 30)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen([sys.executable, "-m", "trademesh_edge"], env=self._environment, stdout=log, stderr=log)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    async def wait(self) -> int:
+        """Waits for its end."""
+        assert self.process is not None
+        return await asyncio.to_thread(self.process.wait, 20)
+
+    async def stop(self) -> None:
+        """Ends it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            await self.wait()
+
+
+@asynccontextmanager
+async def edge_process(folder: Path, events: int = 0, **settings: object) -> AsyncIterator[tuple[ScriptedFeed, EdgeProcess]]:
+    """A feed with so many events, and an edge as a process before it."""
+    feed = ScriptedFeed()
+    await feed.start()
+    feed.tell(events)
+    edge = EdgeProcess(feed, folder, **settings)
     await edge.start()
     try:
         yield feed, edge

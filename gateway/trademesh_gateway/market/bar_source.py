@@ -59,13 +59,17 @@ class BarSource:
         self._blocks = self._trading.stream(self._market_data.StreamBars, bars, idle_timeout_s=IDLE_TIMEOUT_S)
         return sessions
 
+    def has(self, session: SessionTimes) -> bool:
+        """True if nothing more need be read for a session."""
+        return self._blocks is None or self.history.as_of(session.close_unix_s).last_session() == session.date
+
     async def have(self, session: SessionTimes) -> None:
         """Reads on until a session is there.
 
         Raises:
             DependencyUnavailable, RemoteError: trading_service does not answer.
         """
-        while self._blocks is not None and self.history.as_of(session.close_unix_s).last_session() != session.date:
+        while self._blocks is not None and not self.has(session):
             response = await anext(self._blocks, None)
             if response is None:
                 self._blocks = None

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway.pipeline.cycle import PHASES, Cycle
 from trademesh_gateway.pipeline.cycle_clock import CycleClock, CycleOverdue
 from trademesh_kernel.errors import Draining, StateConflict
 from trademesh_runs.journal import Draft
+
+Answer = TypeVar("Answer")
 
 TERMINAL = (events.PIPELINE_STATE_FINISHED, events.PIPELINE_STATE_STOPPED)
 DISK = "disk: "
@@ -80,8 +83,8 @@ class Controller:
         self._next_cycle_at = 0.0
         self._changes = 0
 
-    async def run_cycle(self, cycle: Cycle) -> None:
-        """Runs all phases of a session, waiting before each until it may begin.
+    async def run_cycle(self, cycle: Cycle, *, last: bool = False) -> None:
+        """Runs all phases of a session, waiting before each until it may begin. After the last session a stop for good comes too late.
 
         Raises:
             Stopped: the gateway drains.
@@ -97,6 +100,12 @@ class Controller:
         finally:
             self._in_cycle = self._may_give_up = False
             self.clock.end()
+        async with self._changed:
+            if self._ending is not None and not last:
+                self._enter(events.PIPELINE_STATE_STOPPED, self._ending)
+                raise Ended
+            self._pause_for_disk()
+            self._changed.notify_all()
 
     async def _run_phase(self, cycle: Cycle, phase: int) -> bool:
         """Runs a phase that has leave; False if it gave way and is to be done again."""
@@ -126,6 +135,29 @@ class Controller:
                     await self._changed.wait_for(lambda: self._stopping or self.state == events.PIPELINE_STATE_STOPPED)
             self._check_going_on()
 
+    async def unless_ended(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Something that may take long, given up as soon as it is for nothing.
+
+        Raises:
+            Stopped: the gateway drains.
+            Ended: the pipeline was ended.
+        """
+        task, ended = asyncio.ensure_future(work), asyncio.ensure_future(self._until_ended())
+        try:
+            await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            self._check_going_on()
+            raise Stopped
+        finally:
+            for one in (task, ended):
+                one.cancel()
+            await asyncio.wait({task, ended})
+
+    async def _until_ended(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._stopping or self.state == events.PIPELINE_STATE_STOPPED)
+
     async def give_way(self, within_s: float) -> None:
         """For phases that wait for something outside: waits a while, and raises Interrupted when the pipeline is to stand."""
         async with self._changed:
@@ -154,8 +186,7 @@ class Controller:
                 if self._ending is not None and (first or self.state != events.PIPELINE_STATE_RUNNING):
                     self._enter(events.PIPELINE_STATE_STOPPED, self._ending)
                     raise Ended
-                if first and self._disk and self.state == events.PIPELINE_STATE_RUNNING:
-                    self._enter(events.PIPELINE_STATE_PAUSED, self._disk)
+                self._pause_for_disk()
                 if self.state == events.PIPELINE_STATE_RUNNING and (self.lease_held() or not first):
                     self._stepping = False
                     break
@@ -265,12 +296,18 @@ class Controller:
         """True if the disk has paused it, and nobody else since."""
         return self.state == events.PIPELINE_STATE_PAUSED and self.reason.startswith(DISK)
 
+    def _pause_for_disk(self) -> None:
+        if self._disk and not self._in_cycle and self.state == events.PIPELINE_STATE_RUNNING:
+            self._enter(events.PIPELINE_STATE_PAUSED, self._disk)
+
     async def hold_for_disk(self, why: str) -> None:
         """Pauses at the end of the cycle as long as there is a reason. Without one, a pause of the disk is over; a person's stays."""
         async with self._changed:
             self._disk = f"{DISK}{why}" if why else ""
             if not why and self.paused_by_disk and not self._stopping:
                 self._enter(events.PIPELINE_STATE_RUNNING, f"{DISK}there is room again")
+            if not self._stopping:
+                self._pause_for_disk()
             self._changed.notify_all()
 
     @property
@@ -310,8 +347,12 @@ class Controller:
         """Returns when the pipeline stands, or when it is not to stand any more: somebody else has resumed it, or it has ended."""
         async with self._changed:
             await self._changed.wait_for(
-                lambda: self._stopping or self.state != events.PIPELINE_STATE_PAUSED or (self._standing and not self._allowed_phases)
+                lambda: self._stopping or self.state != events.PIPELINE_STATE_PAUSED or (self._stands() and not self._allowed_phases)
             )
+
+    def _stands(self) -> bool:
+        # Between cycles it stands as well, whatever it waits for there.
+        return self._standing or not self._in_cycle
 
     def _conflict(self, what: str) -> StateConflict:
         name = events.PipelineState.Name(events.PipelineState.ValueType(self.state)).removeprefix("PIPELINE_STATE_")

@@ -78,8 +78,8 @@ async def running(
             await asyncio.wait_for(task, 5)
 
 
-async def within(work: Any) -> None:
-    await asyncio.wait_for(work, 5)
+async def within(work: Any) -> Any:
+    return await asyncio.wait_for(work, 5)
 
 
 async def test_a_step_of_one_phase_runs_one_phase() -> None:
@@ -325,3 +325,42 @@ async def test_without_a_lease_the_cycle_in_hand_is_finished_and_no_other_begins
         held = True
         await controller.wake()
         await until(lambda: len(phases.run_phases) > SETTLEMENT)
+
+
+async def test_between_cycles_a_pause_and_a_stop_for_good_wait_for_nobody() -> None:
+    controller = Controller("demo", lambda _draft: None, state=events.PIPELINE_STATE_RUNNING, reason="", pace=0.0)
+    missing = asyncio.create_task(controller.unless_ended(asyncio.sleep(3600)))
+    await within(controller.pause("lunch"))
+    await within(controller.end("enough"))
+    with pytest.raises(Ended):
+        await within(missing)
+
+
+async def test_what_is_worked_at_between_cycles_tells_its_own_outcome() -> None:
+    controller = Controller("demo", lambda _draft: None, state=events.PIPELINE_STATE_RUNNING, reason="", pace=0.0)
+    assert await within(controller.unless_ended(asyncio.sleep(0, "done"))) == "done"
+    await controller.stop()
+    with pytest.raises(Stopped):
+        await within(controller.unless_ended(asyncio.sleep(3600)))
+
+
+async def test_a_disk_that_fills_between_cycles_pauses_at_once() -> None:
+    controller = Controller("demo", lambda _draft: None, state=events.PIPELINE_STATE_RUNNING, reason="", pace=0.0)
+    await controller.hold_for_disk("full")
+    assert (controller.state, controller.reason) == (events.PIPELINE_STATE_PAUSED, "disk: full")
+
+
+async def test_after_the_last_session_a_stop_for_good_comes_too_late() -> None:
+    answered = asyncio.Event()
+    controller = Controller("demo", lambda _draft: None, state=events.PIPELINE_STATE_RUNNING, reason="", pace=0.0)
+    phases = Phases(controller, answered, 0)
+    phases.may_give_up = False
+    cycle = asyncio.create_task(controller.run_cycle(phases, last=True))  # type: ignore[arg-type]  # a stand-in
+    await until(lambda: phases.asked)
+    ending = asyncio.create_task(controller.end("enough"))
+    await asyncio.sleep(0)
+    answered.set()
+    await within(cycle)
+    await controller.finish("every session is settled")
+    await within(ending)
+    assert controller.state == events.PIPELINE_STATE_FINISHED

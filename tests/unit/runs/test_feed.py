@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
-from trademesh_kernel.errors import EpochChanged, SequenceAhead
-from trademesh_runs import journal_feed
+from trademesh_kernel.errors import EpochChanged, HistoryCompacted, SequenceAhead
+from trademesh_runs import feed_subscription, journal_feed
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_runs.feed_source import only_source
+from trademesh_runs.feed_subscription import FeedSettings
 from trademesh_runs.journal import Draft, StoredEvent
 from trademesh_runs.journal_feed import JournalFeed
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
+from trademesh_runs.quote_board import QuoteBoard
+from waiting import until
 
 LAST = 600
 
@@ -30,10 +33,10 @@ def told(message: Any) -> feed_service_pb2.SubscribeResponse:
 class Live:
     """A journal that is written while it is read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: FeedSettings | None = None) -> None:
         self.writer = SqliteWriter(path, "demo", 1, self._published)
         self.feed = JournalFeed("demo", SqliteReader(path), SqliteReader(path), finished=False)
-        self.servicer = FeedServicer(only_source("demo", self.feed))
+        self.servicer = FeedServicer(only_source("demo", self.feed), settings)
         self._number = 0
 
     def _published(self, group: list[StoredEvent]) -> None:
@@ -45,6 +48,9 @@ class Live:
             kind = "session_opened" if self._number % 3 else "settled"
             payload = event_pb2.SessionOpened() if self._number % 3 else event_pb2.Settled()
             self.writer.append(Draft(kind, payload, agent_id="ann" if self._number % 2 else "", item=str(self._number)))
+
+    def stream(self, request: feed_service_pb2.SubscribeRequest) -> Any:
+        return self.servicer.Subscribe(request, None)  # type: ignore[arg-type]  # the context is not looked at
 
     async def close(self) -> None:
         self.feed.end()
@@ -122,6 +128,175 @@ async def test_a_cursor_of_another_epoch_or_beyond_the_head_is_refused(tmp_path:
     ):
         with pytest.raises(error):
             await anext(aiter(live.servicer.Subscribe(request, None)))  # type: ignore[arg-type]  # the context is not looked at
+    await live.close()
+
+
+@pytest.mark.parametrize(
+    ("epoch", "after", "error", "reason"),
+    [
+        (1, 3, HistoryCompacted, feed_service_pb2.GAP_REASON_COMPACTED),
+        (7, 8, EpochChanged, feed_service_pb2.GAP_REASON_EPOCH_CHANGED),
+    ],
+)
+async def test_a_cursor_whose_events_are_gone_is_refused_or_told_of_a_gap(
+    tmp_path: Path, epoch: int, after: int, error: type[Exception], reason: feed_service_pb2.GapReason.ValueType
+) -> None:
+    live = Live(tmp_path / "j.db")
+    live.write(9)
+    await live.writer.flush()
+    live.feed.compacted(4)
+    request = feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=after, epoch=epoch)
+    with pytest.raises(error):
+        await anext(live.stream(request))
+    request.snapshot = True
+    stream = live.stream(request)
+    gap = told(await anext(stream)).gap
+    assert (gap.reason, gap.compacted_through, gap.epoch) == (reason, 4, 1)
+    assert told(await anext(stream)).snapshot.as_of_sequence == 9
+    live.write(1)
+    await live.writer.flush()
+    events = told(await anext(stream)).events
+    assert (events.epoch, events.first_sequence) == (1, 10)
+    await stream.aclose()
+    await live.close()
+
+
+async def test_a_snapshot_asked_for_beside_a_place_comes_only_if_it_is_needed(tmp_path: Path) -> None:
+    live = Live(tmp_path / "j.db")
+    live.write(9)
+    await live.writer.flush()
+    stream = live.stream(feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=4, snapshot=True))
+    assert told(await anext(stream)).events.first_sequence == 5
+    await stream.aclose()
+    await live.close()
+
+
+async def test_a_stream_says_that_it_is_alive_and_how_far_it_looked_where_its_filter_passes_nothing(tmp_path: Path) -> None:
+    live = Live(tmp_path / "j.db", FeedSettings(feed_checkpoint_s=0.05))
+    live.write(3)
+    await live.writer.flush()
+    wanted = feed_service_pb2.EventFilter(kinds=["run_finished"])
+    stream = live.stream(feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=0, filter=wanted))
+    for head in (3, 3, 8):
+        if head > live.feed.head.sequence:
+            live.write(head - live.feed.head.sequence)
+            await live.writer.flush()
+        checkpoint = told(await anext(stream)).checkpoint
+        assert (checkpoint.through_sequence, checkpoint.head_sequence) == (head, head)
+    await stream.aclose()
+    await live.close()
+
+
+async def test_a_stream_of_a_writer_that_was_replaced_says_so(tmp_path: Path) -> None:
+    live = Live(tmp_path / "j.db")
+    live.write(2)
+    await live.writer.flush()
+    stream = live.stream(feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=2))
+    last = asyncio.create_task(anext(stream))
+    live.feed.fence()
+    end = told(await asyncio.wait_for(last, 5)).end
+    assert (end.reason, end.resume_after_sequence) == (feed_service_pb2.STREAM_END_REASON_FENCED, 2)
+    await live.close()
+
+
+async def test_a_client_that_took_nothing_for_too_long_is_sent_away_with_its_cursor(tmp_path: Path) -> None:
+    live = Live(tmp_path / "j.db", FeedSettings(feed_slow_after_s=0.05))
+    live.write(600)
+    await live.writer.flush()
+    stream = live.stream(feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=0))
+    taken = told(await anext(stream)).events.last_sequence
+    slow_until = asyncio.get_running_loop().time() + 0.06
+    await until(lambda: asyncio.get_running_loop().time() > slow_until)
+    end = told(await anext(stream)).end
+    assert (end.reason, end.resume_after_sequence) == (feed_service_pb2.STREAM_END_REASON_SLOW, taken)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    await live.close()
+
+
+async def test_a_reader_that_falls_ever_further_behind_is_sent_away_but_not_one_that_began_far_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_subscription, "MOST_LAG_EVENTS", 300)
+    live = Live(tmp_path / "j.db")
+    live.write(600)
+    await live.writer.flush()
+    stream = live.stream(feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=0))
+    assert told(await anext(stream)).events.last_sequence == 256
+    live.write(600)
+    await live.writer.flush()
+    assert told(await anext(stream)).end.reason == feed_service_pb2.STREAM_END_REASON_SLOW
+    await live.close()
+
+
+async def test_events_that_name_a_ticker_anywhere_are_told_by_it_and_words_that_hold_it_are_not(tmp_path: Path) -> None:
+    live = Live(tmp_path / "j.db")
+    position = event_pb2.Position(ticker="SPY", quantity=1)
+    named = (
+        Draft("order_filled", event_pb2.OrderFilled(ticker="SPY"), item="1"),
+        Draft("signals", event_pb2.Signals(signals=[event_pb2.Signal(ticker="QQQ"), event_pb2.Signal(ticker="SPY")]), item="2"),
+        Draft("settled", event_pb2.Settled(portfolio=event_pb2.PortfolioState(positions=[position])), item="3"),
+        Draft("run_started", event_pb2.RunStarted(tickers=["QQQ", "SPY"]), item="4"),
+    )
+    unnamed = (
+        Draft("order_filled", event_pb2.OrderFilled(ticker="SPYG"), item="5"),
+        Draft("settled", event_pb2.Settled(baselines=[event_pb2.Baseline(name="index:SPY")]), item="6"),
+        Draft("pipeline_state_changed", event_pb2.PipelineStateChanged(reason="SPY"), item="7"),
+    )
+    for draft in (*named, *unnamed):
+        live.writer.append(draft)
+    await live.writer.flush()
+    live.feed.end()
+    wanted = feed_service_pb2.EventFilter(tickers=["SPY"])
+    request = feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=0, filter=wanted)
+    assert await read(live, request, random.Random(0)) == [1, 2, 3, 4]
+    page = await live.servicer.ListEvents(feed_service_pb2.ListEventsRequest(run_id="demo", filter=wanted), None)  # type: ignore[arg-type]  # the context is not looked at
+    assert [event.sequence for event in page.events] == [1, 2, 3, 4]
+    await live.close()
+
+
+async def test_a_reader_of_history_gets_the_journals_own_bytes_in_batches_that_a_bound_ends(tmp_path: Path) -> None:
+    live = Live(tmp_path / "j.db")
+    for number in range(300):
+        live.writer.append(Draft("pipeline_state_changed", event_pb2.PipelineStateChanged(reason="x" * 1000), item=str(number)))
+    await live.writer.flush()
+    stored = await live.feed.read(0, 300)
+    for forget in (False, True):
+        if forget:
+            live.feed._ring.clear()
+        stream = live.stream(feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=0))
+        seen = list[bytes]()
+        while len(seen) < 300:
+            message = await anext(stream)
+            assert isinstance(message, bytes)
+            assert len(message) <= 100_000
+            seen += [event.SerializeToString() for event in told(message).events.events]
+        assert seen == [event.parse().SerializeToString() for event in stored]
+        await stream.aclose()
+    await live.close()
+
+
+async def test_quotes_go_beside_events_conflated_and_not_faster_than_asked(tmp_path: Path) -> None:
+    live = Live(tmp_path / "j.db")
+    live.feed.quotes = board = QuoteBoard()
+    board.update("2008-01-02", 1, {"AAPL": 1, "MSFT": 1, "SPY": 1})
+    wanted = feed_service_pb2.QuoteSelection(tickers=["AAPL", "SPY"])
+    wanted.min_interval.FromMilliseconds(200)
+    stream = live.stream(feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=0, quotes=wanted))
+    first = told(await anext(stream)).quotes.quotes
+    began = asyncio.get_running_loop().time()
+    assert [(quote.ticker, quote.price_micros) for quote in first] == [("AAPL", 1), ("SPY", 1)]
+    for price in (2, 3):
+        board.update("2008-01-03", price, {"SPY": price})
+    live.write(1)
+    await live.writer.flush()
+    assert told(await anext(stream)).events.last_sequence == 1
+    second = told(await anext(stream)).quotes.quotes
+    assert asyncio.get_running_loop().time() - began >= 0.19
+    assert [(quote.ticker, quote.price_micros, quote.observed_at.seconds, quote.session_date) for quote in second] == [
+        ("SPY", 3, 3, "2008-01-03")
+    ]
+    await stream.aclose()
     await live.close()
 
 

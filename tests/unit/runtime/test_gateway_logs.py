@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -70,13 +71,15 @@ def test_a_log_that_is_too_large_keeps_its_end_beside_it_and_begins_anew(tmp_pat
         size = path.stat().st_size
         left_out = cut_log(path, 50_000, 1_000)
         kept = earlier(path).read_bytes()
-        assert (path.stat().st_size, left_out + len(kept)) == (0, size)
+        said = path.read_bytes()
+        assert json.loads(said) == {"event": "log_truncated", "left_out_bytes": left_out}
+        assert left_out + len(kept) == size
         assert kept.startswith(b"line ")
         assert kept.endswith(b"line 9999\n")
         # The writer goes on where the file now ends: there is no hole.
         writer.write(b"and on\n")
-    assert path.read_bytes() == b"and on\n"
-    assert last_lines(path, 3) == ["line 9998", "line 9999", "and on"]
+    assert path.read_bytes() == said + b"and on\n"
+    assert last_lines(path, 4) == ["line 9998", "line 9999", said.decode().strip(), "and on"]
     assert cut_log(tmp_path / "absent", 1, 1) == 0
 
 
@@ -98,4 +101,5 @@ async def test_a_reader_that_follows_gets_what_comes_after_the_cut_once(tmp_path
 
     async with asyncio.timeout(10):
         lines = [line async for part in follow_lines(path, 2, True, lives) for line in part]
-    assert lines == ["4998", "4999", "on", "and on"]
+    assert [line for line in lines if "log_truncated" not in line] == ["4998", "4999", "on", "and on"]
+    assert len(lines) == 5

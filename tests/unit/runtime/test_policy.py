@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trademesh_runtime import policy
 from trademesh_runtime.policy import Restarts, Signal, State, Supervision, Timers
-from trademesh_runtime.policy_transitions import asked_before, step
+from trademesh_runtime.policy_transitions import step
 from trademesh_runtime.settings import RuntimeSettings
 
 TIMERS = Timers()
@@ -31,6 +29,7 @@ def test_the_defaults_are_these() -> None:
         first_delay_s=0.5,
         longest_delay_s=60.0,
         settle_s=60.0,
+        ending_s=5.0,
         abort_s=1.0,
         drain_s=20.0,
         terminate_s=5.0,
@@ -136,10 +135,10 @@ class Gateways(RuleBasedStateMachine):
         self.tell(policy.Found())
 
     @precondition(lambda self: self.live)
-    @rule(alive=st.booleans(), ready=st.booleans(), lag_s=st.sampled_from([0.0, 0.2, 0.3, 10.0]))
-    def a_probe_comes_back(self, alive: bool, ready: bool, lag_s: float) -> None:
+    @rule(alive=st.booleans(), ready=st.booleans(), lag_s=st.sampled_from([0.0, 0.2, 0.3, 10.0]), refused=st.booleans())
+    def a_probe_comes_back(self, alive: bool, ready: bool, lag_s: float, refused: bool) -> None:
         before = self.supervision.failed_probes
-        self.tell(policy.Probed(alive, ready and alive, "probe", lag_s))
+        self.tell(policy.Probed(alive, ready and alive, "probe", lag_s, refused and not alive))
         assert alive or lag_s <= 0.25 or self.supervision.failed_probes == before
 
     @precondition(lambda self: self.live)
@@ -363,6 +362,15 @@ def test_checks_that_failed_while_the_machine_slept_or_we_were_late_do_not_count
     assert supervision.state is State.RUNNING
 
 
+def test_a_process_that_refuses_calls_gets_time_to_end_by_itself() -> None:
+    supervision = Supervision(State.RUNNING)
+    for now in range(5):
+        supervision, actions = step(now, supervision, policy.Probed(False, False, "UNAVAILABLE", refused=True), TIMERS)
+        assert (supervision.state, list(actions)) == (State.RUNNING, [])
+    supervision, _ = step(5, supervision, policy.Probed(False, False, "UNAVAILABLE", refused=True), TIMERS)
+    assert (supervision.state, supervision.reason) == (State.HUNG, "6 health checks failed: UNAVAILABLE")
+
+
 def crash(supervision: Supervision, now: float, serves_s: float = 0.0) -> tuple[Supervision, float]:
     """A start that fails after it has served for a while; returns what then is and the delay before the next."""
     supervision, _ = step(now, supervision, policy.Launched(), TIMERS)
@@ -423,18 +431,3 @@ def test_a_crash_loop_is_given_up_and_said() -> None:
     assert supervision.state is State.FAILED
     assert supervision.reason == "crash_loop: 6 starts without a settled session; exit 1; boom"
     assert supervision.restarts == 5
-
-
-def test_what_was_asked_of_a_runtime_service_that_ended_is_known_to_the_next() -> None:
-    stopping, _ = step(0, Supervision(State.RUNNING), policy.Stop("asked"), TIMERS)
-    restarting, _ = step(0, Supervision(State.RUNNING), policy.Restart("asked"), TIMERS)
-    assert asked_before(stopping.state, stopping.reason) == policy.Stop("asked")
-    assert asked_before(restarting.state, restarting.reason) == policy.Restart("asked")
-    stopped_instead, _ = step(0, restarting, policy.Stop("enough"), TIMERS)
-    assert asked_before(stopped_instead.state, stopped_instead.reason) == policy.Stop("enough")
-    hung = Supervision(State.HUNG, "3 health checks failed", timer_at=1.0)
-    assert asked_before(hung.state, hung.reason) is None
-    stopped, _ = step(0, hung, policy.Stop("asked"), TIMERS)
-    assert isinstance(asked_before(stopped.state, stopped.reason), policy.Stop)
-    killed, _ = step(1, replace(stopping, state=State.TERMINATING, timer_at=1.0), policy.Tick(), TIMERS)
-    assert (killed.state, type(asked_before(killed.state, killed.reason))) == (State.KILLING, policy.Stop)

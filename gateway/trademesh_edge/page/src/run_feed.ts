@@ -1,11 +1,14 @@
 /** Follows one run: snapshot first, then every event; after a break from the last event that is in, and never with a gap. */
 
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
 import { StreamEndReason } from "@trademesh/contracts/trademesh/gateway/v1/feed_service_pb.js";
 import type { Mesh } from "./mesh/clients";
 import { keep } from "./mesh/follow";
-import type { RunState } from "./run_state";
+import { onSourceKey } from "./mesh/transport";
+import { GapError, type RunState } from "./run_state";
 
+/** What is said of a cursor that no journal has any more. */
+const STALE = new Set([Code.Aborted, Code.OutOfRange]);
 const LISTED_EVENTS = 100;
 
 export async function followRun(
@@ -15,14 +18,17 @@ export async function followRun(
   signal: AbortSignal,
   onChange: () => void,
   onTrouble: (text: string) => void,
+  onSource: (missing: string) => void,
 ): Promise<void> {
   let loaded = false;
+  const contextValues = createContextValues().set(onSourceKey, onSource);
   await keep(
     signal,
     async (progressed) => {
-      const from = loaded ? { afterSequence: state.cursor, epoch: state.epoch } : { snapshot: true };
+      // With both, a history that is no more is bridged by a snapshot: the curve begins anew from it.
+      const from = loaded ? { afterSequence: state.cursor, epoch: state.epoch, snapshot: true } : { snapshot: true };
       try {
-        for await (const { kind } of mesh.feed.subscribe({ runId, ...from }, { signal })) {
+        for await (const { kind } of mesh.feed.subscribe({ runId, ...from }, { signal, contextValues })) {
           progressed();
           if (kind.case === "snapshot") {
             state.load(kind.value);
@@ -38,8 +44,11 @@ export async function followRun(
         }
         return false;
       } catch (reason) {
-        if (ConnectError.from(reason).code === Code.Aborted) loaded = false;
+        // Whatever is wrong with our cursor, a snapshot begins anew.
+        if (reason instanceof GapError || STALE.has(ConnectError.from(reason).code)) loaded = false;
         throw reason;
+      } finally {
+        onSource("");
       }
     },
     onTrouble,

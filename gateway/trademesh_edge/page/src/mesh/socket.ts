@@ -1,7 +1,7 @@
 /** One WebSocket to the edge, with many calls on it. Reconnects by itself; what calls mean is not here. */
 
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type EdgeFrame, EdgeFrameSchema, type Status } from "@trademesh/contracts/trademesh/edge/v1/frame_pb.js";
+import { CloseCode, type EdgeFrame, EdgeFrameSchema, type Status, UpstreamState } from "@trademesh/contracts/trademesh/edge/v1/frame_pb.js";
 
 /** What a person is told about the connection. */
 export type ConnectionState =
@@ -13,10 +13,16 @@ export type ConnectionState =
 /** How a call ends: by the edge's word, or because the socket was lost. */
 export type CallEnd = { kind: "status"; status: Status } | { kind: "lost" };
 
-interface OpenCall {
-  channel: number;
+/** What a call hears. `onSource` is told what is missing while a feed has lost its source, and "" when it has it again. */
+export interface CallListener {
   onMessage: (payload: Uint8Array) => void;
   onEnd: (end: CallEnd) => void;
+  onSource: (missing: string) => void;
+}
+
+interface OpenCall extends CallListener {
+  channel: number;
+  sourceLost: boolean;
 }
 
 const SUBPROTOCOL = "trademesh.v1+proto";
@@ -26,11 +32,19 @@ const LISTEN_EVERY_MS = 1_000;
 const ASK_AFTER_MS = 10_000;
 const GIVE_UP_AFTER_MS = 15_000;
 /** Close codes after which coming back does not help. */
-const STOP_CODES = new Map([
-  [4400, "the edge does not understand this page: reload it"],
-  [4401, "the edge wants credentials"],
-  [4403, "the edge refuses this page"],
+const STOP_CODES = new Map<number, string>([
+  [1002, "the edge does not understand this browser"],
+  [1007, "the edge does not understand this browser"],
+  [1009, "the edge takes no request of this size"],
+  [CloseCode.PROTOCOL, "the edge does not understand this page: reload it"],
+  [CloseCode.UNAUTHENTICATED, "the edge wants credentials"],
+  [CloseCode.FORBIDDEN, "the edge refuses this page"],
 ]);
+/** After these the edge wants more than a moment. */
+const LATER_CODES = new Set<number>([1013, CloseCode.RATE]);
+const LATER_MS = 2_000;
+/** The edge's token, if it wants one: kept for this tab, put there by whoever opens the page. */
+const TOKEN_KEY = "trademesh.edge.token";
 
 export class EdgeSocket {
   private socket: WebSocket | undefined;
@@ -68,9 +82,9 @@ export class EdgeSocket {
   }
 
   /** Begins a call on an open socket; returns what cancels it. `onEnd` is called once, unless the call is cancelled. */
-  call(method: string, request: Uint8Array, onMessage: OpenCall["onMessage"], onEnd: OpenCall["onEnd"]): () => void {
+  call(method: string, request: Uint8Array, listener: CallListener): () => void {
     const id = ++this.lastId;
-    this.calls.set(id, { channel: 0, onMessage, onEnd });
+    this.calls.set(id, { channel: 0, sourceLost: false, ...listener });
     this.send(create(EdgeFrameSchema, { kind: { case: "call", value: { id, method, request } } }));
     return () => {
       if (this.calls.delete(id) && this.state.kind === "open") {
@@ -84,7 +98,7 @@ export class EdgeSocket {
     const socket = new WebSocket(this.url, SUBPROTOCOL);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
-    socket.onopen = () => this.send(create(EdgeFrameSchema, { kind: { case: "hello", value: { client: "page" } } }));
+    socket.onopen = () => this.send(create(EdgeFrameSchema, { kind: { case: "hello", value: { client: "page", token: sessionStorage.getItem(TOKEN_KEY) ?? "" } } }));
     socket.onmessage = (event) => {
       this.heardAt = performance.now();
       this.take(fromBinary(EdgeFrameSchema, new Uint8Array(event.data as ArrayBuffer)));
@@ -120,7 +134,17 @@ export class EdgeSocket {
         break;
       case "opened": {
         const call = this.calls.get(frame.kind.value.id);
-        if (call) call.channel = frame.kind.value.channel;
+        if (call) {
+          call.channel = frame.kind.value.channel;
+          // A new channel has its source until it is said otherwise.
+          this.tellSource(call, "");
+        }
+        break;
+      }
+      case "upstream": {
+        const { channel, state, reason } = frame.kind.value;
+        const missing = state === UpstreamState.LOST ? reason || "its source does not answer" : "";
+        for (const call of [...this.calls.values()]) if (call.channel === channel) this.tellSource(call, missing);
         break;
       }
       case "message": {
@@ -137,6 +161,12 @@ export class EdgeSocket {
     }
   }
 
+  private tellSource(call: OpenCall, missing: string): void {
+    if (call.sourceLost === (missing !== "")) return;
+    call.sourceLost = missing !== "";
+    call.onSource(missing);
+  }
+
   private lost(socket: WebSocket, event: CloseEvent): void {
     if (socket !== this.socket) return;
     this.socket = undefined;
@@ -146,14 +176,20 @@ export class EdgeSocket {
     if (stop) {
       this.change({ kind: "stopped", reason: event.reason || stop });
     } else {
-      const asked = /retry_after_ms=(\d+)/.exec(event.reason);
-      const backoff = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.failures++);
-      // Chance keeps a thousand pages from coming back in one moment.
-      const wait = Math.max(asked ? Number(asked[1]) : 0, backoff) * (0.5 + Math.random());
+      const wait = this.waitMs(event);
       this.change({ kind: "waiting", retryAt: Date.now() + wait });
       setTimeout(() => this.retry(), wait);
     }
     for (const call of calls) call.onEnd({ kind: "lost" });
+  }
+
+  /** How long to wait: as the edge asks when it restarts, which asks everyone for another moment; else longer each time, with chance. */
+  private waitMs(event: CloseEvent): number {
+    const asked = /^retry_after_ms=(\d+)$/.exec(event.reason)?.[1];
+    if (event.code === 1012 && asked !== undefined && this.failures++ === 0) return Number(asked) + 100 * Math.random();
+    const backoff = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.failures++);
+    // Chance keeps a thousand pages from coming back in one moment.
+    return Math.max(LATER_CODES.has(event.code) ? LATER_MS : 0, backoff) * (0.5 + Math.random());
   }
 
   private retry(): void {

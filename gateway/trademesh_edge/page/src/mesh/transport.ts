@@ -10,12 +10,15 @@ import {
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
-import { Code, ConnectError, type ContextValues, createContextValues, type StreamResponse, type Transport, type UnaryResponse } from "@connectrpc/connect";
+import { Code, ConnectError, type ContextValues, createContextKey, createContextValues, type StreamResponse, type Transport, type UnaryResponse } from "@connectrpc/connect";
 import type { Status } from "@trademesh/contracts/trademesh/edge/v1/frame_pb.js";
 import type { CallEnd, EdgeSocket } from "./socket";
 
 /** Messages that wait for a slow reader; above it the stream is given up, to be resumed from its cursor. */
 const MOST_WAITING = 10_000;
+
+/** Called with what is missing while a feed has lost its source, and with "" when it has it again. */
+export const onSourceKey = createContextKey<(missing: string) => void>(() => {});
 
 export function createEdgeTransport(socket: EdgeSocket): Transport {
   return {
@@ -39,7 +42,7 @@ export function createEdgeTransport(socket: EdgeSocket): Transport {
       timeoutMs: number | undefined,
       _header: HeadersInit | undefined,
       input: AsyncIterable<MessageInitShape<I>>,
-      _contextValues: ContextValues = createContextValues(),
+      contextValues: ContextValues = createContextValues(),
     ): Promise<StreamResponse<I, O>> {
       const request = await first(input);
       const stop = withTimeout(signal, timeoutMs);
@@ -49,7 +52,7 @@ export function createEdgeTransport(socket: EdgeSocket): Transport {
         method,
         header: new Headers(),
         trailer: new Headers(),
-        message: decoded(method.output, payloads(socket, method, create(method.input, request), stop)),
+        message: decoded(method.output, payloads(socket, method, create(method.input, request), stop, contextValues.get(onSourceKey))),
       };
     },
   };
@@ -74,24 +77,24 @@ async function* payloads<I extends DescMessage>(
   method: { readonly name: string; readonly parent: { readonly typeName: string }; readonly input: I },
   request: MessageShape<I>,
   signal: AbortSignal,
+  onSource: (missing: string) => void = () => {},
 ): AsyncGenerator<Uint8Array> {
   await socket.ready(signal);
   const waiting: Uint8Array[] = [];
   let ended: CallEnd | undefined;
   let wake = () => {};
   const name = `/${method.parent.typeName}/${method.name}`;
-  const cancel = socket.call(
-    name,
-    toBinary(method.input, request),
-    (payload) => {
+  const cancel = socket.call(name, toBinary(method.input, request), {
+    onMessage: (payload) => {
       waiting.push(payload);
       wake();
     },
-    (end) => {
+    onEnd: (end) => {
       ended = end;
       wake();
     },
-  );
+    onSource,
+  });
   const aborted = () => wake();
   signal.addEventListener("abort", aborted);
   try {

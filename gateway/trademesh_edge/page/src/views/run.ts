@@ -20,6 +20,7 @@ export class RunView {
   private readonly leaving = new AbortController();
   private readonly supervision = element("p", { class: "supervision", "data-testid": "run-state" });
   private readonly trouble = element("p", { class: "trouble", role: "alert", "data-testid": "feed-trouble" });
+  private readonly source = element("p", { class: "source", role: "status", "data-testid": "feed-source" });
   private readonly controls: ControlsView;
   private readonly figures = new FiguresView();
   private readonly curve = new CurveView();
@@ -31,10 +32,18 @@ export class RunView {
   constructor(mesh: Mesh, runId: string) {
     this.controls = new ControlsView(mesh, runId);
     this.root.append(
-      element("div", { class: "card head" }, element("h1", {}, runId), this.supervision, this.controls.root, this.trouble, this.figures.root),
+      element("div", { class: "card head" }, element("h1", {}, runId), this.supervision, this.controls.root, this.trouble, this.source, this.figures.root),
       element("div", { class: "columns" }, element("div", {}, this.curve.root, this.positions.root), this.events.root),
     );
-    void followRun(mesh, runId, this.state, this.leaving.signal, () => this.draw(), (text) => setText(this.trouble, text));
+    void followRun(
+      mesh,
+      runId,
+      this.state,
+      this.leaving.signal,
+      () => this.draw(),
+      (text) => setText(this.trouble, text),
+      (missing) => setText(this.source, missing && `The run's feed is lost and looked for: ${missing}. What is shown is what was last known.`),
+    );
   }
 
   /** What runtime_service says of the run. */

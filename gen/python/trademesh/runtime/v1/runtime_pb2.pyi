@@ -222,6 +222,7 @@ class RunProgress(message.Message):
     SESSION_DATE_FIELD_NUMBER: builtins.int
     NAV_MICROS_FIELD_NUMBER: builtins.int
     HEAD_SEQUENCE_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
     sessions_settled: builtins.int
     """Sessions settled."""
     sessions_total: builtins.int
@@ -232,6 +233,8 @@ class RunProgress(message.Message):
     """Net asset value at that session's close, in micro-dollars."""
     head_sequence: builtins.int
     """Newest sequence in the journal."""
+    epoch: builtins.int
+    """Epoch of the journal that it is of; 0: not known."""
     def __init__(
         self,
         *,
@@ -240,10 +243,11 @@ class RunProgress(message.Message):
         session_date: builtins.str = ...,
         nav_micros: builtins.int = ...,
         head_sequence: builtins.int = ...,
+        epoch: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["head_sequence", b"head_sequence", "nav_micros", b"nav_micros", "session_date", b"session_date", "sessions_settled", b"sessions_settled", "sessions_total", b"sessions_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["epoch", b"epoch", "head_sequence", b"head_sequence", "nav_micros", b"nav_micros", "session_date", b"session_date", "sessions_settled", b"sessions_settled", "sessions_total", b"sessions_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
