@@ -13,10 +13,11 @@ def delimited(field_number: int, content: bytes) -> bytes:
 
 def prefix(field_number: int, size_bytes: int) -> bytes:
     """Tag and length of such a field, which its content follows."""
-    return _varint(field_number << 3 | 2) + _varint(size_bytes)
+    return varint(field_number << 3 | 2) + varint(size_bytes)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number that is not negative, as protobuf encodes it."""
     if number < 0x80:
         return bytes((number,))
     if number < 0x4000:

@@ -19,12 +19,14 @@ from typing import NamedTuple, Protocol
 from google.protobuf.message import Message
 
 from trademesh.gateway.v1.event_pb2 import Event
-from trademesh_kernel.wire_format import prefix
+from trademesh_kernel.wire_format import varint
 
 KIND_NUMBERS: dict[str, int] = {field.name: field.number for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 KIND_NAMES = {number: name for name, number in KIND_NUMBERS.items()}
 SETTLED = KIND_NUMBERS["settled"]
 _KEPT_ACTORS = 1024
+_TAGS = {name: (number, varint(number << 3 | 2)) for name, number in KIND_NUMBERS.items()}
+"""Number of a kind's field, and how a field of its type begins on the wire."""
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
@@ -63,8 +65,7 @@ class Head:
     compacted_through: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """The hash chain at one sequence. There is a link at every commit and after every settled event."""
 
     sequence: int
@@ -213,10 +214,10 @@ class Encoder:
 
     def encode(self, draft: Draft, sequence: int, event_id: str) -> StoredEvent:
         """The event that a draft becomes at a sequence."""
-        number = KIND_NUMBERS[draft.kind]
+        number, tag = _TAGS[draft.kind]
         payload = draft.payload.SerializeToString(deterministic=True)
         # On the wire a message is its fields, in the order of their numbers; the payload is the last of the core.
-        core = self._place(draft) + prefix(number, len(payload)) + payload
+        core = b"".join((self._place(draft), tag, varint(len(payload)), payload))
         header = self._header
         header.sequence, header.event_id = sequence, event_id
         at = header.recorded_at

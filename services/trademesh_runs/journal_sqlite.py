@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 
-from trademesh_kernel.logs import get_logger
 from trademesh_runs.chain import check_chain, seal
 from trademesh_runs.journal import (
     KIND_NUMBERS,
@@ -66,7 +65,8 @@ _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.S
 _PAGE_BYTES = 8192
 _LOG_BYTES = 4 * 1024 * 1024
 _LARGEST = 2**62
-_INSERTS = [(count, f"INSERT INTO events VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}") for count in (128, 16, 1)]
+_EVENT_INSERTS = [(count, f"INSERT INTO events VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}") for count in (1024, 128, 16, 1)]
+_LINK_INSERTS = [(count, f"INSERT INTO batches VALUES {', '.join(['(?, ?)'] * count)}") for count in (64, 8, 1)]
 
 
 def connect(path: Path, *, writable: bool, immutable: bool = False) -> sqlite3.Connection:
@@ -228,8 +228,6 @@ class SqliteFile:
         except BaseException:
             self._connection.close()
             raise
-        # Its log has had faults that depend on the version: whoever finds a damaged journal will ask.
-        get_logger("journal").info("journal opened for writing", sqlite=sqlite3.sqlite_version)
 
     def take_over(self, generation: int) -> None:
         """Fences earlier generations off."""
@@ -266,8 +264,8 @@ class SqliteFile:
                     raise FencedError(f"generation {self._generation} has been replaced")
                 if epoch is not None:
                     self._connection.execute("UPDATE meta SET epoch = ?", (epoch,))
-                self._insert(group)
-                self._connection.executemany("INSERT INTO batches VALUES (?, ?)", [(link.sequence, link.hash) for link in added])
+                self._insert(_EVENT_INSERTS, group)
+                self._insert(_LINK_INSERTS, added)
                 self._connection.execute("COMMIT")
             except BaseException:
                 # SQLite has rolled back by itself after some faults of the disk.
@@ -279,12 +277,12 @@ class SqliteFile:
                 raise NoRoomError(f"there is no room to write the journal: {error} ({error.sqlite_errorname})") from error
             raise
 
-    def _insert(self, group: Sequence[StoredEvent]) -> None:
-        """Many rows by one statement: SQLite lets other threads of ours run only while it is at a statement."""
+    def _insert(self, statements: Sequence[tuple[int, str]], rows: Sequence[tuple[object, ...]]) -> None:
+        """Many rows by one statement: SQLite lets other threads of ours run only while it is at a statement, and waits for them after it."""
         place = 0
-        for count, statement in _INSERTS:
-            while len(group) - place >= count:
-                self._connection.execute(statement, list(chain.from_iterable(group[place : place + count])))
+        for count, statement in statements:
+            while len(rows) - place >= count:
+                self._connection.execute(statement, list(chain.from_iterable(rows[place : place + count])))
                 place += count
 
     def give_room(self) -> bool:

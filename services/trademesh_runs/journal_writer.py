@@ -142,9 +142,14 @@ class GroupWriter:
         self.assigned += 1
         self._pending.append(event)
         self._pending_bytes += len(event.data)
-        if len(self._pending) == 1 or len(self._pending) >= BATCH_EVENTS or self._pending_bytes >= BATCH_BYTES:
+        count = len(self._pending)
+        if count == 1 or count >= BATCH_EVENTS or self._pending_bytes >= BATCH_BYTES:
             self._wake.set()
         return True
+
+    def _full(self) -> bool:
+        """True if a whole group is pending."""
+        return len(self._pending) >= BATCH_EVENTS or self._pending_bytes >= BATCH_BYTES
 
     async def room(self) -> None:
         """Waits while too much is pending: the back pressure of the disk on the pipeline."""
@@ -170,7 +175,7 @@ class GroupWriter:
         try:
             while True:
                 await self._until_a_group()
-                group, self._pending, self._pending_bytes = self._pending, [], 0
+                group = self._next_group()
                 if group:
                     await self._write(group)
                     self._published(group)
@@ -190,14 +195,18 @@ class GroupWriter:
             async with self._committed:
                 self._committed.notify_all()
 
+    def _next_group(self) -> list[StoredEvent]:
+        """No more than one group of what is pending: while it is written, the pipeline has room for more."""
+        group, self._pending = self._pending[:BATCH_EVENTS], self._pending[BATCH_EVENTS:]
+        self._pending_bytes -= sum([len(event.data) for event in group])
+        return group
+
     async def _until_a_group(self) -> None:
-        if self.stalled and not self._pending:
-            # Nothing to write tells us that there is room again: we look by ourselves.
-            await _wait(self._wake, RETRY_S)
-        else:
-            await self._wake.wait()
+        if not self._pending:
+            # Without anything to write nothing tells a stalled writer that there is room again: it looks by itself.
+            await _wait(self._wake, RETRY_S if self.stalled else None)
         self._wake.clear()
-        if self._pending and not self._closing.is_set() and len(self._pending) < BATCH_EVENTS and self._pending_bytes < BATCH_BYTES:
+        if self._pending and not self._closing.is_set() and not self._full():
             # The first event of a group waits for others; a full group or the end wakes us at once.
             await _wait(self._wake, BATCH_DELAY_S)
             self._wake.clear()
@@ -246,8 +255,8 @@ class GroupWriter:
             self._storage.close()
 
 
-async def _wait(event: asyncio.Event, within_s: float) -> None:
-    """Returns when an event is set, or after a while."""
+async def _wait(event: asyncio.Event, within_s: float | None) -> None:
+    """Returns when an event is set, or after a while if there is one."""
     try:
         async with asyncio.timeout(within_s):
             await event.wait()

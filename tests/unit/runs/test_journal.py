@@ -15,7 +15,7 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_runs.chain import desk_digest
 from trademesh_runs.journal import Draft, Encoder, FencedError, Head, JournalStore, StoredEvent, all_events
 from trademesh_runs.journal_memory import MemoryStore
-from trademesh_runs.journal_writer import NoRoomError
+from trademesh_runs.journal_writer import BATCH_EVENTS, NoRoomError
 from waiting import until
 
 
@@ -98,6 +98,17 @@ async def test_a_writer_that_was_replaced_can_write_no_more(store: JournalStore)
     await new.close()
     with pytest.raises(FencedError):
         store.writer("demo", 2, nobody)
+
+
+async def test_a_group_has_a_bound_and_what_is_left_over_follows_unasked(store: JournalStore) -> None:
+    groups = list[int]()
+    writer = store.writer("demo", 1, lambda group: groups.append(len(group)))
+    count = 2 * BATCH_EVENTS + 5
+    for number in range(count):
+        writer.append(Draft("pace_changed", events.PaceChanged(), item=str(number)))
+    await until(lambda: writer.committed == count)
+    assert groups == [BATCH_EVENTS, BATCH_EVENTS, 5]
+    await writer.close()
 
 
 async def test_a_group_that_cannot_be_taken_in_breaks_the_journal_and_is_said(store: JournalStore) -> None:
