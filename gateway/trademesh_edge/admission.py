@@ -97,6 +97,11 @@ class Admission:
         for who in list(self._knocking):
             who.cut()
 
+    def cut_inside(self) -> None:
+        """Cuts everyone who is still there: half closed, as after a fault of the protocol."""
+        for who in list(self._inside):
+            who.cut()
+
 
 def is_local(address: str) -> bool:
     """True for addresses of this machine."""

@@ -52,7 +52,9 @@ class Lane:
 
     def expel_slow(self, most_unsent_bytes: int) -> None:
         """Takes out who is behind."""
-        for member in [each for each in self.members if each.browser.unsent_bytes > most_unsent_bytes]:
+        # Not by `unsent_bytes`: this is asked of everyone, for each frame.
+        behind = [one for one in self.members if one.browser.connection.transport.get_write_buffer_size() > most_unsent_bytes]
+        for member in behind:
             self.expel(member)
 
     async def send(self, frame: bytes, cursor: int) -> None:
@@ -60,8 +62,8 @@ class Lane:
         it."""
         members = list(self.members)
         self.cursor = self.told = cursor
-        for start in range(0, len(members), BROWSERS_PER_BREATH):
-            if start:
-                await asyncio.sleep(0)
+        send_to_all((member.browser for member in members[:BROWSERS_PER_BREATH]), frame, self.form)
+        for start in range(BROWSERS_PER_BREATH, len(members), BROWSERS_PER_BREATH):
+            await asyncio.sleep(0)
             part = members[start : start + BROWSERS_PER_BREATH]
             send_to_all((member.browser for member in part if member in self.members), frame, self.form)

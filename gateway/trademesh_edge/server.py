@@ -134,6 +134,7 @@ class EdgeServer:
         self._server.close(close_connections=False)
         self._admission.cut_knocking()
         await self._send_everyone_away(list(self._server.connections))
+        self._admission.cut_inside()
         await self._server.wait_closed()
         await self._mesh.hubs.close()
         await self._mesh.upstream.close()
