@@ -19,7 +19,7 @@ BATCH_BYTES = 64 * 1024
 """A batch ends with the event that reaches this. A reader that stands still holds one in gRPC, beside what HTTP/2 lets through: the contract
 would allow 256 KiB, and readers are not faster with it."""
 
-READ_BATCHES = 4
+READ_BATCHES = 2
 """So many are read from a journal at once: a thread that is asked for one alone costs as much as the reading."""
 
 SCANNED_EVENTS = 2048

@@ -86,6 +86,10 @@ class FeedServicer(feed_service_pb2_grpc.FeedServiceServicer):
         return feed.GetSnapshotResponse(state=await source.snapshot(at))
 
 
+_endings = set[asyncio.Task[None]]()
+"""Ends of slow readers that are on their way: a task that nobody holds may be collected."""
+
+
 class _Patience:
     """With a client that takes nothing. gRPC lets nothing be said to it meanwhile: it is told when it reads again. If it never does, its
     call is ended after twice the time, and what gRPC holds for it is let go.
@@ -101,7 +105,6 @@ class _Patience:
         self._call = asyncio.current_task()
         self._since: float | None = None
         self._timer = self._loop.call_later(self._look_each_s, self._look)
-        self._ending: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """A message is handed to gRPC."""
@@ -117,7 +120,9 @@ class _Patience:
         if waited_s >= self._look_each_s / 2:
             self._stalled()
         if waited_s >= 2 * self._slow_after_s:
-            self._ending = asyncio.create_task(self._give_up(), name="end of a slow reader")
+            ending = asyncio.create_task(self._give_up(), name="end of a slow reader")
+            _endings.add(ending)
+            ending.add_done_callback(_endings.discard)
         else:
             self._timer = self._loop.call_later(self._look_each_s, self._look)
 
@@ -129,8 +134,7 @@ class _Patience:
         await asyncio.wait({ending}, timeout=STALLED_S)
         if self._call is not None:
             self._call.cancel()
-        await asyncio.wait({ending}, timeout=self._slow_after_s)
-        ending.cancel()
+        # Until the client reads its status or its connection is gone. A call that is let go before leaves a client waiting for ever.
         await asyncio.gather(ending, return_exceptions=True)
 
     def close(self) -> None:

@@ -69,6 +69,8 @@ class Subscription:
         """Read already, and following the cursor."""
         self._reading: asyncio.Task[list[Batch]] | None = None
         """Reads what follows those."""
+        self._proven = False
+        """The client took what was read for it: for one that never reads nothing is read ahead."""
         self._seen_moves = 0
         self._quotes_due = 0.0
         self._alive_due = 0.0
@@ -202,15 +204,17 @@ class Subscription:
             if not found:
                 return None
             self._ahead.extend(found)
-            if len(found) > 1 and found[-1].last < self._source.head.sequence:
+            if len(found) > 1 and self._proven and found[-1].last < self._source.head.sequence:
                 self._reading = asyncio.create_task(self._source.batches(found[-1].last, self._wanted), name="feed reads ahead")
                 # What it raises is told to who waits for it, and otherwise of no interest.
                 self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
+            self._proven = True
         return self._ahead.popleft()
 
     def forget_ahead(self) -> None:
         """Lets go what was read already: the client takes its time, and it can be read again."""
         self._ahead.clear()
+        self._proven = False
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
