@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import ROUNDS, Figure, against, as_json, at_least, interleaved, table
+from bench.figures import ROUNDS, Figure, against, as_json, at_least, at_most, interleaved, percentile, table
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
@@ -26,6 +26,18 @@ def test_a_ratio_is_taken_round_by_round() -> None:
 def test_a_number_that_is_asked_for_is_a_goal() -> None:
     figure = at_least("x", "sessions/s", [100, 300, 200], 50)
     assert (figure.value, figure.limit, figure.ratio, figure.goal, figure.holds) == (200, 50, 4, 1, True)
+
+
+def test_a_number_that_is_not_to_be_passed_is_a_bound() -> None:
+    assert (at_most("x", "ms", 25, 50).ratio, at_most("x", "ms", 25, 50).holds) == (2, True)
+    assert at_most("x", "ms", 51, 50).holds is False
+    assert (at_most("x", "gaps", 0, 0).holds, at_most("x", "gaps", 1, 0).holds) == (True, False)
+
+
+def test_a_high_percentile_of_few_values_is_near_the_largest() -> None:
+    assert percentile([1.0], 99) == 1
+    assert percentile([float(value) for value in range(101)], 99) == 99
+    assert 8.9 < percentile([float(value) for value in range(10)], 99) <= 9
 
 
 def test_rounds_alternate_and_the_first_is_not_counted() -> None:
