@@ -44,6 +44,8 @@ class Answer:
     own_lag_s: float = 0.0
     refused: bool = False
     """True if nobody takes calls there."""
+    in_time: bool = True
+    """False if no answer came at all."""
 
 
 class GatewayLink:
@@ -83,7 +85,7 @@ class GatewayLink:
             late_s = time.monotonic() - began - self._timers.probe_timeout_s
             what = f"{name or 'readiness'}: {error.code().name}"
             overdue = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            return Answer(False, what, max(0.0, late_s) if overdue else 0.0, error.code() is grpc.StatusCode.UNAVAILABLE)
+            return Answer(False, what, max(0.0, late_s) if overdue else 0.0, error.code() is grpc.StatusCode.UNAVAILABLE, in_time=False)
         serving = answer.status == health_pb2.HealthCheckResponse.SERVING
         return Answer(serving, "" if serving else f"{name or 'readiness'}: NOT_SERVING")
 

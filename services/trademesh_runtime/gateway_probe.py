@@ -94,7 +94,9 @@ class GatewayProbe:
                 wire.GATEWAY_HEALTH_SERVING if ready else wire.GATEWAY_HEALTH_NOT_SERVING if alive else wire.GATEWAY_HEALTH_UNREACHABLE
             )
         self._finder.feed(policy.Probed(alive, ready, why_not, readiness.own_lag_s, readiness.refused))
-        if not alive or time.monotonic() - self._heartbeat_at < self._timers.probe_interval_s / 2:
+        # One that has stopped between two answers is not waited for once more: the next check is to be the first that counts.
+        answers = alive and readiness.in_time
+        if not answers or time.monotonic() - self._heartbeat_at < self._timers.probe_interval_s / 2:
             return
         self._heartbeat_at = time.monotonic()
         answer = await self._link.heartbeat()

@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import grpc
 import pytest
 from mesh_processes import Mesh, wait_until
 
 from random_journals import Session, drafts_of
 from trademesh.gateway.v1 import event_pb2 as events
+from trademesh.gateway.v1 import feed_service_pb2 as feed
+from trademesh.gateway.v1 import feed_service_pb2_grpc
+from trademesh_kernel.client import ServiceClient
+from trademesh_kernel.errors import RemoteError
 from trademesh_runs.fold import fold_journal, replay_journal
 from trademesh_runs.journal import Draft, Head, StoredEvent, all_events
 from trademesh_runs.journal_sqlite import BALLAST_BYTES, SqliteReader, SqliteStore, SqliteWriter
@@ -308,3 +313,73 @@ async def test_j7_a_reader_whose_events_are_compacted_is_told_and_misses_nothing
     assert reader.check() == now
     reader.close()
     other.close()
+
+
+async def test_j7_a_finished_run_that_is_compacted_or_put_back_under_readers_of_trading_service_is_told_whole(
+    fault_mesh: Mesh, two_years: Path
+) -> None:
+    mesh = fault_mesh
+    started = await asyncio.to_thread(mesh.cli, "run", "start", str(two_years), "--run-id", "j7-finished", "--pace", "0")
+    assert started.returncode == 0, started.stderr
+    head = int((await asyncio.to_thread(mesh.summary, "j7-finished"))["events"])
+    await asyncio.to_thread(mesh.json, "run", "stop", "j7-finished")
+    copied = mesh.folder / "j7-backup.db"
+    await asyncio.to_thread(mesh.json, "run", "backup", "j7-finished", str(copied))
+    async with ServiceClient(f"127.0.0.1:{mesh.ports['trading']}", "trading_service") as client:
+        stub = client.stub(feed_service_pb2_grpc.FeedServiceStub)
+
+        def stream(**fields: Any) -> AsyncIterator[feed.SubscribeResponse]:
+            request = feed.SubscribeRequest(run_id="j7-finished", after_sequence=0, **fields)
+            return client.stream(stub.Subscribe, request, idle_timeout_s=20)
+
+        with_snapshot, without, filtered = stream(snapshot=True), stream(), stream(snapshot=True, filter={"kinds": ["settled"]})
+        cursors = [(await anext(one)).events.last_sequence for one in (with_snapshot, without, filtered)]
+        assert max(cursors) < head
+        compacted = await asyncio.to_thread(mesh.json, "run", "compact", "j7-finished", "--keep-days", "0")
+        through = int(compacted["compacted_through"])
+        began = time.monotonic()
+        for one, cursor in ((with_snapshot, cursors[0]), (filtered, cursors[2])):
+            told = await told_to_the_end(one, cursor)
+            # Batches that were on their way come first.
+            assert [kind for kind in told if kind not in ("events", "checkpoint")] == ["gap", "snapshot", "end"], told
+        # Who wants no snapshot is refused: it cannot be told what it asked for.
+        with pytest.raises(RemoteError) as refused:
+            await told_to_the_end(without, cursors[1])
+        assert refused.value.remote_reason == "HISTORY_COMPACTED"
+        took_s = time.monotonic() - began
+        assert took_s < 5, f"gaps, snapshots and the rest of three readers took {took_s:.2f} s"
+        for at, reason in ((through - 1, "HISTORY_COMPACTED"), (head + 1, "SEQUENCE_AHEAD")):
+            with pytest.raises(RemoteError) as refused:
+                await client.call(stub.GetSnapshot, feed.GetSnapshotRequest(run_id="j7-finished", at_sequence=at))
+            assert (refused.value.remote_code, refused.value.remote_reason) == (grpc.StatusCode.OUT_OF_RANGE, reason)
+
+        tail = await asyncio.to_thread(mesh.cli, "feed", "tail", "j7-finished", "--after", "0")
+        assert f"gap: events up to {through:,} were compacted" in tail.stderr
+        assert [int(line.split()[0]) for line in tail.stdout.splitlines()] == list(range(through + 1, head + 1))
+
+        # The whole journal put back under a reader of what was left: it has all of it, and every number tells what it told.
+        again = stream(snapshot=True)
+        assert (await anext(again)).gap.compacted_through == through
+        copied.replace(RunLayout(mesh.runs, "j7-finished").journal)
+        assert (await told_to_the_end(again, through))[-1] == "end"
+        assert set(await told_to_the_end(stream(), 0)) <= {"events", "checkpoint", "end"}
+
+
+async def told_to_the_end(stream: AsyncIterator[feed.SubscribeResponse], cursor: int) -> list[str]:
+    """Kinds of messages, to the end of the stream. Asserts that each goes on where the one before ended."""
+    told = list[str]()
+    async for message in stream:
+        kind = message.WhichOneof("kind") or ""
+        match kind:
+            case "events":
+                assert message.events.first_sequence == cursor + 1
+                cursor = message.events.last_sequence
+            case "gap":
+                assert message.gap.compacted_through > cursor
+            case "snapshot":
+                cursor = message.snapshot.as_of_sequence
+            case "end":
+                assert message.end.reason == feed.STREAM_END_REASON_RUN_ENDED
+                assert message.end.resume_after_sequence == cursor
+        told.append(kind)
+    return told
