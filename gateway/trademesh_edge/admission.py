@@ -25,6 +25,10 @@ class Knocker(Protocol):
     def has_asked(self) -> bool:
         """True if its request is in."""
 
+    @property
+    def waits_for_us(self) -> bool:
+        """True if it has sent something that we have not read yet."""
+
     def cut(self) -> None:
         """Ends it without an answer."""
 
@@ -57,8 +61,12 @@ class Admission:
         self._knocking[who] = now
         most = self._settings.edge_max_open_handshakes
         for oldest, since in list(self._knocking.items())[: max(0, len(self._knocking) - most)]:
-            if now - since < GRACE_S and len(self._knocking) <= most * MOST_TIMES_TOO_MANY:
+            bearable = len(self._knocking) <= most * MOST_TIMES_TOO_MANY
+            if bearable and now - since < GRACE_S:
                 return
+            if bearable and oldest.waits_for_us:
+                # On a busy machine it is we who are late, not it.
+                continue
             del self._knocking[oldest]
             if not oldest.has_asked:
                 oldest.cut()

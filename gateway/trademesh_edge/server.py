@@ -8,9 +8,12 @@ GET /v1/socket   the WebSocket, subprotocols `trademesh.v1+proto` and `trademesh
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import random
 import socket
+import sys
+import termios
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,6 +58,12 @@ class _EdgeConnection(ServerConnection):
     def has_asked(self) -> bool:
         """True if its request is in."""
         return self.request is not None
+
+    @property
+    def waits_for_us(self) -> bool:
+        """True if it has sent something that we have not read yet."""
+        unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        return int.from_bytes(unread, sys.byteorder) > 0
 
     def cut(self) -> None:
         """Ends it without an answer."""

@@ -13,8 +13,9 @@ FAR = "192.0.2.1"
 class Visitor:
     """Stands for a connection: remembers whether it was cut."""
 
-    def __init__(self, has_asked: bool = False) -> None:
+    def __init__(self, has_asked: bool = False, waits_for_us: bool = False) -> None:
         self.has_asked = has_asked
+        self.waits_for_us = waits_for_us
         self.was_cut = False
 
     def cut(self) -> None:
@@ -79,6 +80,20 @@ def test_the_oldest_that_say_nothing_are_cut_and_never_one_that_has_asked() -> N
     assert not asked.was_cut
     assert not any(one.was_cut for one in others)
     assert door.knocking == 3
+
+
+def test_who_waits_for_a_busy_edge_is_not_cut() -> None:
+    clock = Clock()
+    door = admission(clock, edge_max_open_handshakes=3)
+    waiting, silent = [Visitor(waits_for_us=True) for _ in range(4)], Visitor()
+    for one in (*waiting, silent):
+        door.knocked(one)
+    clock.now += 0.6
+    door.knocked(Visitor())
+    assert not any(one.was_cut for one in waiting)
+    for one in (*(Visitor() for _ in range(3)), *(Visitor(waits_for_us=True) for _ in range(20))):
+        door.knocked(one)
+    assert door.knocking <= 12, "a flood that speaks is one all the same"
 
 
 def test_a_flood_is_cut_at_once() -> None:
