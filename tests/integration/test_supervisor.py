@@ -21,6 +21,7 @@ from trademesh.runtime.v1 import runtime_pb2
 from trademesh_kernel.errors import DependencyUnavailable, NotFound
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy, run_record, supervisor
+from trademesh_runtime.gateway_logs import earlier
 from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.policy import State
 from trademesh_runtime.process import LAUNCH_VARIABLE, ProcessHandle, ProcessLauncher
@@ -367,6 +368,20 @@ async def test_words_that_are_no_text_do_not_keep_a_start_from_being_heard(tmp_p
     found.feed(policy.Start())
     await until(lambda: found.run.reason == "reads caf?")
     assert found.state is State.STARTING
+    found.feed(policy.Stop("asked"))
+    await until(lambda: found.state is State.STOPPED)
+    found.release()
+
+
+async def test_of_gateways_without_end_as_many_logs_are_kept_as_attempts(tmp_path: Path, registry: Registry, launches: Launches) -> None:
+    launches.go_on.set()
+    found = supervise(tmp_path, registry, launches, SLOW_STARTS, generation=100)
+    for generation in (1, 2):
+        found.layout.gateway_log(generation).touch()
+        earlier(found.layout.gateway_log(generation)).touch()
+    found.feed(policy.Start())
+    await until(lambda: found.state is State.STARTING)
+    assert sorted(path.name for path in (found.layout.root / "logs").iterdir()) == ["gateway.101.log", "gateway.2.log", "gateway.2.log.1"]
     found.feed(policy.Stop("asked"))
     await until(lambda: found.state is State.STOPPED)
     found.release()
