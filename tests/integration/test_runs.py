@@ -63,8 +63,8 @@ class MadeUpGateway:
         for report in list[Doing]():
             yield report
 
-    def resources(self) -> None:
-        return None
+    def condition(self) -> str:
+        return ""
 
     async def end_rest(self) -> None:
         return
