@@ -149,7 +149,7 @@ class Runs:
         run.updated_at.CopyFrom(run.created_at)
         self._accepting.add(run_id)
         try:
-            await asyncio.to_thread(write_folder, RunLayout(self._settings.runs_dir, run_id), config, agents)
+            await _to_its_end(asyncio.to_thread(write_folder, RunLayout(self._settings.runs_dir, run_id), config, agents))
             run.revision = self._revisions.next()
             answer = messages.StartRunResponse(run=run)
             self._registry.accept(run, request, answer)
@@ -254,7 +254,7 @@ class Runs:
         """Deletes a run that has ended, with its folder.
 
         Raises:
-            StateConflict: it has not ended.
+            StateConflict: it has not ended, or its folder cannot be put away.
         """
         run_id = request.run_id
         wish = self._wishes.about(run_id)
@@ -273,15 +273,20 @@ class Runs:
         del self._supervisors[run_id]
         self._leaving.add(run_id)
         # Once it is accepted it is done, whether the caller waits or not.
-        await asyncio.shield(self._task(self._delete(supervisor)))
+        await asyncio.shield(self._task(self._delete(supervisor, request)))
 
-    async def _delete(self, supervisor: Supervisor) -> None:
+    async def _delete(self, supervisor: Supervisor, request: messages.DeleteRunRequest) -> None:
         run_id = supervisor.run.run_id
         supervisor.release()
         try:
             await asyncio.to_thread(put_away, supervisor.layout)
             deletion = Deletion(run_id, self._revisions.next())
             self._registry.delete(run_id, deletion.revision)
+        except OSError as error:
+            self._supervisors[run_id] = supervisor
+            self._wishes.withdraw(run_id, request)
+            text = f"the folder of run {run_id} cannot be put away: {error.strerror or error}"
+            raise StateConflict(text, resource_type="run", name=run_id, state=supervisor.state.name) from None
         except BaseException:
             self._supervisors[run_id] = supervisor
             raise
@@ -380,6 +385,16 @@ def _remaining_s() -> float | None:
     scope = current_call.get()
     remaining_s = scope.remaining_s() if scope is not None else None
     return None if remaining_s is None else max(0.0, remaining_s - ANSWER_MARGIN_S)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Waits for work also once the call in hand was given up: a thread cannot be, and nobody else may do the same meanwhile."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def read_summary(layout: RunLayout) -> wire.RunSummary | None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,22 @@ time.sleep(600)
 """
 
 
+@contextmanager
+def traced(pid: int) -> Iterator[bool]:
+    """A debugger that holds a process and never looks after it; False if that is not allowed here."""
+    with subprocess.Popen([sys.executable, "-c", TRACER, str(pid)], stdout=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stdout is not None
+        yield tracer.stdout.readline() == "traces\n"
+        tracer.kill()
+
+
 async def test_an_end_whose_status_a_debugger_keeps_is_not_taken_for_a_good_one(layout: RunLayout) -> None:
     handle = await python("time.sleep(600)").launch(layout, 1, {})
-    with subprocess.Popen([sys.executable, "-c", TRACER, str(handle.pid)], stdout=subprocess.PIPE, text=True) as tracer:
-        assert tracer.stdout is not None
-        said = tracer.stdout.readline()
+    with traced(handle.pid) as is_traced:
         os.kill(handle.pid, signal.SIGKILL)
         how = await handle.wait()
-        tracer.kill()
     handle.close()
-    if said != "traces\n":
+    if not is_traced:
         pytest.skip("one process may not trace another here")
     assert how == Exit(None, None)
 
