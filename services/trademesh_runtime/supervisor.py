@@ -235,7 +235,10 @@ class Supervisor:
         except Exception as error:
             # Whatever it is: a run that waits for a start that nobody makes is worse.
             self._log.exception("a start failed by a fault of ours")
-            self.feed(policy.LaunchFailed(f"the start failed by a fault of ours: {error!r}", passing=True, jitter=chance()))
+            reason = f"the start failed by a fault of ours: {error!r}"
+            self.feed(policy.LaunchFailed(reason, passing=True, jitter=chance()))
+            if self._handle is None and self._record.is_attempt_open():
+                self._record.end_attempt(self.run.generation, reason)
 
     async def _launch(self) -> None:
         # One at a time for this run: what a stop has overtaken is gone before the next begins.

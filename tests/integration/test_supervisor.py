@@ -208,22 +208,25 @@ async def test_a_disk_that_is_full_is_not_asked_again_for_every_change(
     found.release()
 
 
+@pytest.mark.parametrize("step", ["make_room", "launch"])
 async def test_a_start_that_fails_by_a_fault_of_ours_is_tried_again(
-    tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     found = supervise(tmp_path, registry, launches)
 
     # A fault that cannot be caused otherwise, since it is none that we know of.
-    async def broken(_layout: RunLayout) -> None:
+    async def broken(*_arguments: object) -> None:
         raise RuntimeError("nobody has thought of this")
 
-    monkeypatch.setattr(launches, "make_room", broken)
+    monkeypatch.setattr(launches, step, broken)
     launches.go_on.set()
     found.feed(policy.Start())
     await until(lambda: found.state is State.BACKOFF)
     assert "nobody has thought of this" in found.run.reason
     monkeypatch.undo()
     await until(lambda: found.state is State.STARTING)
+    # Nothing that was never started is told as living.
+    assert [attempt.HasField("ended_at") for attempt in registry.attempts("demo")][1:] == [True] * (found.run.generation - 1)
     found.feed(policy.Stop("asked"))
     await until(lambda: found.state is State.STOPPED)
     found.release()
