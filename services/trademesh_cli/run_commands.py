@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import sys
 import uuid
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,6 @@ from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_cli.rpc import (
     EXIT_FAILED,
     EXIT_NOT_FOUND,
-    EXIT_UNAVAILABLE,
     EXIT_USAGE,
     as_record,
     call,
@@ -31,6 +31,7 @@ from trademesh_cli.rpc import (
     runtime_client,
     settings,
 )
+from trademesh_cli.run_watch import changes_of
 from trademesh_cli.up import TERMINAL, demo_config, summary_record
 from trademesh_runs.bootstrap import BootstrapError, read_bootstrap_file
 from trademesh_runs.layout import RunLayout
@@ -276,7 +277,10 @@ def manifest(run_id: RunId, as_json: AsJson = False) -> None:
 
 @run_app.command("watch")
 def watch(run_id: RunId, as_json: AsJson = False) -> None:
-    """Follow a run to its end: a bar, the session and the net asset value."""
+    """Follow a run to its end: a bar, the session and the net asset value.
+
+    A runtime_service that restarts is waited for, for a minute; the watch goes on where it was.
+    """
     run = call(lambda: _watch(run_id, as_json))
     if run.state == runtime_pb2.RUN_STATE_FAILED:
         fail(f"run {run_id} failed: {run.reason}", None, EXIT_FAILED)
@@ -290,26 +294,23 @@ async def _watch(run_id: str, as_json: bool) -> runtime_pb2.Run:
         TextColumn("{task.fields[detail]}", markup=False),
         TimeRemainingColumn(),
     ]
-    last = runtime_pb2.Run()
-    async with runtime_client() as runtime:
-        stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
-        with Progress(*columns, console=Console(stderr=True), disable=as_json) as bar:
-            task = bar.add_task(run_id, total=None, detail="")
-            async for news in runtime.stream(stub.WatchRuns, runtime_service_pb2.WatchRunsRequest(run_id=run_id)):
-                if news.HasField("deleted"):
-                    fail(f"run {run_id} was deleted", None, EXIT_NOT_FOUND)
-                if not news.HasField("run"):
-                    continue
-                last.CopyFrom(news.run)
-                progress = last.progress
-                detail = f"{_state(last)} {progress.session_date} {_dollars(progress.nav_micros)}"
+    with Progress(*columns, console=Console(stderr=True), disable=as_json) as bar:
+        task = bar.add_task(run_id, total=None, detail="")
+
+        def away() -> None:
+            bar.update(task, detail="runtime_service is away: waits for it")
+
+        async with aclosing(changes_of(run_id, away)) as changes:
+            async for run in changes:
+                progress = run.progress
+                detail = f"{_state(run)} {progress.session_date} {_dollars(progress.nav_micros)}"
                 bar.update(task, completed=progress.sessions_settled, total=progress.sessions_total or None, detail=detail)
                 if as_json:
-                    print_json_line(as_record(last))
+                    print_json_line(as_record(run))
                 done = progress.sessions_total and progress.sessions_settled == progress.sessions_total
-                if last.state in TERMINAL or done:
-                    return last
-    fail(f"runtime_service went down while run {run_id} was {_state(last)}: watch again when it is up", None, EXIT_UNAVAILABLE)
+                if run.state in TERMINAL or done:
+                    return run
+    raise AssertionError("changes have no end")
 
 
 @run_app.command("logs")

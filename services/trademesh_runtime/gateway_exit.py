@@ -14,7 +14,8 @@ from trademesh_runtime.gateway_logs import last_lines
 from trademesh_runtime.launcher import Exit
 
 KEPT_LOG_LINES = 20
-LAST_WORDS_CHARACTERS = 500
+LOG_LINE_CHARACTERS = 500
+LAST_WORDS_CHARACTERS = 2000
 RUN_ENDED = "RUN_ENDED"
 
 
@@ -42,20 +43,34 @@ class Ending:
         return f"{how}: {self.words}" if self.words else how
 
 
+def printable(text: str) -> str:
+    """Without what no message can carry: a file's name in the words of an error need not be text."""
+    return text.encode(errors="replace").decode()
+
+
+def unread_ending(generation: int, how: Exit) -> Ending:
+    """The end of a gateway of which nothing that it left can be read."""
+    told = wire.GatewayExit(generation=generation, code=how.code, signal=how.signal)
+    told.exited_at.GetCurrentTime()
+    return Ending(told, how.code, how.signal, None, run_ended=False)
+
+
 def ending_of(layout: RunLayout, generation: int, how: Exit) -> Ending:
     """Reads what is left of a gateway. Last words of another generation are nothing to us."""
     code, words, progress = how.code, "", None
     with suppress(OSError, ValueError, KeyError, TypeError, json_format.ParseError):
         record = json.loads(layout.gateway_exit.read_text())
         if record["generation"] == generation:
-            words = str(record["reason"])
+            words = printable(str(record["reason"]))[:LAST_WORDS_CHARACTERS]
             # Of one that was adopted nobody else can know it.
-            code = record["code"] if code is None and how.signal is None else code
+            if code is None and how.signal is None and record["code"] in range(256):
+                code = int(record["code"])
             progress = json_format.ParseDict(record["progress"], wire.RunProgress())
-    lines = last_lines(layout.gateway_log(generation), KEPT_LOG_LINES)
+    # Shortened, since they are told with every change of every run.
+    lines = [line[:LOG_LINE_CHARACTERS] for line in last_lines(layout.gateway_log(generation), KEPT_LOG_LINES)]
     run_ended = words == RUN_ENDED
     if not words and code and lines:
-        words = lines[-1][:LAST_WORDS_CHARACTERS]
+        words = lines[-1]
     told = wire.GatewayExit(generation=generation, code=code, signal=how.signal, reason=words, log_lines=lines)
     told.exited_at.GetCurrentTime()
     return Ending(told, code, how.signal, progress, run_ended)

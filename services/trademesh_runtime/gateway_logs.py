@@ -51,6 +51,12 @@ def cut_log(path: Path, most_bytes: int, kept_bytes: int) -> int:
     return size - len(kept)
 
 
+def drop_log(path: Path) -> None:
+    """Deletes a log, with what was cut off of it. Raises OSError."""
+    for part in (path, earlier(path)):
+        part.unlink(missing_ok=True)
+
+
 async def keep_within(path: Path, most_bytes: int, interval_s: float) -> None:
     """Cuts a log whenever it has grown too large, and keeps the last quarter of so much. Never returns."""
     while True:

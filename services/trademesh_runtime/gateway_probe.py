@@ -109,8 +109,8 @@ class GatewayProbe:
             return ""
         if alive:
             return self._said if self._said and time.monotonic() - self._said_at < FRESH_WORD_S else answer.why_not
-        resources = self._handle.resources()
-        return f"{answer.why_not}; the process is {resources.condition}" if resources and resources.condition else answer.why_not
+        condition = self._handle.condition()
+        return f"{answer.why_not}; the process is {condition}" if condition else answer.why_not
 
 
 def time_asleep_s() -> float:

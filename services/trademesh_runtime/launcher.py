@@ -33,16 +33,6 @@ class Doing:
     what: str
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a gateway takes, and what it is at."""
-
-    memory_bytes: int
-    """Resident."""
-    condition: str
-    """A word on why it does not run, for people: `stopped (T)`; empty if it does."""
-
-
 class LockHeldError(Exception):
     """Something that is not ours to end holds the run's lock. The message names it."""
 
@@ -75,8 +65,8 @@ class Handle(Protocol):
     def reports(self) -> AsyncIterator[Bound | Doing]:
         """What it says of its start, until it says no more. Nothing if it was found."""
 
-    def resources(self) -> Resources | None:
-        """What it takes; None if that cannot be known."""
+    def condition(self) -> str:
+        """A word on why it does not run, for people: `stopped (T)`; empty if it does, or if that cannot be known."""
 
     async def end_rest(self) -> None:
         """Ends what it started and left behind."""

@@ -23,7 +23,6 @@ class ProcessFacts:
     group: int
     session: int
     start_time_ticks: int
-    memory_bytes: int
 
 
 def facts_of(pid: int) -> ProcessFacts | None:
@@ -31,9 +30,8 @@ def facts_of(pid: int) -> ProcessFacts | None:
     try:
         head, _, tail = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(") ")
         fields = tail.split()
-        pages = int(fields[21])
         name = head.partition(" (")[2]
-        return ProcessFacts(pid, name, fields[0], int(fields[2]), int(fields[3]), int(fields[19]), pages * os.sysconf("SC_PAGE_SIZE"))
+        return ProcessFacts(pid, name, fields[0], int(fields[2]), int(fields[3]), int(fields[19]))
     except (OSError, ValueError, IndexError):
         return None
 

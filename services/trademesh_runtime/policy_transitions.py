@@ -88,7 +88,7 @@ def _asked(now: float, supervision: Supervision, event: Start | Stop | Restart, 
             again = supervision.wanted is State.STOPPED
             why = supervision.reason if again else f"{reason}{_FORCED}{supervision.reason}"
             return replace(supervision, wanted=State.STOPPED, reason=why), []
-        case Stop(reason=reason) if state in (State.STARTING, State.ADOPTING):
+        case Stop(reason=reason) if state is State.STARTING:
             return _terminate(now, replace(supervision, wanted=State.STOPPED, reason=reason), timers)
         case Stop(reason=reason) if state in WITH_PROCESS:
             return _drain(now, supervision, State.STOPPED, reason, timers)

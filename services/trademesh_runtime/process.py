@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from trademesh_runs.layout import RunLayout
-from trademesh_runtime.launcher import Bound, Doing, Exit, Found, LaunchError, LockHeldError, Resources
+from trademesh_runtime.launcher import Bound, Doing, Exit, Found, LaunchError, LockHeldError
 from trademesh_runtime.lock_holders import ProcessFacts, all_processes, facts_of, holders_of, is_free
 from trademesh_runtime.policy import Signal
 
@@ -90,8 +90,8 @@ class ProcessHandle:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         # Before its status is taken: up to then no other process can have its number.
         self._ended_at_ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-        if self._child is not None:
-            status = self._child.poll() or 0
+        # A debugger that holds it keeps its status from us.
+        if self._child is not None and (status := self._child.poll()) is not None:
             self._exit = Exit(status, None) if status >= 0 else Exit(None, -status)
         self._ended.set()
 
@@ -137,12 +137,10 @@ class ProcessHandle:
         except (OSError, ValueError, KeyError):
             return
 
-    def resources(self) -> Resources | None:
-        """What it takes."""
+    def condition(self) -> str:
+        """A word on why it does not run; empty if it does."""
         facts = facts_of(self.pid)
-        if facts is None or self._closed or _is_over(self._pidfd):
-            return None
-        return Resources(facts.memory_bytes, _CONDITIONS.get(facts.state, ""))
+        return "" if facts is None or self._closed or _is_over(self._pidfd) else _CONDITIONS.get(facts.state, "")
 
     async def end_rest(self) -> None:
         """Kills what the process has left behind in its session."""

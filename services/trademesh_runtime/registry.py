@@ -214,6 +214,12 @@ class Registry:
             if request is not None:
                 _keep_request(connection, request, None)
 
+    def withdraw(self, run_id: str, request: Message) -> None:
+        """Forgets what was asked of a run last, and that this request was accepted: it could not be done."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM wishes WHERE run_id = ?", (run_id,))
+            connection.execute("DELETE FROM requests WHERE request_id = ?", (_request_id(request),))
+
     def wishes(self) -> dict[str, Wish]:
         """What was asked of each run last, if anything was."""
         with self._lock:

@@ -16,8 +16,9 @@ from trademesh_kernel.atomic_files import replace_file
 from trademesh_kernel.context import detached
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
+from trademesh_runtime.gateway_logs import drop_log
 from trademesh_runtime.policy import TERMINAL, Supervision
-from trademesh_runtime.registry import Registry, Revisions
+from trademesh_runtime.registry import KEPT_ATTEMPTS, Registry, Revisions
 from trademesh_runtime.run_snapshots import keep_snapshot
 
 REGISTRY_RETRY_S = 1.0
@@ -77,6 +78,9 @@ class RunRecord:
         self._registry.attempt_begins(self.run.run_id, generation)
         self.run.generation = generation
         self._registry.save(self.run)
+        with suppress(OSError):
+            # As many logs are kept as attempts are: a run that is started again each minute would fill the disk.
+            drop_log(self._layout.gateway_log(generation - KEPT_ATTEMPTS))
 
     def end_attempt(self, generation: int, cause: str) -> None:
         """Says how a generation ended; with code and signal if the run's last exit is that one."""
@@ -107,6 +111,7 @@ class RunRecord:
         """Ends the tries to write what is unwritten."""
         if self._save_timer is not None:
             self._save_timer.cancel()
+            self._save_timer = None
 
     def _save(self) -> None:
         self._save_timer = None

@@ -9,19 +9,13 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.context import current_call, detached
 from trademesh_kernel.errors import AlreadyExists, DependencyUnavailable, LimitReached, NotFound, StateConflict
 from trademesh_kernel.logs import get_logger
-from trademesh_runs.fold import LedgerMismatchError
-from trademesh_runs.journal import JournalDamagedError, NewerJournalError
-from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.layout import RunLayout
-from trademesh_runs.summary import summary_of
 from trademesh_runtime import policy
 from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.places import Places
@@ -31,6 +25,7 @@ from trademesh_runtime.registry import Deletion, Registry, Revisions, Wish, Wish
 from trademesh_runtime.run_changes import News, RunChanges
 from trademesh_runtime.run_folders import check_room, put_away, sweep, write_folder
 from trademesh_runtime.run_progress import ProgressKeeper
+from trademesh_runtime.run_summaries import Summaries
 from trademesh_runtime.settings import RuntimeSettings
 from trademesh_runtime.supervisor import Supervisor, Targets
 from trademesh_runtime.wishes import Wishes
@@ -41,7 +36,6 @@ GOES_ON = frozenset({State.RUNNING, State.DEGRADED, State.BACKOFF})
 SETTLED = policy.TERMINAL | STARTS | GOES_ON
 """In every other state something is under way that a restart has to wait for."""
 ANSWER_MARGIN_S = 0.2
-KEPT_SUMMARIES = 1_000
 
 
 class Runs:
@@ -74,7 +68,7 @@ class Runs:
         self._tasks = set[asyncio.Task[None]]()
         self._recovered = False
         self.draining = False
-        self._summaries: dict[tuple[str, int], wire.RunSummary] = {}
+        self._summaries = Summaries()
         self._log = get_logger("runs")
 
     def recover(self) -> None:
@@ -149,7 +143,7 @@ class Runs:
         run.updated_at.CopyFrom(run.created_at)
         self._accepting.add(run_id)
         try:
-            await asyncio.to_thread(write_folder, RunLayout(self._settings.runs_dir, run_id), config, agents)
+            await _to_its_end(asyncio.to_thread(write_folder, RunLayout(self._settings.runs_dir, run_id), config, agents))
             run.revision = self._revisions.next()
             answer = messages.StartRunResponse(run=run)
             self._registry.accept(run, request, answer)
@@ -254,7 +248,7 @@ class Runs:
         """Deletes a run that has ended, with its folder.
 
         Raises:
-            StateConflict: it has not ended.
+            StateConflict: it has not ended, or its folder cannot be put away.
         """
         run_id = request.run_id
         wish = self._wishes.about(run_id)
@@ -273,15 +267,20 @@ class Runs:
         del self._supervisors[run_id]
         self._leaving.add(run_id)
         # Once it is accepted it is done, whether the caller waits or not.
-        await asyncio.shield(self._task(self._delete(supervisor)))
+        await asyncio.shield(self._task(self._delete(supervisor, request)))
 
-    async def _delete(self, supervisor: Supervisor) -> None:
+    async def _delete(self, supervisor: Supervisor, request: messages.DeleteRunRequest) -> None:
         run_id = supervisor.run.run_id
         supervisor.release()
         try:
             await asyncio.to_thread(put_away, supervisor.layout)
             deletion = Deletion(run_id, self._revisions.next())
             self._registry.delete(run_id, deletion.revision)
+        except OSError as error:
+            self._supervisors[run_id] = supervisor
+            self._wishes.withdraw(run_id, request)
+            text = f"the folder of run {run_id} cannot be put away: {error.strerror or error}"
+            raise StateConflict(text, resource_type="run", name=run_id, state=supervisor.state.name) from None
         except BaseException:
             self._supervisors[run_id] = supervisor
             raise
@@ -310,19 +309,7 @@ class Runs:
     async def summary(self, run_id: str) -> wire.RunSummary | None:
         """What a run amounts to, once every session is settled."""
         supervisor = self.get(run_id)
-        progress = supervisor.run.progress
-        if not supervisor.finished:
-            return None
-        # Another run of the same name may have a journal of the same length.
-        key = (f"{run_id} {supervisor.run.created_at.ToNanoseconds()}", progress.head_sequence)
-        if key not in self._summaries:
-            summary = await asyncio.to_thread(read_summary, supervisor.layout)
-            if summary is None:
-                return None
-            self._summaries[key] = summary
-            if len(self._summaries) > KEPT_SUMMARIES:
-                del self._summaries[next(iter(self._summaries))]
-        return self._summaries[key]
+        return await self._summaries.of(supervisor.run, supervisor.layout) if supervisor.finished else None
 
     def drain(self) -> None:
         """Ends every watch."""
@@ -382,14 +369,11 @@ def _remaining_s() -> float | None:
     return None if remaining_s is None else max(0.0, remaining_s - ANSWER_MARGIN_S)
 
 
-def read_summary(layout: RunLayout) -> wire.RunSummary | None:
-    """The summary of a finished run, from its journal; None if that is damaged: what the run's state says is still to be had."""
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Waits for work also once the call in hand was given up: a thread cannot be, and nobody else may do the same meanwhile."""
+    task = asyncio.create_task(work)
     try:
-        reader = SqliteStore(layout.journal).reader()
-        try:
-            return summary_of(layout.run_id, reader)
-        finally:
-            reader.close()
-    except (sqlite3.Error, JournalDamagedError, NewerJournalError, LedgerMismatchError, DecodeError) as error:
-        get_logger("runs").error("a journal cannot be read", run_id=layout.run_id, reason=str(error))
-        return None
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -19,7 +19,7 @@ from trademesh_kernel.context import detached
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
-from trademesh_runtime.gateway_exit import ending_of
+from trademesh_runtime.gateway_exit import ending_of, printable, unread_ending
 from trademesh_runtime.gateway_link import GatewayLink
 from trademesh_runtime.gateway_logs import keep_within
 from trademesh_runtime.gateway_probe import GatewayProbe
@@ -235,7 +235,10 @@ class Supervisor:
         except Exception as error:
             # Whatever it is: a run that waits for a start that nobody makes is worse.
             self._log.exception("a start failed by a fault of ours")
-            self.feed(policy.LaunchFailed(f"the start failed by a fault of ours: {error!r}", passing=True, jitter=chance()))
+            reason = f"the start failed by a fault of ours: {error!r}"
+            self.feed(policy.LaunchFailed(reason, passing=True, jitter=chance()))
+            if self._handle is None and self._record.is_attempt_open():
+                self._record.end_attempt(self.run.generation, reason)
 
     async def _launch(self) -> None:
         # One at a time for this run: what a stop has overtaken is gone before the next begins.
@@ -328,9 +331,10 @@ class Supervisor:
             if isinstance(report, Bound):
                 self._task(self._look_after(handle, report.target))
             else:
+                what = printable(report.what)
                 if self._probe is not None:
-                    self._probe.hear(report.what)
-                self.feed(policy.Progress(report.what))
+                    self._probe.hear(what)
+                self.feed(policy.Progress(what))
 
     async def _wait_end(self, handle: Handle, around: Sequence[asyncio.Task[None]]) -> None:
         try:
@@ -345,7 +349,12 @@ class Supervisor:
 
     def _ended(self, how: Exit) -> None:
         """The gateway has gone: what it said last, and then the policy."""
-        ending = ending_of(self.layout, self.run.generation, how)
+        try:
+            ending = ending_of(self.layout, self.run.generation, how)
+        except Exception:
+            # Whatever it left behind: that it has ended must be known.
+            self._log.exception("what a gateway left behind cannot be read by a fault of ours")
+            ending = unread_ending(self.run.generation, how)
         self.finished = self.finished or ending.run_ended
         if ending.progress is not None:
             # Last words leave the epoch out; it does not change while a gateway lives.

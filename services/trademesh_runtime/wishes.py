@@ -50,6 +50,14 @@ class Wishes:
             self._newest[run.run_id] = Wish(run.run_id, kind, reason, run.generation)
             get_logger("runs").error("the registry cannot be written", run_id=run.run_id, reason=str(error), asked=kind.value)
 
+    def withdraw(self, run_id: str, request: Message) -> None:
+        """Takes back a wish that could not be done, and of which its caller is told so: it is not to be done some day all the same."""
+        self._newest.pop(run_id, None)
+        try:
+            self._registry.withdraw(run_id, request)
+        except sqlite3.Error as error:
+            get_logger("runs").error("the registry cannot be written", run_id=run_id, reason=str(error))
+
     def forget(self, run_id: str) -> None:
         """The run is no more; the registry has forgotten it already."""
         self._newest.pop(run_id, None)

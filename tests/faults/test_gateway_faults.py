@@ -383,6 +383,42 @@ def test_g14_a_stranger_with_the_number_of_a_dead_gateway_is_left_alone(runs: Ru
         stranger.wait()
 
 
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    """A group of processes that can be frozen so that not even SIGKILL reaches them, as those that wait for a disk that does not answer."""
+    group = Path("/sys/fs/cgroup/freezer") / f"trademesh-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"only the freezer of cgroup v1 makes a process that SIGKILL does not end: {error}")
+    yield group
+    (group / "freezer.state").write_text("THAWED")
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), 10, "the frozen to end")
+    group.rmdir()
+
+
+def test_g15_a_gateway_that_not_even_a_kill_ends_is_told_and_nothing_is_started_beside_it(runs: Runs, freezer: Path) -> None:
+    run = runs.start("g15")
+    _at, serving = run.running()
+    (freezer / "cgroup.procs").write_text(str(serving.pid))
+    (freezer / "freezer.state").write_text("FROZEN")
+    frozen_at = time.monotonic()
+    told_at, unkillable = run.until(lambda run: run.state == wire.RUN_STATE_UNKILLABLE, 8, "UNKILLABLE")
+    assert "waits for a disk (D)" in unkillable.reason
+    assert "not even SIGKILL ended it" in unkillable.reason
+    assert psutil.pid_exists(serving.pid)
+    # Nor does a person start another one beside it.
+    with pytest.raises(grpc.RpcError) as refused:
+        runs.stub.RestartRun(messages.RestartRunRequest(run_id="g15"), timeout=1)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+    assert max(seen.generation for _at, seen in run.told) == 1
+    (freezer / "freezer.state").write_text("THAWED")
+    _at, ended = run.until(in_backoff, 5, "BACKOFF")
+    assert ended.last_exit.signal == signal.SIGKILL
+    run.running(2)
+    assert told_at - frozen_at <= 8, f"told after {told_at - frozen_at:.2f} s"
+
+
 def test_a_run_that_asks_for_no_restart_is_not_started_again(runs: Runs) -> None:
     config = RunConfig(run_id="g-never", tickers=["AAPL", "MSFT"])
     config.pipeline.pace_sessions_per_s = 5

@@ -1,10 +1,11 @@
 """Faults of runtime_service, rows R and J5, J6 of the table: it is killed, stopped, doubled, has its clock moved and its disk taken away.
 
-R3 and R9 are the gateway's, `test_pipeline_faults.py`. R10 to R16 are ours beyond the table.
+R3 and R9 are the gateway's, `test_pipeline_faults.py`. R10 to R17 are ours beyond the table.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -411,6 +412,26 @@ def test_r16_a_journal_that_lost_its_end_while_nobody_looked_is_found_out(runtim
     with closing(sqlite3.connect(runtime.mesh.runs / "r16" / "journal.db")) as journal:
         kinds = journal.execute("SELECT kind FROM events WHERE sequence = ?", (last + 1,)).fetchall()
     assert kinds == [(Event.DESCRIPTOR.fields_by_name["journal_truncated"].number,)]
+
+
+def test_r17_who_follows_a_run_in_a_terminal_sees_its_end_over_a_kill(runtime: RuntimeUnderFaults) -> None:
+    runtime.start_run("r17")
+    runtime.until_running("r17")
+    command = [sys.executable, "-m", "trademesh_cli.main", "run", "watch", "r17", "--json"]
+    with subprocess.Popen(command, cwd=runtime.mesh.folder, env=runtime.mesh.environment, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        try:
+            seen = [json.loads(watching.stdout.readline())]
+            runtime.kill()
+            runtime.start()
+            runtime.stop("r17")
+            seen += [json.loads(line) for line in watching.stdout]
+            assert watching.wait(10) == 0
+        finally:
+            watching.kill()
+    revisions = [int(run["revision"]) for run in seen]
+    assert revisions == sorted(set(revisions))
+    assert [run["state"] for run in seen][-1] == "RUN_STATE_STOPPED"
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nsenter") is None, reason="a mount namespace needs root and util-linux")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +86,42 @@ async def test_signals_wake_a_stopped_process_and_its_condition_can_be_told(layo
     async for _bound in handle.reports():
         break
     os.kill(handle.pid, signal.SIGSTOP)
-
-    def condition() -> str:
-        resources = handle.resources()
-        return resources.condition if resources is not None else ""
-
-    await until(lambda: condition() == "stopped (T)")
+    await until(lambda: handle.condition() == "stopped (T)")
     handle.send(Signal.TERMINATE, group=False)
     assert await handle.wait() == Exit(None, signal.SIGTERM)
     # Whoever has the number now, it is not ours.
     handle.send(Signal.KILL, group=True)
-    assert handle.resources() is None
+    assert handle.condition() == ""
     handle.close()
+
+
+TRACER = """
+import ctypes, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+seized = libc.ptrace(0x4206, int(sys.argv[1]), None, None) == 0  # PTRACE_SEIZE
+print("traces" if seized else "may not", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def traced(pid: int) -> Iterator[bool]:
+    """A debugger that holds a process and never looks after it; False if that is not allowed here."""
+    with subprocess.Popen([sys.executable, "-c", TRACER, str(pid)], stdout=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stdout is not None
+        yield tracer.stdout.readline() == "traces\n"
+        tracer.kill()
+
+
+async def test_an_end_whose_status_a_debugger_keeps_is_not_taken_for_a_good_one(layout: RunLayout) -> None:
+    handle = await python("time.sleep(600)").launch(layout, 1, {})
+    with traced(handle.pid) as is_traced:
+        os.kill(handle.pid, signal.SIGKILL)
+        how = await handle.wait()
+    handle.close()
+    if not is_traced:
+        pytest.skip("one process may not trace another here")
+    assert how == Exit(None, None)
 
 
 @pytest.mark.parametrize(("command", "passing"), [(["/nowhere/gateway"], False), (["/"], False)])

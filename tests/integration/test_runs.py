@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from trademesh.runtime.v1 import runtime_pb2
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
@@ -21,17 +23,31 @@ from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.errors import AlreadyExists, LimitReached, NotFound, StateConflict
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
+from trademesh_runtime import runs as runs_module
 from trademesh_runtime.launcher import Bound, Doing, Exit, Found
 from trademesh_runtime.policy import Signal
 from trademesh_runtime.registry import Deletion, Registry, WishKind
 from trademesh_runtime.run_changes import Forgotten, Seen
+from trademesh_runtime.run_folders import write_folder
 from trademesh_runtime.runs import Runs
 from trademesh_runtime.settings import RuntimeSettings
+from trademesh_runtime.workspace import AgentFiles
 from waiting import until
 
 TIMERS = policy.Timers(**{name: 0.03 for name in policy.Timers.__dataclass_fields__ if name.endswith("_s")})
 SETTINGS = {"runtime_max_gateways": 2, "runtime_max_queued": 2, "runtime_least_free_bytes": 0}
 NAMES = ("a", "b", "c", "d", "e")
+
+
+@pytest_asyncio.fixture
+async def one_runs(tmp_path: Path) -> AsyncIterator[tuple[Runs, Registry]]:
+    """A runtime_service without runs."""
+    registry = Registry(tmp_path / "registry.db")
+    runs = Runs(RuntimeSettings(runs_dir=tmp_path, **SETTINGS), registry, TIMERS, MadeUpLauncher(random.Random(1)))
+    runs.recover()
+    yield runs, registry
+    await runs.close()
+    registry.close()
 
 
 class MadeUpGateway:
@@ -63,8 +79,8 @@ class MadeUpGateway:
         for report in list[Doing]():
             yield report
 
-    def resources(self) -> None:
-        return None
+    def condition(self) -> str:
+        return ""
 
     async def end_rest(self) -> None:
         return
@@ -225,3 +241,56 @@ async def test_whatever_happens_at_once_there_is_one_gateway_of_a_run_and_none_a
     world.check()
     await world.runs.close()
     world.registry.close()
+
+
+async def test_a_run_whose_folder_cannot_be_put_away_stays_and_is_not_deleted_some_day(
+    one_runs: tuple[Runs, Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, registry = one_runs
+    await runs.start(RunConfig(run_id="a"), [], messages.StartRunRequest())
+    await runs.stop(messages.StopRunRequest(run_id="a"), again=False)
+    request = messages.DeleteRunRequest(run_id="a", request_id="00000000-0000-4000-8000-000000000001")
+
+    # Whoever runs the tests may rename anything.
+    def refuse(layout: RunLayout) -> None:
+        raise PermissionError(13, "Permission denied", str(layout.root))
+
+    monkeypatch.setattr(runs_module, "put_away", refuse)
+    with pytest.raises(StateConflict, match="cannot be put away: Permission denied"):
+        await runs.delete(request, again=False)
+    assert runs.get("a").state is policy.State.STOPPED
+    assert (registry.wishes(), registry.recall(request)) == ({}, None)
+    monkeypatch.undo()
+    await runs.restart(messages.RestartRunRequest(run_id="a"), again=False)
+    await runs.stop(messages.StopRunRequest(run_id="a"), again=False)
+    stored = registry.get("a")
+    assert stored is not None
+    assert (stored.state, stored.generation) == (runtime_pb2.RUN_STATE_STOPPED, runs.get("a").run.generation)
+    await runs.delete(request, again=False)
+    with pytest.raises(NotFound):
+        runs.get("a")
+
+
+async def test_a_start_that_its_caller_gives_up_is_not_written_over_by_the_next_one(
+    one_runs: tuple[Runs, Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, _registry = one_runs
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(layout: RunLayout, config: RunConfig, agents: list[AgentFiles]) -> None:
+        begun.set()
+        go_on.wait(10)
+        write_folder(layout, config, agents)
+
+    monkeypatch.setattr(runs_module, "write_folder", slowly)
+    first = asyncio.create_task(runs.start(RunConfig(run_id="a", prompt="first"), [], messages.StartRunRequest()))
+    await until(begun.is_set)
+    first.cancel()
+    await asyncio.sleep(0)
+    with pytest.raises(AlreadyExists):
+        await runs.start(RunConfig(run_id="a", prompt="second"), [], messages.StartRunRequest())
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await runs.start(RunConfig(run_id="a", prompt="second"), [], messages.StartRunRequest())
+    assert "second" in runs.get("a").layout.bootstrap.read_text()

@@ -21,9 +21,10 @@ from trademesh.runtime.v1 import runtime_pb2
 from trademesh_kernel.errors import DependencyUnavailable, NotFound
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy, run_record, supervisor
+from trademesh_runtime.gateway_logs import earlier
 from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.policy import State
-from trademesh_runtime.process import ProcessHandle, ProcessLauncher
+from trademesh_runtime.process import LAUNCH_VARIABLE, ProcessHandle, ProcessLauncher
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.runs import Runs
 from trademesh_runtime.settings import RuntimeSettings
@@ -65,7 +66,11 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "registry.db")
 
 
+CONNECTED = f"import os, socket, time; launch = socket.socket(fileno=int(os.environ['{LAUNCH_VARIABLE}']))\n"
 TIMERS = policy.Timers(**{name: 0.05 for name in policy.Timers.__dataclass_fields__ if name.endswith("_s")})
+SLOW_STARTS = replace(
+    TIMERS, start_deadline_s=30.0, start_cap_s=30.0, adopt_s=30.0, first_delay_s=30.0, longest_delay_s=30.0, terminate_s=5.0
+)
 
 
 def supervise(tmp_path: Path, registry: Registry, launcher: Launcher, timers: policy.Timers = TIMERS, **run_fields: Any) -> Supervisor:
@@ -203,22 +208,25 @@ async def test_a_disk_that_is_full_is_not_asked_again_for_every_change(
     found.release()
 
 
+@pytest.mark.parametrize("step", ["make_room", "launch"])
 async def test_a_start_that_fails_by_a_fault_of_ours_is_tried_again(
-    tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, registry: Registry, launches: Launches, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     found = supervise(tmp_path, registry, launches)
 
     # A fault that cannot be caused otherwise, since it is none that we know of.
-    async def broken(_layout: RunLayout) -> None:
+    async def broken(*_arguments: object) -> None:
         raise RuntimeError("nobody has thought of this")
 
-    monkeypatch.setattr(launches, "make_room", broken)
+    monkeypatch.setattr(launches, step, broken)
     launches.go_on.set()
     found.feed(policy.Start())
     await until(lambda: found.state is State.BACKOFF)
     assert "nobody has thought of this" in found.run.reason
     monkeypatch.undo()
     await until(lambda: found.state is State.STARTING)
+    # Nothing that was never started is told as living.
+    assert [attempt.HasField("ended_at") for attempt in registry.attempts("demo")][1:] == [True] * (found.run.generation - 1)
     found.feed(policy.Stop("asked"))
     await until(lambda: found.state is State.STOPPED)
     found.release()
@@ -318,3 +326,65 @@ async def test_before_its_runs_are_taken_up_a_runtime_service_does_not_say_that_
     runs.recover()
     with pytest.raises(NotFound):
         runs.get("demo")
+
+
+LAST_WORDS = [
+    {"generation": 1, "code": 70, "reason": "no such file: 'caf\udce9'", "progress": {}},
+    {"generation": 1, "code": "x", "reason": {"a": 1}, "progress": [1]},
+    {"generation": 1, "code": 2**40, "reason": "x" * 100_000, "progress": {"head_sequence": "\udce9"}},
+    ["nothing", "of", "the", "kind"],
+]
+
+
+@pytest.mark.parametrize("words", LAST_WORDS, ids=["no text", "other types", "too much", "another thing"])
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_whatever_a_gateway_leaves_behind_its_end_is_noticed(
+    tmp_path: Path, registry: Registry, launches: Launches, words: Any, adopted: bool
+) -> None:
+    launches.go_on.set()
+    found = supervise(tmp_path, registry, launches, SLOW_STARTS, state=runtime_pb2.RUN_STATE_STARTING, generation=int(adopted))
+    if adopted:
+        registry.attempt_begins("demo", 1)
+        launched = await launches.launch(found.layout, 1, {})
+        say_who(found.layout, launched.pid, 1)
+        found.adopt_or_restart()
+        assert found.state is State.ADOPTING
+    else:
+        found.adopt_or_restart()
+        await until(lambda: found.state is State.STARTING)
+    found.layout.gateway_log(1).write_text("y" * 100_000 + "\n")
+    found.layout.gateway_exit.write_text(json.dumps(words))
+    os.kill(launches.pids[0], signal.SIGKILL)
+    await until(lambda: found.state is State.BACKOFF and found.run.state == runtime_pb2.RUN_STATE_BACKOFF)
+    assert found.run.ByteSize() < 10_000
+    assert registry.attempts("demo")[0].HasField("ended_at")
+    found.release()
+    if adopted:
+        launched.close()
+
+
+async def test_words_that_are_no_text_do_not_keep_a_start_from_being_heard(tmp_path: Path, registry: Registry, launches: Launches) -> None:
+    said = json.dumps({"kind": "progress", "what": "reads caf\udce9"})
+    launches._command = [sys.executable, "-c", CONNECTED + f"launch.sendall({said!r}.encode() + b'\\n'); time.sleep(600)"]
+    launches.go_on.set()
+    found = supervise(tmp_path, registry, launches, SLOW_STARTS)
+    found.feed(policy.Start())
+    await until(lambda: found.run.reason == "reads caf?")
+    assert found.state is State.STARTING
+    found.feed(policy.Stop("asked"))
+    await until(lambda: found.state is State.STOPPED)
+    found.release()
+
+
+async def test_of_gateways_without_end_as_many_logs_are_kept_as_attempts(tmp_path: Path, registry: Registry, launches: Launches) -> None:
+    launches.go_on.set()
+    found = supervise(tmp_path, registry, launches, SLOW_STARTS, generation=100)
+    for generation in (1, 2):
+        found.layout.gateway_log(generation).touch()
+        earlier(found.layout.gateway_log(generation)).touch()
+    found.feed(policy.Start())
+    await until(lambda: found.state is State.STARTING)
+    assert sorted(path.name for path in (found.layout.root / "logs").iterdir()) == ["gateway.101.log", "gateway.2.log", "gateway.2.log.1"]
+    found.feed(policy.Stop("asked"))
+    await until(lambda: found.state is State.STOPPED)
+    found.release()

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trademesh_runtime import policy
 from trademesh_runtime.policy import Restarts, Signal, State, Supervision, Timers
-from trademesh_runtime.policy_transitions import step
+from trademesh_runtime.policy_transitions import PIPELINE_STOPPED, step
 from trademesh_runtime.settings import RuntimeSettings
 
 TIMERS = Timers()
@@ -261,6 +261,18 @@ def test_what_follows_an_end_is_as_the_run_asks(restarts: Restarts, code: int, f
     assert after.reason
 
 
+@pytest.mark.parametrize("restarts", Restarts)
+def test_a_pipeline_that_a_person_has_ended_is_not_started_again_by_any_policy(restarts: Restarts) -> None:
+    words = f"{PIPELINE_STOPPED}: asked"
+    running = Supervision(State.RUNNING, restart_policy=restarts)
+    after, actions = step(0, running, policy.Exited(0, None, words, 0.5), TIMERS)
+    assert (after.state, after.reason, actions) == (State.STOPPED, words, [])
+    # It had to be ended by us, or ended badly, whatever it had meant to do.
+    for state, code in ((State.HUNG, 0), (State.RUNNING, 70)):
+        after, _ = step(0, Supervision(state, "why"), policy.Exited(code, None, words, 0.5), TIMERS)
+        assert after.state is State.BACKOFF
+
+
 def test_three_failed_checks_make_a_hang_and_then_a_kill_of_the_group() -> None:
     supervision = Supervision(State.RUNNING)
     for _ in range(3):
@@ -338,6 +350,14 @@ def test_a_gateway_that_was_found_is_judged_within_five_seconds(alive: bool, sta
     supervision, _ = step(1, supervision, policy.Probed(alive, False, "NOT_SERVING"), TIMERS)
     supervision, _ = step(5, supervision, policy.Tick(), TIMERS)
     assert supervision.state is state
+
+
+def test_a_gateway_that_was_found_is_drained_by_a_stop_as_one_that_runs() -> None:
+    supervision, _ = step(0, Supervision(), policy.Found(), TIMERS)
+    supervision, actions = step(1, supervision, policy.Stop("asked"), TIMERS)
+    assert (supervision.state, list(actions), supervision.timer_at) == (State.DRAINING, [policy.Drain()], 21)
+    supervision, actions = step(2, supervision, policy.Drained(), TIMERS)
+    assert (supervision.state, list(actions)) == (State.TERMINATING, [policy.Send(Signal.TERMINATE)])
 
 
 def test_readiness_comes_back_after_two_good_checks_and_its_flapping_restarts_nothing() -> None:
