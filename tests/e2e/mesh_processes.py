@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import pytest
 
 SERVICES = ("agent", "trading", "news", "runtime")
 PROCESSES = (*SERVICES, "edge")
+STOP_WITHIN_S = 60.0
+"""runtime_service gives its gateways 27 s."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -135,18 +138,33 @@ class Mesh:
         return subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
 
     def stop(self) -> None:
-        """Ends everything that runs in the folder."""
+        """Ends everything that runs in the folder.
+
+        Raises:
+            AssertionError: a service did not end by itself; it was killed, and the message has its last words.
+        """
         for name in ("edge", "runtime", "news", "trading", "agent"):
             process = self.processes.get(name)
             if process is not None and process.poll() is None:
                 process.terminate()
-        for process in self.processes.values():
+        deadline, late = time.monotonic() + STOP_WITHIN_S, list[str]()
+        for name, process in self.processes.items():
             try:
-                process.wait(60)
+                process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                process.kill()
+                late.append(f"{name} ({psutil.Process(process.pid).status()})")
+                # It writes its stacks.
+                process.send_signal(signal.SIGABRT)
+                process.send_signal(signal.SIGCONT)
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.kill()
+            process.wait(10)
         for left in mesh_processes(self.folder):
             left.kill()
+        words = [(self.folder / f"{one.partition(' ')[0]}.log").read_text(errors="replace")[-4000:] for one in late]
+        assert not late, f"{', '.join(late)} had not ended after {STOP_WITHIN_S:g} s:\n" + "\n".join(words)
 
 
 @contextmanager

@@ -35,13 +35,14 @@ class Relay:
 
     def reset(self) -> int:
         """Resets every connection; returns how many."""
-        count = len(self._writers) // 2
-        for writer in list(self._writers):
+        # One that is being closed has no socket any more.
+        living = [writer for writer in self._writers if not writer.transport.is_closing()]
+        for writer in living:
             found = writer.get_extra_info("socket")
             # Nothing is sent after this but RST.
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
-        return count
+        return (len(living) + 1) // 2
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -20,7 +20,6 @@ from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_servi
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 
 Stub = runtime_service_pb2_grpc.RuntimeServiceStub
-TIMER_SCALE = 0.1
 RUNNING = runtime_pb2.RUN_STATE_RUNNING
 ENDED = (runtime_pb2.RUN_STATE_STOPPED, runtime_pb2.RUN_STATE_SUCCEEDED, runtime_pb2.RUN_STATE_FAILED)
 

@@ -25,6 +25,7 @@ import faulty_gateway
 import grpc
 import psutil
 import pytest
+from fault_timers import SCALED_TIMERS, TIMER_SCALE
 from mesh_processes import SERVICES, Mesh, running_mesh, wait_until
 
 from trademesh.runtime.v1 import runtime_pb2 as wire
@@ -32,7 +33,6 @@ from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1 import runtime_service_pb2_grpc
 from trademesh.runtime.v1.run_config_pb2 import RESTART_POLICY_NEVER, RunConfig
 
-TIMER_SCALE = 0.1
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
 NO_REST = {wire.RUN_STATE_RUNNING, wire.RUN_STATE_DEGRADED}
 ENDED = {wire.RUN_STATE_STOPPED, wire.RUN_STATE_SUCCEEDED, wire.RUN_STATE_FAILED}
@@ -131,7 +131,7 @@ def gateway_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     # The last word is for those who look for processes of ours.
     command = shlex.join([sys.executable, faulty_gateway.__file__, "trademesh_gateway"])
     settings = {
-        "TRADEMESH_RUNTIME_TIMER_SCALE": str(TIMER_SCALE),
+        **SCALED_TIMERS,
         "TRADEMESH_GATEWAY_COMMAND": command,
         "TRADEMESH_RUNTIME_MOST_LOG_BYTES": str(LOG_LIMIT_BYTES),
         "TRADEMESH_RUNTIME_KEEP_GATEWAYS": "true",

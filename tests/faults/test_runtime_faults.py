@@ -22,9 +22,10 @@ from typing import Any
 
 import grpc
 import pytest
+from fault_timers import SCALED_TIMERS, TIMER_SCALE
 from google.rpc import error_details_pb2, status_pb2
 from mesh_processes import running_mesh, wait_until
-from runtime_under_faults import TIMER_SCALE, RuntimeUnderFaults, Watching, freeze, is_gone, thaw
+from runtime_under_faults import RuntimeUnderFaults, Watching, freeze, is_gone, thaw
 
 from trademesh.gateway.v1.event_pb2 import Event
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2
@@ -43,7 +44,7 @@ SHORT = RunConfig(sessions={"start": "2008-01-02", "end": "2008-01-31"})
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuntimeUnderFaults]:
     """One mesh for the tests that break only their runs and runtime_service, and leave one that serves."""
     folder = tmp_path_factory.mktemp("runtime-faults")
-    with running_mesh(folder, "trading", "news", "runtime", TRADEMESH_RUNTIME_TIMER_SCALE=str(TIMER_SCALE)) as mesh:
+    with running_mesh(folder, "trading", "news", "runtime", **SCALED_TIMERS) as mesh:
         yield RuntimeUnderFaults(mesh)
 
 
