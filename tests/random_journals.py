@@ -29,18 +29,15 @@ class Session:
     checkpoint: bool = False
 
 
-SESSIONS = st.lists(
-    st.builds(
-        Session,
-        fills=st.lists(st.tuples(st.integers(0, 2), st.integers(-50, 50).filter(bool), st.integers(1, 200)), max_size=6),
-        signals=st.integers(0, 4),
-        paused=st.booleans(),
-        pace=st.integers(0, 3),
-        checkpoint=st.booleans(),
-    ),
-    min_size=1,
-    max_size=12,
+SESSION = st.builds(
+    Session,
+    fills=st.lists(st.tuples(st.integers(0, 2), st.integers(-50, 50).filter(bool), st.integers(1, 200)), max_size=6),
+    signals=st.integers(0, 4),
+    paused=st.booleans(),
+    pace=st.integers(0, 3),
+    checkpoint=st.booleans(),
 )
+SESSIONS = st.lists(SESSION, min_size=1, max_size=12)
 
 
 def drafts_of(sessions: Sequence[Session], *, settle_last: bool = True) -> list[Draft]:

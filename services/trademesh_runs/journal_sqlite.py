@@ -65,12 +65,16 @@ _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.S
 _PAGE_BYTES = 8192
 _LOG_BYTES = 4 * 1024 * 1024
 _LARGEST = 2**62
+_LOG_VERSIONS_AT = 18
+"""Where a file says whether it is written by way of a log (https://www.sqlite.org/fileformat2.html, 1.3.3)."""
 _EVENT_INSERTS = [(count, f"INSERT INTO events VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}") for count in (1024, 128, 16, 1)]
 _LINK_INSERTS = [(count, f"INSERT INTO batches VALUES {', '.join(['(?, ?)'] * count)}") for count in (64, 8, 1)]
 
 
 def connect(path: Path, *, writable: bool, immutable: bool = False) -> sqlite3.Connection:
-    """Opens a journal; raises NewerJournalError, and sqlite3.Error if it is not one."""
+    """Opens a journal; raises NewerJournalError, JournalDamagedError, and sqlite3.Error if it is not one."""
+    if not immutable:
+        _refuse_the_log_of_another(path)
     mode = "rwc" if writable else "ro"
     uri = f"{path.absolute().as_uri()}?mode={mode}" + ("&immutable=1" if immutable else "")
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
@@ -84,6 +88,32 @@ def connect(path: Path, *, writable: bool, immutable: bool = False) -> sqlite3.C
         connection.close()
         raise
     return connection
+
+
+def _refuse_the_log_of_another(path: Path) -> None:
+    """A file that was put back beside the write-ahead log of the one before it. SQLite would mix the two without a word."""
+    log = path.with_name(path.name + "-wal")
+    # A file of ours that has a log says so in its header, before the log is there and until it is gone. A writer may come between two looks.
+    if _needs_no_log(path) and _has_bytes(log) and _needs_no_log(path):
+        raise JournalDamagedError(
+            f"{log} is not the log of {path.name}, which needs none: move the log away if the file is the right one", 0
+        )
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _needs_no_log(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(_LOG_VERSIONS_AT)
+            return file.read(2) == b"\1\1"
+    except FileNotFoundError:
+        return False
 
 
 def _text(data: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,17 +17,17 @@ import pytest
 from paced_feed import RUN, paced_feed
 
 from conftest import StartServer
-from trademesh.gateway.v1 import event_pb2, feed_service_pb2_grpc
+from random_journals import Session, drafts_of
 from trademesh.gateway.v1 import feed_service_pb2 as feed
-from trademesh.gateway.v1.state_pb2 import ServerState
+from trademesh.gateway.v1 import feed_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import RemoteError
 from trademesh_kernel.server import registration
+from trademesh_runs.compaction import compact
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_runs.feed_source import only_source
-from trademesh_runs.journal import Draft
 from trademesh_runs.journal_feed import JournalFeed
-from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
+from trademesh_runs.journal_sqlite import SqliteStore
 from waiting import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,33 +41,27 @@ SUBSCRIBERS = 200
 EVENTS_PER_S = 1000
 
 
-class CompactedFeed(JournalFeed):
-    """A feed whose states say their place and nothing else: the fold of what is kept is not what is tried here."""
-
-    async def snapshot(self, at: int | None) -> ServerState:
-        return ServerState(as_of_sequence=self.head.sequence if at is None else at, epoch=self.head.epoch)
-
-
 class Served:
     """A journal and its feed behind a server."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.writer = SqliteWriter(path, RUN, 1, lambda group: self.feed.publish(group))
-        self.feed = CompactedFeed(RUN, SqliteReader(path), SqliteReader(path), finished=False)
-        self._written = 0
+        self._store = SqliteStore(path)
+        self.writer = self._store.writer(RUN, 1, lambda group: self.feed.publish(group))
+        self.feed = JournalFeed(RUN, self._store.reader(), self._store.reader(), finished=False)
+        self._sessions = 0
 
-    async def write(self, count: int) -> None:
-        for _ in range(count):
-            self._written += 1
-            self.writer.append(Draft("session_opened", event_pb2.SessionOpened(), item=str(self._written)))
+    async def write(self, through_session: int) -> None:
+        """Two events for the run, three for each session: the last of a session settles it."""
+        drafts = drafts_of([Session()] * through_session)
+        for draft in drafts[2 + 3 * self._sessions if self._sessions else 0 :]:
+            self.writer.append(draft)
         await self.writer.flush()
+        self._sessions = through_session
 
-    def compact(self, through: int) -> None:
-        connection = sqlite3.connect(self.path)
-        with connection:
-            connection.execute("DELETE FROM events WHERE sequence <= ?", (through,))
-        connection.close()
+    async def compact(self, through: int) -> None:
+        """In place. Nobody does so to a live run, but for a reader it is the worst that can happen."""
+        done = await asyncio.to_thread(compact, RUN, self._store, through)
+        assert done.compacted_through == through
         self.feed.compacted(through)
 
 
@@ -101,8 +94,9 @@ async def test_f1_to_f4_what_a_feed_cannot_tell_is_refused_at_once_and_the_conne
     start_server: StartServer, tmp_path: Path
 ) -> None:
     async with served(start_server, tmp_path) as (journal, client):
-        await journal.write(50)
-        journal.compact(20)
+        await journal.write(16)
+        assert journal.feed.head.sequence == 50
+        await journal.compact(20)
         for row, fields, code, reason in (
             ("F1", {"after_sequence": 51}, grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_AHEAD"),
             ("F2", {"after_sequence": 19}, grpc.StatusCode.OUT_OF_RANGE, "HISTORY_COMPACTED"),
@@ -125,12 +119,12 @@ async def test_j7_compaction_under_a_reader_is_a_gap_and_a_snapshot_and_from_the
 ) -> None:
     monkeypatch.setattr("trademesh_runs.journal_feed.RING_EVENTS", 64)
     async with served(start_server, tmp_path) as (journal, client):
-        await journal.write(20_000)
+        await journal.write(6_666)
         stream = subscribe(client, after_sequence=0, snapshot=True)
         message = await anext(stream)
         cursor = message.events.last_sequence
         assert message.events.first_sequence == 1
-        journal.compact(19_990)
+        await journal.compact(19_991)
         began = time.monotonic()
         async for message in stream:
             if message.HasField("gap"):
@@ -139,13 +133,14 @@ async def test_j7_compaction_under_a_reader_is_a_gap_and_a_snapshot_and_from_the
             assert message.events.first_sequence == cursor + 1
             cursor = message.events.last_sequence
         took_s = time.monotonic() - began
-        assert (message.gap.reason, message.gap.compacted_through) == (feed.GAP_REASON_COMPACTED, 19_990)
+        assert (message.gap.reason, message.gap.compacted_through) == (feed.GAP_REASON_COMPACTED, 19_991)
         assert took_s < 1.0, f"the gap was told after {took_s:.2f} s"
-        cursor = (await anext(stream)).snapshot.as_of_sequence
-        assert cursor == 20_000
-        for _ in range(20):
-            await journal.write(7)
-        while cursor < 20_140:
+        state = (await anext(stream)).snapshot
+        cursor = state.as_of_sequence
+        assert (cursor, state.pipeline.sessions_settled, len(state.equity)) == (20_000, 6_666, 6_666)
+        for more in range(1, 21):
+            await journal.write(6_666 + 2 * more)
+        while cursor < 20_120:
             message = await anext(stream)
             assert message.events.first_sequence == cursor + 1
             cursor = message.events.last_sequence

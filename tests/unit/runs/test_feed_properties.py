@@ -1,45 +1,65 @@
-"""Whatever readers, writers, compaction and restarts do to each other, each reader sees the journal's story, or is told what it misses.
-
-Compaction here takes the rows out of the file and nothing more; that a fold of the rest is the same is `compaction.py`'s promise.
-"""
+"""Whatever readers, writers, compaction and restarts do to each other, each reader sees the journal's story, or is told what it misses."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from random_journals import SESSION, TICKERS, Session, drafts_of
 from trademesh.gateway.v1 import event_pb2
 from trademesh.gateway.v1 import feed_service_pb2 as feed
-from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.errors import HistoryCompacted
-from trademesh_runs import journal_feed
+from trademesh_runs import feed_batch, journal_feed
+from trademesh_runs.compaction import compact
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_runs.feed_source import only_source
 from trademesh_runs.feed_subscription import FeedSettings
-from trademesh_runs.journal import Draft
+from trademesh_runs.journal import Head
 from trademesh_runs.journal_feed import JournalFeed
-from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
+from trademesh_runs.journal_sqlite import SqliteCompactor, SqliteStore
 
 SMALL_RING, SMALL_BATCH = 16, 7
-AGENTS = ("", "ann", "bob")
-TICKERS = ("AAPL", "MSFT")
+AGENTS = ("analyst-0", "analyst-1")
+KINDS = ("order_filled", "session_opened", "settled")
 WITHIN_S = 10.0
 
 
-class BriefFeed(JournalFeed):
-    """A feed whose states say their place and nothing else."""
+FILTERS = st.builds(
+    feed.EventFilter,
+    kinds=st.sets(st.sampled_from(KINDS), max_size=1),
+    agent_ids=st.sets(st.sampled_from(AGENTS), max_size=1),
+    tickers=st.sets(st.sampled_from(TICKERS), max_size=1),
+)
 
-    async def snapshot(self, at: int | None) -> ServerState:
-        return ServerState(as_of_sequence=self.head.sequence if at is None else at, epoch=self.head.epoch)
+
+class HastyCompactor(SqliteCompactor):
+    """Leaves the file as it is after the last cut: the end of a compaction waits a second for each open reader, and all of ours are open."""
+
+    def close(self) -> None:
+        self._file.abandon()
+
+
+class Store(SqliteStore):
+    """A journal that is compacted while it is read."""
+
+    def compactor(self) -> SqliteCompactor:
+        return HastyCompactor(self._path)
+
+
+def named(event: event_pb2.Event) -> set[str]:
+    """Tickers that an event names."""
+    accounts = (event.settled.portfolio, event.state_checkpoint.portfolio)
+    held = {position.ticker for account in accounts for position in account.positions}
+    return {event.order_filled.ticker, *event.run_started.tickers, *held}
 
 
 class Reader:
@@ -53,11 +73,10 @@ class Reader:
 
     def wants(self, event: event_pb2.Event) -> bool:
         kind = event.WhichOneof("payload")
-        named = {event.order_filled.ticker} if kind == "order_filled" else set()
         return (
             (not self.wanted.kinds or kind in self.wanted.kinds)
             and (not self.wanted.agent_ids or event.agent_id in self.wanted.agent_ids)
-            and (not self.wanted.tickers or bool(named & set(self.wanted.tickers)))
+            and (not self.wanted.tickers or bool(named(event) & set(self.wanted.tickers)))
         )
 
 
@@ -68,50 +87,50 @@ class Feeds(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="trademesh-feed-"))
-        self.path = self.folder / "journal.db"
+        self.store = Store(self.folder / "journal.db")
+        self.sessions = list[Session]()
         self.told = list[event_pb2.Event]()
         self.compacted = 0
         self.generation = 0
         self.readers = list[Reader]()
-        self.ring, self.batch = journal_feed.RING_EVENTS, journal_feed.BATCH_EVENTS
-        journal_feed.RING_EVENTS, journal_feed.BATCH_EVENTS = SMALL_RING, SMALL_BATCH
+        # So that a few events are history of many batches.
+        self.small = pytest.MonkeyPatch()
+        self.small.setattr(journal_feed, "RING_EVENTS", SMALL_RING)
+        for module in (journal_feed, feed_batch):
+            self.small.setattr(module, "BATCH_EVENTS", SMALL_BATCH)
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(sessions=st.lists(SESSION, min_size=4, max_size=8))
+    def open(self, sessions: list[Session]) -> None:
         self.runner.run(self._open())
+        self._write(sessions, settles_last=True)
 
     async def _open(self) -> None:
         self.generation += 1
-        self.writer = SqliteWriter(self.path, "demo", self.generation, lambda group: self.feed.publish(group))
-        self.feed = BriefFeed("demo", SqliteReader(self.path), SqliteReader(self.path), finished=False)
-        if self.compacted:
-            self.feed.compacted(self.compacted)
+        self.writer = self.store.writer("demo", self.generation, lambda group: self.feed.publish(group))
+        self.feed = JournalFeed("demo", self.store.reader(), self.store.reader(), finished=False)
+        assert self.feed.head == Head(1, len(self.told), self.compacted)
         self.servicer = FeedServicer(only_source("demo", self.feed), FeedSettings(feed_checkpoint_s=0.001))
 
-    @rule(events=st.lists(st.tuples(st.sampled_from(AGENTS), st.sampled_from([None, *TICKERS])), min_size=1, max_size=40))
-    def write(self, events: list[tuple[str, str | None]]) -> None:
-        for agent_id, ticker in events:
-            payload = event_pb2.OrderFilled(ticker=ticker) if ticker else event_pb2.SessionOpened()
-            kind = "order_filled" if ticker else "session_opened"
-            self.writer.append(Draft(kind, payload, agent_id=agent_id, item=str(len(self.told))))
-            content: dict[str, Any] = {kind: payload}
-            self.told.append(event_pb2.Event(sequence=len(self.told) + 1, agent_id=agent_id, **content))
+    @rule(sessions=st.lists(SESSION, min_size=1, max_size=4), settles_last=st.booleans())
+    def write(self, sessions: list[Session], *, settles_last: bool) -> None:
+        self._write(sessions, settles_last=settles_last)
+
+    def _write(self, sessions: list[Session], *, settles_last: bool) -> None:
+        self.sessions += sessions
+        # What was told of earlier sessions is the same again.
+        for draft in drafts_of(self.sessions, settle_last=settles_last)[len(self.told) :]:
+            assert self.writer.append(draft)
+            content: dict[str, Any] = {draft.kind: draft.payload}
+            self.told.append(event_pb2.Event(sequence=len(self.told) + 1, agent_id=draft.agent_id, **content))
         self.runner.run(self.writer.flush())
 
-    @rule(
-        place=st.floats(0, 1),
-        kinds=st.sets(st.sampled_from(["order_filled", "session_opened"]), max_size=1),
-        agents=st.sets(st.sampled_from(AGENTS[1:]), max_size=2),
-        tickers=st.sets(st.sampled_from(TICKERS), max_size=1),
-        now=st.booleans(),
-        takes_snapshots=st.booleans(),
-    )
-    def come(self, place: float, kinds: set[str], agents: set[str], tickers: set[str], *, now: bool, takes_snapshots: bool) -> None:
-        wanted = feed.EventFilter(kinds=kinds, agent_ids=agents, tickers=tickers)
-        self.readers.append(Reader(None if now else round(place * len(self.told)), wanted, takes_snapshots=takes_snapshots))
+    @rule(percent=st.integers(0, 100), wanted=st.one_of(st.just(feed.EventFilter()), FILTERS), now=st.booleans(), snapshots=st.booleans())
+    def come(self, percent: int, wanted: feed.EventFilter, *, now: bool, snapshots: bool) -> None:
+        place = None if now and percent > 50 else percent * len(self.told) // 100
+        self.readers.append(Reader(place, wanted, takes_snapshots=snapshots))
 
     @precondition(lambda self: self.readers)
-    @rule(which=st.integers(0, 1000), messages=st.integers(1, 12))
+    @rule(which=st.integers(0, 1000), messages=st.integers(1, 4))
     def read(self, which: int, messages: int) -> None:
         reader = self.readers[which % len(self.readers)]
         for _ in range(messages):
@@ -125,16 +144,17 @@ class Feeds(RuleBasedStateMachine):
         reader = self.readers[which % len(self.readers)]
         self.runner.run(self._cut_off(reader))
 
-    @rule(share=st.floats(0, 1))
-    def compact(self, share: float) -> None:
-        # A journal is never without an event: what follows the last settlement stays.
-        through = round(share * (len(self.told) - 1))
-        if through > self.compacted:
-            with sqlite3.connect(self.path) as connection:
-                connection.execute("DELETE FROM events WHERE sequence <= ?", (through,))
-            connection.close()
-            self.compacted = through
-            self.feed.compacted(through)
+    @precondition(lambda self: self._settled_since_compaction())
+    @rule(percent=st.integers(0, 99))
+    def compact(self, percent: int) -> None:
+        settled = self._settled_since_compaction()
+        through = compact("demo", self.store, settled[percent * len(settled) // 100], most_rows=30).compacted_through
+        assert through > self.compacted
+        self.compacted = through
+        self.feed.compacted(through)
+
+    def _settled_since_compaction(self) -> list[int]:
+        return [event.sequence for event in self.told if event.HasField("settled") and event.sequence > self.compacted]
 
     @rule()
     def restart(self) -> None:
@@ -183,8 +203,10 @@ class Feeds(RuleBasedStateMachine):
             assert reader.through < message.gap.compacted_through <= self.compacted
             return False
         if message.HasField("snapshot"):
+            # It was made together with the gap before it: events may have followed since.
+            assert (reader.through or 0) <= message.snapshot.as_of_sequence <= len(self.told)
             reader.through = message.snapshot.as_of_sequence
-            assert reader.through == len(self.told)
+            assert message.snapshot.fills == sum(event.HasField("order_filled") for event in self.told[: reader.through])
             return False
         assert reader.through is not None, "nothing has a place before the snapshot"
         if message.HasField("events"):
@@ -214,7 +236,7 @@ class Feeds(RuleBasedStateMachine):
             self.runner.run(self._read_to_the_end())
         finally:
             self.runner.close()
-            journal_feed.RING_EVENTS, journal_feed.BATCH_EVENTS = self.ring, self.batch
+            self.small.undo()
             shutil.rmtree(self.folder)
 
     async def _read_to_the_end(self) -> None:
@@ -232,5 +254,5 @@ class Feeds(RuleBasedStateMachine):
 TestFeeds = Feeds.TestCase
 # A failure is told by its steps as they were: to make them fewer takes longer than a test may.
 TestFeeds.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=50, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck)
 )

@@ -172,3 +172,29 @@ async def test_the_ballast_goes_when_the_disk_is_full_and_comes_back_when_there_
     reader = SqliteReader(tmp_path / "j.db")
     assert reader.check().sequence == 28
     reader.close()
+
+
+async def test_a_file_that_was_put_back_beside_the_log_of_another_is_refused(tmp_path: Path) -> None:
+    path, log, copied = tmp_path / "j.db", tmp_path / "j.db-wal", tmp_path / "copy.db"
+    writer = SqliteWriter(path, "demo", 1, lambda _group: None)
+    reader = SqliteReader(path)
+    for place, draft in enumerate(DESK):
+        if place == 8:
+            await writer.flush()
+            reader.backup(copied)
+        writer.append(draft)
+    await writer.flush()
+    # What a gateway that is killed now leaves.
+    left = log.read_bytes()
+    reader.close()
+    await writer.close()
+    copied.replace(path)
+    log.write_bytes(left)
+    for opens in (SqliteStore(path).reader, SqliteStore(path).compactor, lambda: SqliteWriter(path, "demo", 2, lambda _group: None)):
+        with pytest.raises(JournalDamagedError, match="move the log away"):
+            opens()
+    assert log.read_bytes() == left
+    log.unlink()
+    kept = SqliteReader(path)
+    assert kept.check().sequence == 8
+    kept.close()

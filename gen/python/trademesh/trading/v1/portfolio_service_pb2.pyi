@@ -120,8 +120,11 @@ class ListFillsResponse(message.Message):
 
     FILLS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    COMPACTED_THROUGH_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """For the next page; empty on the last."""
+    compacted_through: builtins.int
+    """Fills up to and including this event are no longer kept one by one, and are in no page; 0: all are."""
     @builtins.property
     def fills(self) -> containers.RepeatedCompositeFieldContainer[FillRecord]:
         """Oldest first."""
@@ -131,10 +134,11 @@ class ListFillsResponse(message.Message):
         *,
         fills: abc.Iterable[FillRecord] | None = ...,
         next_page_token: builtins.str = ...,
+        compacted_through: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["fills", b"fills", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["compacted_through", b"compacted_through", "fills", b"fills", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,7 +76,7 @@ class PortfolioServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEquity(self, request, context):
-        """Net asset value by session, in pages.
+        """Net asset value by session, in pages: whole, also where events were compacted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,7 +21,7 @@ class PortfolioServiceStub:
     ListFills: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.ListFillsRequest, _portfolio_service_pb2.ListFillsResponse]
     """Fills, in pages."""
     ListEquity: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.ListEquityRequest, _portfolio_service_pb2.ListEquityResponse]
-    """Net asset value by session, in pages."""
+    """Net asset value by session, in pages: whole, also where events were compacted."""
     GetPerformance: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.GetPerformanceRequest, _portfolio_service_pb2.GetPerformanceResponse]
     """Figures of performance."""
 
@@ -50,7 +50,7 @@ class PortfolioServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _portfolio_service_pb2.ListEquityRequest,
         context: _aio.ServicerContext[_portfolio_service_pb2.ListEquityRequest, _abc.Awaitable[_portfolio_service_pb2.ListEquityResponse]],
     ) -> _abc.Awaitable[_portfolio_service_pb2.ListEquityResponse]:
-        """Net asset value by session, in pages."""
+        """Net asset value by session, in pages: whole, also where events were compacted."""
 
     @_abc_1.abstractmethod
     def GetPerformance(
