@@ -72,6 +72,8 @@ class Hub:
         self.compacted_through = 0
         self.ended = False
         """True when the run's last event is in the ring."""
+        self._generation = 0
+        """Of the gateway whose events are read, or were last."""
         self.failure: TrademeshError | None = None
         """Why nobody can follow this run here any more."""
         self.lost_because = ""
@@ -104,6 +106,16 @@ class Hub:
         except TimeoutError:
             await self.close()
             raise DependencyUnavailable("feed", f"the feed of {self.run_id} does not come: try again soon") from None
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+
+    async def is_restarted(self) -> bool:
+        """True if a run that had ended goes on, with a gateway that this hub does not know. Who cannot be asked says nothing else."""
+        try:
+            return (await self.upstream.run(self.run_id, fresh=True)).generation != self._generation
+        except TrademeshError:
+            return False
 
     async def _head(self, client: ServiceClient) -> FeedPage:
         return read_page(await unary(client, LIST_EVENTS, head_request(self.run_id), HEAD_TIMEOUT_S))
@@ -121,7 +133,10 @@ class Hub:
         """The lane of those who want these events; an empty one stands at the head."""
         lane = self._lanes.get((form, chosen))
         if lane is None or not lane.members:
-            lane = self._lanes[form, chosen] = Lane(self.channels.next(), form, chosen, self.ring.last, self.ring.last)
+            lane = Lane(self.channels.next(), form, chosen, self.ring.last, self.ring.last)
+            if not self.ended:
+                # Nobody stays in a lane of an ended run, and no flush would let go of it.
+                self._lanes[form, chosen] = lane
         return lane
 
     async def changed(self, beyond: int, within_s: float) -> None:
@@ -169,6 +184,7 @@ class Hub:
     async def _read_once(self) -> float:
         """Reads until the stream ends; returns after how long to come back."""
         run = await self.upstream.run(self.run_id, fresh=True)
+        self._generation = run.generation
         async with self.upstream.client(run.feed_target) as client:
             # A feed that begins in silence says nothing for seconds: its server is asked whether it is there.
             await self._head(client)
@@ -227,6 +243,10 @@ class Hub:
 
     async def _flush(self, lane: Lane) -> None:
         now = asyncio.get_running_loop().time()
+        if lane.uneven and lane.members:
+            # The next span begins at one place for all.
+            lane.uneven = False
+            await self._send(lane, checkpoint_payload(lane.cursor, self.ring.last), lane.cursor)
         while lane.members and lane.cursor < self.ring.last:
             lane.expel_slow(self.settings.edge_slow_buffer_bytes)
             if not self.ring.covers(lane.cursor):

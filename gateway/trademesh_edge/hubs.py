@@ -40,19 +40,27 @@ class Hubs:
             reaper.add_done_callback(self._reapers.discard)
 
     async def _get(self, run_id: str) -> Hub:
+        hub = await self._opened(run_id)
+        if hub.ended and await hub.is_restarted():
+            self._forget(hub)
+            hub = await self._opened(run_id)
+        return hub
+
+    async def _opened(self, run_id: str) -> Hub:
         opening = self._opening.get(run_id)
         if opening is None and len(self._opening) >= self._settings.edge_max_runs:
             most = self._settings.edge_max_runs
             raise LimitReached(f"{most} runs are followed here: try again later", limit="runs", value=most, retry_after_s=5.0)
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception() or opening.result().failure is not None)):
             opening = self._opening[run_id] = asyncio.create_task(self._open(run_id))
-        try:
-            # One browser that leaves must not take the hub from others who wait for it.
-            return await asyncio.shield(opening)
-        except Exception:
-            if self._opening.get(run_id) is opening and opening.done():
-                del self._opening[run_id]
-            raise
+            # Also if everyone who waited has left meanwhile: a run that cannot be followed takes nobody's place.
+            opening.add_done_callback(lambda done: self._forget_failed(run_id, done))
+        # One browser that leaves must not take the hub from others who wait for it.
+        return await asyncio.shield(opening)
+
+    def _forget_failed(self, run_id: str, opening: asyncio.Task[Hub]) -> None:
+        if (opening.cancelled() or opening.exception() is not None) and self._opening.get(run_id) is opening:
+            del self._opening[run_id]
 
     async def _open(self, run_id: str) -> Hub:
         hub = Hub(run_id, self._upstream, self._settings, self._channels)
@@ -66,10 +74,14 @@ class Hubs:
             await asyncio.sleep(self._settings.edge_hub_linger_s)
         if hub.users > 0:
             return
+        self._forget(hub)
+        await hub.close()
+
+    def _forget(self, hub: Hub) -> None:
+        """Who comes now gets another hub."""
         known = self._opening.get(hub.run_id)
         if known is not None and known.done() and not known.cancelled() and known.exception() is None and known.result() is hub:
             del self._opening[hub.run_id]
-        await hub.close()
 
     async def close(self) -> None:
         """Closes every hub."""

@@ -24,6 +24,7 @@ class Member:
     browser: Browser
     expelled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     cursor: int = 0
+    """How far it was told when it came; and when it is expelled, where it goes on."""
 
 
 @dataclass(eq=False)
@@ -37,10 +38,16 @@ class Lane:
     told: int
     members: set[Member] = field(default_factory=set)
     last_sent_at: float = 0.0
+    uneven: bool = False
+    """True if some were told more than others: up to `cursor`, where nothing came through the filter."""
+    _unsent: set[Member] = field(default_factory=set)
+    """Those whom the frame in hand has not reached yet, while we breathe;"""
+    _told_before: int = 0
+    """and how far those were told before it."""
 
     def expel(self, member: Member) -> None:
-        """Takes a browser out; it goes on by itself from the lane's cursor."""
-        member.cursor = self.told
+        """Takes a browser out; it goes on by itself from where it was told last."""
+        member.cursor = max(member.cursor, self._told_before if member in self._unsent else self.told)
         self.members.discard(member)
         if not member.expelled.done():
             member.expelled.set_result(None)
@@ -59,11 +66,18 @@ class Lane:
 
     async def send(self, frame: bytes, cursor: int) -> None:
         """Sends a frame to everyone. The cursor moves first: who joins while we breathe is not sent what the frame holds, and does not need
-        it."""
+        it; who leaves before the frame has reached it goes on from before it.
+        """
+        if len(self.members) <= BROWSERS_PER_BREATH:
+            self.cursor = self.told = cursor
+            send_to_all([member.browser for member in self.members], frame, self.form)
+            return
         members = list(self.members)
-        self.cursor = self.told = cursor
-        send_to_all((member.browser for member in members[:BROWSERS_PER_BREATH]), frame, self.form)
-        for start in range(BROWSERS_PER_BREATH, len(members), BROWSERS_PER_BREATH):
-            await asyncio.sleep(0)
-            part = members[start : start + BROWSERS_PER_BREATH]
-            send_to_all((member.browser for member in part if member in self.members), frame, self.form)
+        self._told_before, self.cursor, self.told = self.told, cursor, cursor
+        self._unsent.update(members)
+        for start in range(0, len(members), BROWSERS_PER_BREATH):
+            part = [member for member in members[start : start + BROWSERS_PER_BREATH] if member in self.members]
+            send_to_all([member.browser for member in part], frame, self.form)
+            self._unsent.difference_update(members[start : start + BROWSERS_PER_BREATH])
+            if self._unsent:
+                await asyncio.sleep(0)

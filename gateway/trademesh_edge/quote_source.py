@@ -17,6 +17,7 @@ from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.logs import get_logger
 
 RETRY_S = 0.5
+MOST_FRAMES = 32
 
 
 class QuoteSource:
@@ -66,6 +67,9 @@ class QuoteSource:
             quotes = self.board.since(since, tickers)
             if not quotes:
                 return None
+            if len(self._frames) >= MOST_FRAMES:
+                # While no price moves, everyone who comes asks for all prices on a channel of its own.
+                self._frames.clear()
             frame = self._frames[key] = form.message(channel, feed_service_pb2.SubscribeResponse, quotes_payload(quotes))
         return frame
 

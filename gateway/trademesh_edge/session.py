@@ -29,6 +29,8 @@ from trademesh_kernel.errors import LimitReached, NotAllowed, TrademeshError
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.status import internal_status, status_of
 
+VERSION = version("trademesh")
+"""Read once: it stands in a file."""
 BURST_S = 2.0
 FEED_RETRIES_S = (0.1, 0.3, 0.6, 1.0, 2.0)
 
@@ -122,7 +124,7 @@ class Session:
         welcome = frame_pb2.Welcome(
             max_calls=settings.edge_max_calls,
             max_frame_bytes=settings.edge_max_frame_bytes,
-            version=version("trademesh"),
+            version=VERSION,
             heartbeat_s=settings.edge_checkpoint_interval_s,
             max_messages_per_s=settings.edge_max_messages_per_s,
         )

@@ -121,7 +121,8 @@ class Subscriber:
         elif self._channel.behind:
             # Waits until the buffer is below its mark, or for the stall time-out.
             await self._tell()
-        else:
+        elif not self._pace.changed:
+            # A wish that came since this step began would not be heard in the lane.
             await self._follow(lane)
         return False
 
@@ -174,6 +175,9 @@ class Subscriber:
     async def _read_history(self) -> None:
         """Passes on what the ring no longer holds, from an upstream of our own, until the ring goes on from there or others want a turn."""
         hub = self._hub
+        if self._told < self.cursor:
+            # What comes begins after the cursor: without a word the span up to it would seem to be missing.
+            await self._tell()
         await self._wait_for_turn()
         unsent: asyncio.Task[None] | None = None
         try:
@@ -237,10 +241,11 @@ class Subscriber:
         """Joins the lane, and stays until it is sent away. Between the look at the lane's cursor and the joining nothing may wait."""
         if self._told < self.cursor:
             self._channel.send_now(checkpoint_payload(self.cursor, self._hub.ring.last))
-        member = self._member = Member(self._browser)
+        member = self._member = Member(self._browser, cursor=self.cursor)
         self._lane = lane
         self._channel.join_now(lane)
         lane.members.add(member)
+        lane.uneven = lane.uneven or lane.told < self.cursor
         try:
             await member.expelled
         finally:

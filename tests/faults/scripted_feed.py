@@ -55,6 +55,7 @@ class ScriptedFeed(feed_service_pb2_grpc.FeedServiceServicer):
         self.epoch = 1
         self.compacted_through = 0
         self.ended = False
+        self.generation = 1
         self.silent = False
         self.streams = 0
         self.quote_streams = 0
@@ -105,6 +106,11 @@ class ScriptedFeed(feed_service_pb2_grpc.FeedServiceServicer):
         self.ended = True
         self._notify()
 
+    def restart(self) -> None:
+        """A run that had ended goes on."""
+        self.ended = False
+        self.generation += 1
+
     def begin_epoch(self, keep: int) -> None:
         """The journal loses its end, and goes on in a new epoch."""
         self.epoch += 1
@@ -127,7 +133,8 @@ class ScriptedFeed(feed_service_pb2_grpc.FeedServiceServicer):
 
     async def _get_run(self, request: Any, _context: Any) -> runtime_service_pb2.GetRunResponse:
         target = f"127.0.0.1:{self.advertised_port or self.port}"
-        return runtime_service_pb2.GetRunResponse(run=runtime_pb2.Run(run_id=request.run_id, feed_target=target))
+        run = runtime_pb2.Run(run_id=request.run_id, feed_target=target, generation=self.generation)
+        return runtime_service_pb2.GetRunResponse(run=run)
 
     def _state(self) -> state_pb2.ServerState:
         return state_pb2.ServerState(run_id=RUN, epoch=self.epoch, as_of_sequence=self.head)

@@ -382,3 +382,14 @@ async def test_a_run_that_has_ended_ends_after_its_last_event() -> None:
             kinds.append(message.WhichOneof("kind") or "")
         assert kinds[-1] == "end"
         assert client.last_sequence == 8
+
+
+async def test_a_run_that_is_started_again_after_its_end_goes_on_for_who_comes() -> None:
+    async with told_edge(8) as (feed, edge), edge_client(edge.port) as client:
+        feed.finish()
+        call = await begin(client, after_sequence=0)
+        assert [one async for one in client.messages(call)][-1] == frame_pb2.Status(id=call)
+        feed.restart()
+        feed.tell(4)
+        again = await begin(client, after_sequence=8)
+        assert await asyncio.wait_for(collect(client.messages(again), 12), 10) == [9, 10, 11, 12]
