@@ -17,6 +17,7 @@ from trademesh_kernel.errors import AlreadyExists, DependencyUnavailable, LimitR
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
+from trademesh_runtime.launch_ticket import Targets
 from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.places import Places
 from trademesh_runtime.policy import State
@@ -27,7 +28,7 @@ from trademesh_runtime.run_folders import check_room, put_away, sweep, write_fol
 from trademesh_runtime.run_progress import ProgressKeeper
 from trademesh_runtime.run_summaries import Summaries
 from trademesh_runtime.settings import RuntimeSettings
-from trademesh_runtime.supervisor import Supervisor, Targets
+from trademesh_runtime.supervisor import Supervisor
 from trademesh_runtime.wishes import Wishes
 from trademesh_runtime.workspace import AgentFiles
 

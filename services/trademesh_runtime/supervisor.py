@@ -23,25 +23,19 @@ from trademesh_runtime.gateway_exit import ending_of, printable, unread_ending
 from trademesh_runtime.gateway_link import GatewayLink
 from trademesh_runtime.gateway_logs import keep_within
 from trademesh_runtime.gateway_probe import GatewayProbe
+from trademesh_runtime.launch_ticket import Targets, ticket_of
 from trademesh_runtime.launcher import Bound, Exit, Handle, Launcher, LaunchError, LockHeldError
 from trademesh_runtime.policy import Restarts, Signal, State, Supervision
 from trademesh_runtime.policy_transitions import step
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.run_record import REGISTRY_RETRY_S, RunRecord
+from trademesh_runtime.throttle import Throttle
 
 IDENTITY_WITHIN_S = 5.0
 """So soon after its start a gateway has said on disk who it is."""
 HEALTHY_OR_NOT = frozenset({State.RUNNING, State.DEGRADED})
 
 Changed = Callable[[wire.Run], None]
-
-
-class Targets:
-    """Where gateways find the other services, and where they bind."""
-
-    def __init__(self, *, trading: str, news: str, agent: str, bind: str, advertise: str) -> None:
-        self.trading = trading
-        self.content = {"trading_target": trading, "news_target": news, "agent_target": agent, "bind": bind, "advertise": advertise}
 
 
 def chance() -> float:
@@ -81,8 +75,8 @@ class Supervisor:
         self._launching = asyncio.Lock()
         self._most_log_bytes = most_log_bytes
         self._timer: asyncio.TimerHandle | None = None
-        self._report_timer: asyncio.TimerHandle | None = None
-        self._reported_at = -timers.report_s
+        self._health_report = Throttle(timers.report_s, self._publish_health)
+        """Shows a changed health so often at most that nobody drowns in it. Until then what else is published does not show it, either."""
         self._settled_at_start = 0
         self._probe: GatewayProbe | None = None
         self._health = wire.GATEWAY_HEALTH_UNSPECIFIED
@@ -106,26 +100,13 @@ class Supervisor:
             self._carry_out(action)
         if self._policy.state != before.state or self._policy.reason != before.reason:
             if before.state in HEALTHY_OR_NOT and self._policy.state in HEALTHY_OR_NOT:
-                self._report()
+                self._health_report.ask()
             else:
                 self._log.info("run", state=self._policy.state.name, reason=self._policy.reason)
-                self._cancel_report()
+                self._health_report.cancel()
                 self.publish()
 
-    def _report(self) -> None:
-        """Publishes what has changed in the health of a gateway that runs, so often at most that nobody drowns in it. Until then it is not
-        shown by what else is published, either."""
-        if self._report_timer is None:
-            delay_s = max(0.0, self._reported_at + self._timers.report_s - time.monotonic())
-            self._report_timer = asyncio.get_running_loop().call_later(delay_s, self._report_now, context=detached())
-
-    def _cancel_report(self) -> None:
-        if self._report_timer is not None:
-            self._report_timer.cancel()
-            self._report_timer = None
-
-    def _report_now(self) -> None:
-        self._report_timer, self._reported_at = None, time.monotonic()
+    def _publish_health(self) -> None:
         if int(self.run.state) != int(self.state):
             self._log.info("run", state=self.state.name, reason=self._policy.reason)
         self.publish()
@@ -211,7 +192,7 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         self._record.close()
-        self._cancel_report()
+        self._health_report.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._handle is not None:
@@ -248,18 +229,7 @@ class Supervisor:
             generation = await self._next_generation()
             if generation is None:
                 return
-            ticket = {
-                "run_id": self.run.run_id,
-                "runs_dir": str(self.layout.runs_dir.absolute()),
-                "generation": generation,
-                "nonce": self._nonce,
-                "run_nonce": f"{self.run.created_at.seconds}.{self.run.created_at.nanos:09}",
-                "lease_s": self._timers.lease_s,
-                "orphan_s": self._timers.orphan_s,
-                "watermark_sequence": self.run.progress.head_sequence,
-                "watermark_epoch": self.run.progress.epoch,
-                **self._targets.content,
-            }
+            ticket = ticket_of(self.run, self.layout, self._nonce, self._targets, self._timers)
             try:
                 handle = await self._launcher.launch(self.layout, generation, ticket)
             except LaunchError as error:
@@ -379,7 +349,7 @@ class Supervisor:
         """Shows the newest health of the gateway."""
         if health != self._health:
             self._health = health
-            self._report()
+            self._health_report.ask()
 
     def found_progress(self, answer: HeartbeatResponse) -> None:
         """Shows how far the gateway is."""
@@ -417,7 +387,7 @@ class Supervisor:
 
     def publish(self, *, durable: bool = True) -> None:
         """Shows the run as it is now."""
-        if self._report_timer is None:
+        if not self._health_report.is_waiting:
             self._shown, self.run.health = self._policy, self._health
         self._record.publish(self._shown, durable=durable)
         self._task(self._notify())

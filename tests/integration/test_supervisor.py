@@ -22,13 +22,14 @@ from trademesh_kernel.errors import DependencyUnavailable, NotFound
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy, run_record, supervisor
 from trademesh_runtime.gateway_logs import earlier
+from trademesh_runtime.launch_ticket import Targets
 from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.policy import State
 from trademesh_runtime.process import LAUNCH_VARIABLE, ProcessHandle, ProcessLauncher
 from trademesh_runtime.registry import Registry, Revisions
 from trademesh_runtime.runs import Runs
 from trademesh_runtime.settings import RuntimeSettings
-from trademesh_runtime.supervisor import Supervisor, Targets
+from trademesh_runtime.supervisor import Supervisor
 from waiting import until
 
 
