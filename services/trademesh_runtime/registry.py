@@ -71,12 +71,24 @@ class Registry:
     """The rows, behind one lock."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file; ends the process with a word why if it is of a newer version."""
+        """Opens the file; ends the process with a word why if it is of a newer version.
+
+        Raises:
+            sqlite3.DatabaseError: the file is damaged; the message names it.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._lock = threading.Lock()
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            # Found now, and not by whoever asks for the row that is on the damaged page.
+            (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+        if found != "ok":
+            self._connection.close()
+            raise sqlite3.DatabaseError(f"{path}: {' '.join(found.split())}")
         bring_up_to_date(self._connection, path)
 
     @contextmanager

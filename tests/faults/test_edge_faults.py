@@ -255,12 +255,20 @@ async def test_w5_strangers_are_refused_each_with_its_reason(open_raw: OpenRaw) 
             ({"more": "Origin: https://evil.example\r\n"}, 403),
             ({"more": "Origin: null\r\n"}, 403),
         ):
+            quickest_s = 1e9
+            for _ in range(3):
+                began = time.monotonic()
+                opened = await open_raw(edge.port, **options)
+                assert opened.status == status
+                quickest_s = min(quickest_s, time.monotonic() - began)
+            assert quickest_s <= 0.1, f"{status} after {quickest_s * 1000:.0f} ms"
+        quickest_s = 1e9
+        for _ in range(3):
+            opened = await open_raw(edge.port, HELLO)
             began = time.monotonic()
-            opened = await open_raw(edge.port, **options)
-            assert opened.status == status
-            assert time.monotonic() - began <= 1
-        opened = await open_raw(edge.port, HELLO)
-        assert await asyncio.wait_for(opened.close_code(), 10) == frame_pb2.CLOSE_CODE_UNAUTHENTICATED
+            assert await asyncio.wait_for(opened.close_code(), 10) == frame_pb2.CLOSE_CODE_UNAUTHENTICATED
+            quickest_s = min(quickest_s, time.monotonic() - began)
+        assert quickest_s <= 0.1, f"4401 after {quickest_s * 1000:.0f} ms"
 
 
 async def test_w6_five_hundred_slow_handshakes_are_cut_and_a_good_browser_gets_in(tmp_path: Path) -> None:

@@ -103,12 +103,15 @@ async def test_f1_to_f4_what_a_feed_cannot_tell_is_refused_at_once_and_the_conne
             ("F3", {"after_sequence": 30, "epoch": 2}, grpc.StatusCode.ABORTED, "EPOCH_CHANGED"),
             ("F4", {"run_id": "nobody"}, grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND"),
         ):
-            began = time.monotonic()
-            with pytest.raises(RemoteError) as refused:
-                await anext(subscribe(client, **fields))
-            took_s = time.monotonic() - began
+            # The quickest of three: the others tell how busy the machine is.
+            took_s = 1e9
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(RemoteError) as refused:
+                    await anext(subscribe(client, **fields))
+                took_s = min(took_s, time.monotonic() - began)
             assert (refused.value.remote_code, refused.value.remote_reason) == (code, reason), row
-            assert took_s < 1.0, f"{row} was refused after {took_s * 1000:.0f} ms"
+            assert took_s <= 0.1, f"{row} was refused after {took_s * 1000:.0f} ms"
             assert client.channel.get_state() is grpc.ChannelConnectivity.READY
         message = await anext(subscribe(client, after_sequence=20))
         assert (message.events.first_sequence, message.events.last_sequence) == (21, 50)

@@ -177,9 +177,9 @@ def test_g1_a_gateway_that_is_killed_is_missed_at_once_started_again_and_the_led
     assert disturbed.sessions == undisturbed.sessions == 83
     verified = runs.mesh.cli("run", "verify", "g1")
     assert verified.returncode == 0, verified.stderr
-    # The least of three: the others tell how busy the machine is.
+    # Of the notes the least of three: the others tell how busy the machine is.
     assert min(noted_s) <= 0.05, f"noted after {noted_s} s"
-    assert min(up_s) <= 5, f"up again after {up_s} s"
+    assert max(up_s) <= 5, f"up again after {up_s} s"
 
 
 def test_g2_a_gateway_that_is_stopped_is_told_as_hung_and_ended_and_started_again(runs: Runs) -> None:
@@ -238,7 +238,11 @@ def test_g5_a_gateway_that_ends_again_and_again_is_given_up_after_six_starts(run
 @pytest.mark.parametrize("code", [65, 78])
 def test_g6_what_a_restart_cannot_mend_is_tried_once(runs: Runs, code: int) -> None:
     run = runs.start(f"g6-{code}", f"exit-{code} always")
-    _at, failed = run.until(lambda run: run.state in ENDED, 20, "FAILED")
+    told_at, failed = run.until(lambda run: run.state in ENDED, 20, "FAILED")
+    # Its only line is its last word: a process needs longer to begin than the table gives to the news of its end, and on a busy machine up
+    # to a second from that word to its end.
+    last_word_at = (run.folder / "logs" / "gateway.1.log").stat().st_mtime - time.time() + time.monotonic()
+    assert told_at - last_word_at <= 1 + 1, f"told {told_at - last_word_at:.2f} s after its last word"
     assert (failed.state, failed.generation, failed.last_exit.code) == (wire.RUN_STATE_FAILED, 1, code)
     assert f"exit {code}" in failed.reason
 
@@ -349,10 +353,11 @@ def test_g12_a_log_that_is_flooded_stays_within_its_bound_and_says_that_it_was_c
 
 def test_g13_a_gateway_without_memory_tells_the_cause_and_is_started_again(runs: Runs) -> None:
     run = runs.start("g13", "out-of-memory", pace=0)
-    run.running()
+    serving_at, _serving = run.running()
     ended_at, ended = run.until(lambda run: run.last_exit.generation == 1 and in_backoff(run), 30, "the end")
     words = "\n".join([ended.reason, *ended.last_exit.log_lines]).lower()
     assert re.search("memory|bad_alloc", words), words
+    assert ended_at - serving_at <= 5, f"ended {ended_at - serving_at:.2f} s after it began to take memory"
     up_at, _ = run.until(lambda run: run.generation == 2 and run.state in {*NO_REST, *ENDED}, 10, "the second gateway")
     assert up_at - ended_at <= 5, f"up after {up_at - ended_at:.2f} s"
 
@@ -370,9 +375,13 @@ def test_g14_a_stranger_with_the_number_of_a_dead_gateway_is_left_alone(runs: Ru
         record = json.loads(identity.read_text())
         identity.write_text(json.dumps({**record, "pid": stranger.pid}))
         runs.mesh.start("runtime")
-        runs.mesh.wait_ready("runtime")
+        with grpc.insecure_channel(f"127.0.0.1:{runs.mesh.ports['runtime']}") as channel:
+            grpc.channel_ready_future(channel).result(30)
+        up_at = time.monotonic()
         again = Watched(runs.stub, run.run_id, run.folder)
         runs.watched[:] = [again]
+        found_at, _ = again.until(lambda run: run.last_exit.generation == 1, 10, "the dead gateway found")
+        assert found_at - up_at <= 1, f"found dead {found_at - up_at:.2f} s after calls were taken"
         _at, second = again.running(2)
         assert stranger.poll() is None
         assert second.pid != stranger.pid
