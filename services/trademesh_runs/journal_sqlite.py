@@ -34,6 +34,7 @@ from trademesh_runs.journal_writer import GroupWriter, NoRoomError
 __all__ = [
     "BALLAST_BYTES",
     "SCHEMA_VERSION",
+    "SQLITE_VERSION",
     "FencedError",
     "NewerJournalError",
     "SqliteFile",
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
+SQLITE_VERSION = sqlite3.sqlite_version
+"""Worth a line in the log: versions before 3.51.3 may damage a file that two connections write."""
 BALLAST_BYTES = 1024 * 1024
 ENCODED_ROWS = 32
 """So many rows are fetched by one call, which for small rows is as much work as each of them."""
