@@ -41,8 +41,8 @@ from trademesh_runs.bootstrap import read_bootstrap_file
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_runs.feed_source import only_source
 from trademesh_runs.fold import Fold
-from trademesh_runs.journal import Draft, FencedError, Head, StoredEvent
-from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
+from trademesh_runs.journal import Draft, FencedError, Head, JournalStore, StoredEvent
+from trademesh_runs.journal_sqlite import SQLITE_VERSION, SqliteStore
 from trademesh_runs.run_config import DEFAULT_CYCLE_DEADLINE_S
 
 VERSION = "0.1.0"
@@ -127,21 +127,16 @@ class Gateway:
 
     async def _open_journal(self) -> Opened:
         """Takes the journal over, and folds what is in it."""
-        path = self._layout.journal
+        store: JournalStore = SqliteStore(self._layout.journal, ballast=self._layout.ballast)
         watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
-        self._writer = SqliteWriter(
-            path,
-            self._ticket.run_id,
-            self._ticket.generation,
-            self._publish,
-            watermark=watermark,
-            stalled=self._disk.stalled,
-            ballast=self._layout.ballast,
+        self._writer = store.writer(
+            self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, stalled=self._disk.stalled
         )
-        reader = SqliteReader(path)
+        reader = store.reader()
+        self._log.info("journal taken over", sqlite=SQLITE_VERSION, head_sequence=self._writer.committed, epoch=self._writer.epoch)
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
         self._fold = opened.fold
-        self._feed = LiveFeed(self._ticket.run_id, reader, SqliteReader(path), self._fold)
+        self._feed = LiveFeed(self._ticket.run_id, reader, store.reader(), self._fold)
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
         dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports

@@ -29,11 +29,13 @@ from trademesh_runs.journal import (
     Stalled,
     StoredEvent,
 )
+from trademesh_runs.journal_opening import SCHEMA_VERSION, SQLITE_VERSION, connect, head_of, snapshot_of, upgrade
 from trademesh_runs.journal_writer import GroupWriter, NoRoomError
 
 __all__ = [
     "BALLAST_BYTES",
     "SCHEMA_VERSION",
+    "SQLITE_VERSION",
     "FencedError",
     "NewerJournalError",
     "SqliteFile",
@@ -42,105 +44,17 @@ __all__ = [
     "SqliteWriter",
 ]
 
-SCHEMA_VERSION = 2
 BALLAST_BYTES = 1024 * 1024
 ENCODED_ROWS = 32
 """So many rows are fetched by one call, which for small rows is as much work as each of them."""
 
-_SCHEMA = """
-CREATE TABLE events (
-    sequence INTEGER PRIMARY KEY, kind INTEGER NOT NULL, agent_id TEXT NOT NULL, core_length INTEGER NOT NULL, data BLOB NOT NULL
-);
-CREATE INDEX events_by_kind ON events (kind, sequence);
-CREATE TABLE batches (last_sequence INTEGER PRIMARY KEY, hash BLOB NOT NULL);
-CREATE TABLE meta (epoch INTEGER NOT NULL, generation INTEGER NOT NULL);
-INSERT INTO meta VALUES (1, 0);
-"""
-_SCHEMA_2 = """
-ALTER TABLE meta ADD COLUMN compacted_through INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE snapshots (sequence INTEGER PRIMARY KEY, chain BLOB NOT NULL, desk BLOB NOT NULL, state BLOB NOT NULL, seal BLOB NOT NULL);
-"""
 _COLUMNS = "sequence, kind, agent_id, core_length, data"
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
 _PAGE_BYTES = 8192
 _LOG_BYTES = 4 * 1024 * 1024
 _LARGEST = 2**62
-_LOG_VERSIONS_AT = 18
-"""Where a file says whether it is written by way of a log (https://www.sqlite.org/fileformat2.html, 1.3.3)."""
 _EVENT_INSERTS = [(count, f"INSERT INTO events VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}") for count in (1024, 128, 16, 1)]
 _LINK_INSERTS = [(count, f"INSERT INTO batches VALUES {', '.join(['(?, ?)'] * count)}") for count in (64, 8, 1)]
-
-
-def connect(path: Path, *, writable: bool, immutable: bool = False) -> sqlite3.Connection:
-    """Opens a journal; raises NewerJournalError, JournalDamagedError, and sqlite3.Error if it is not one."""
-    if not immutable:
-        _refuse_the_log_of_another(path)
-    mode = "rwc" if writable else "ro"
-    uri = f"{path.absolute().as_uri()}?mode={mode}" + ("&immutable=1" if immutable else "")
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-    # A name with damaged bytes is for the chain to find: it must not look like a fault of the disk.
-    connection.text_factory = _text
-    try:
-        version = _version(connection)
-        if version > SCHEMA_VERSION:
-            raise NewerJournalError(f"{path} has version {version}; this trademesh knows {SCHEMA_VERSION}: install a newer one")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _refuse_the_log_of_another(path: Path) -> None:
-    """A file that was put back beside the write-ahead log of the one before it. SQLite would mix the two without a word."""
-    log = path.with_name(path.name + "-wal")
-    # A file of ours that has a log says so in its header, before the log is there and until it is gone. A writer may come between two looks.
-    if _needs_no_log(path) and _has_bytes(log) and _needs_no_log(path):
-        raise JournalDamagedError(
-            f"{log} is not the log of {path.name}, which needs none: move the log away if the file is the right one", 0
-        )
-
-
-def _has_bytes(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-
-
-def _needs_no_log(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            file.seek(_LOG_VERSIONS_AT)
-            return file.read(2) == b"\1\1"
-    except FileNotFoundError:
-        return False
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def _head(connection: sqlite3.Connection) -> Head:
-    compacted = "compacted_through" if _version(connection) >= 2 else "0"
-    query = f"SELECT epoch, coalesce((SELECT max(sequence) FROM events), {compacted}), {compacted} FROM meta"
-    return Head(*connection.execute(query).fetchone())
-
-
-def _snapshot(connection: sqlite3.Connection) -> Snapshot | None:
-    if _version(connection) < 2:
-        return None
-    row = connection.execute("SELECT sequence, chain, desk, state, seal FROM snapshots ORDER BY sequence DESC LIMIT 1").fetchone()
-    if row is None:
-        return None
-    snapshot = Snapshot(*row[:4])
-    if seal(snapshot) != row[4]:
-        raise JournalDamagedError(f"the snapshot of event {snapshot.sequence} is not what was written", snapshot.sequence)
-    return snapshot
 
 
 class SqliteReader:
@@ -151,7 +65,7 @@ class SqliteReader:
 
     def head(self) -> Head:
         """Where the journal ends now."""
-        return _head(self._connection)
+        return head_of(self._connection)
 
     def read(self, after: int, limit: int, through: int | None = None, kinds: Collection[int] | None = None) -> list[StoredEvent]:
         """Events after a sequence, oldest first, of some kinds if said."""
@@ -198,7 +112,7 @@ class SqliteReader:
     def snapshot(self) -> Snapshot | None:
         """What takes the place of compacted events, if any were."""
         try:
-            return _snapshot(self._connection)
+            return snapshot_of(self._connection)
         except (struct.error, TypeError) as error:
             raise JournalDamagedError(f"the snapshot is not of its kind: {error}", 0) from error
 
@@ -251,10 +165,7 @@ class SqliteFile:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_BYTES // _PAGE_BYTES}")
-            version = _version(self._connection)
-            if version < SCHEMA_VERSION:
-                steps = _SCHEMA_2 if version == 1 else _SCHEMA + _SCHEMA_2
-                self._connection.executescript(f"BEGIN; {steps} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            upgrade(self._connection)
         except BaseException:
             self._connection.close()
             raise
@@ -268,13 +179,13 @@ class SqliteFile:
 
     def head(self) -> Head:
         """Where the journal ends."""
-        return _head(self._connection)
+        return head_of(self._connection)
 
     def last_hash(self) -> bytes:
         """The end of the chain."""
         row = self._connection.execute("SELECT hash FROM batches ORDER BY last_sequence DESC LIMIT 1").fetchone()
         if row is None:
-            snapshot = _snapshot(self._connection)
+            snapshot = snapshot_of(self._connection)
             return b"" if snapshot is None else snapshot.chain
         found: bytes = row[0]
         return found

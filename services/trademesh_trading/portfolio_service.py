@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from trademesh.gateway.v1.event_pb2 import Event
-from trademesh.gateway.v1.state_pb2 import ServerState
+from trademesh.gateway.v1.state_pb2 import EquityPoint, ServerState
 from trademesh.trading.v1 import portfolio_service_pb2 as messages
 from trademesh.trading.v1 import portfolio_service_pb2_grpc
 from trademesh_kernel.context import Context
 from trademesh_kernel.paging import page_token, read_page_place
 from trademesh_runs.fold import equity_point
-from trademesh_trading.run_readers import RunReader, RunReaders
+from trademesh_trading.run_readers import Found, RunReader, RunReaders
 
 DEFAULT_FILLS = 100
 DEFAULT_POINTS = 500
@@ -39,27 +38,33 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
         size = request.page_size or DEFAULT_FILLS
         cursor = read_page_place(request, request.page_token) or 0
 
-        async def ask(reader: RunReader) -> list[Event]:
+        async def ask(reader: RunReader) -> Found:
             # One more than asked for tells whether there is a next page.
             return await reader.events("order_filled", cursor, size + 1, lambda event: request.ticker in ("", event.order_filled.ticker))
 
-        found = await self._runs.ask(request.run_id, ask)
+        found, compacted_through = await self._runs.ask(request.run_id, ask)
         fills = [
             messages.FillRecord(sequence=event.sequence, session_date=event.session_date, fill=event.order_filled) for event in found[:size]
         ]
         return messages.ListFillsResponse(
-            fills=fills, next_page_token=page_token(request, [fills[-1].sequence]) if len(found) > size else ""
+            fills=fills,
+            next_page_token=page_token(request, [fills[-1].sequence]) if len(found) > size else "",
+            compacted_through=compacted_through,
         )
 
     async def ListEquity(self, request: messages.ListEquityRequest, context: Context) -> messages.ListEquityResponse:
         size = request.page_size or DEFAULT_POINTS
         cursor = read_page_place(request, request.page_token) or 0
 
-        async def ask(reader: RunReader) -> list[Event]:
-            return await reader.events("settled", cursor, size + 1, lambda _event: True)
+        async def ask(reader: RunReader) -> list[EquityPoint]:
+            settled, compacted_through = await reader.events("settled", cursor, size + 1, lambda _event: True)
+            if cursor < compacted_through:
+                # The events of these points are gone; the state has them all.
+                return [point for point in (await reader.state(None)).equity if point.sequence > cursor][: size + 1]
+            return [equity_point(event.session_date, event.settled, event.sequence) for event in settled]
 
         found = await self._runs.ask(request.run_id, ask)
-        points = [equity_point(event.session_date, event.settled, event.sequence) for event in found[:size]]
+        points = found[:size]
         return messages.ListEquityResponse(
             points=points, next_page_token=page_token(request, [points[-1].sequence]) if len(found) > size else ""
         )

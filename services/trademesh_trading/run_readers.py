@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import grpc
 
@@ -33,13 +33,20 @@ Answer = TypeVar("Answer")
 Wanted = Callable[[events.Event], bool]
 
 
+class Found(NamedTuple):
+    """Events that were asked for. Those up to `compacted_through` are no longer kept."""
+
+    events: list[events.Event]
+    compacted_through: int
+
+
 class RunReader(Protocol):
     """Reads one run. `at` is a sequence, None the newest; raises SequenceAhead beyond the head."""
 
     async def state(self, at: int | None) -> ServerState:
         """The state."""
 
-    async def events(self, kind: str, after: int, size: int, wanted: Wanted) -> list[events.Event]:
+    async def events(self, kind: str, after: int, size: int, wanted: Wanted) -> Found:
         """The first events of one kind after a sequence that are wanted, at most so many."""
 
     async def performance(self, at: int | None) -> GetPerformanceResponse:
@@ -62,17 +69,17 @@ class FinishedRun:
         """The state at a sequence, or the last."""
         return await self._source.snapshot(self._through(at))
 
-    async def events(self, kind: str, after: int, size: int, wanted: Wanted) -> list[events.Event]:
+    async def events(self, kind: str, after: int, size: int, wanted: Wanted) -> Found:
         """The first events of one kind after a sequence that are wanted."""
         number = KIND_NUMBERS[kind]
 
-        def scan(reader: JournalReader) -> list[events.Event]:
-            found = list[events.Event]()
+        def scan(reader: JournalReader) -> Found:
+            found = Found([], reader.head().compacted_through)
             for stored in all_events(reader, after, kinds=(number,)):
                 event = stored.parse()
                 if wanted(event):
-                    found.append(event)
-                    if len(found) == size:
+                    found.events.append(event)
+                    if len(found.events) == size:
                         break
             return found
 
@@ -112,7 +119,7 @@ class LiveRun:
         state: ServerState = answer.state
         return state
 
-    async def events(self, kind: str, after: int, size: int, wanted: Wanted) -> list[events.Event]:
+    async def events(self, kind: str, after: int, size: int, wanted: Wanted) -> Found:
         """The first events of one kind after a sequence that are wanted."""
         found = list[events.Event]()
         while True:
@@ -121,9 +128,9 @@ class LiveRun:
                 if wanted(event):
                     found.append(event)
                     if len(found) == size:
-                        return found
-            if not page.next_page_token:
-                return found
+                        break
+            if not page.next_page_token or len(found) == size:
+                return Found(found, page.compacted_through)
             after = page.events[-1].sequence
 
     async def performance(self, at: int | None) -> GetPerformanceResponse:

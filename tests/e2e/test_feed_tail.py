@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from mesh_processes import Mesh, wait_until
+
+from trademesh_runs.layout import RunLayout
 
 pytestmark = pytest.mark.timeout(180)
 SPAN = "---\nsessions: {start: 2008-01-02, end: 2008-12-31}\nsupervision: {linger_s: 0}\n---\n"
@@ -63,6 +66,43 @@ def test_a_run_is_told_by_ticker_and_by_agent(mesh: Mesh, tailed: list[int]) -> 
     lines = mesh.cli("feed", "tail", "tailed", "--after", "0", "--agent", "portfolio_manager").stdout.splitlines()
     assert lines
     assert {line.split()[2] for line in lines} == {"portfolio_manager"}
+
+
+def test_quotes_are_told_beside_the_events_of_a_run_that_lives(mesh: Mesh) -> None:
+    path = mesh.folder / "quoted.md"
+    path.write_text(SPAN)
+    assert mesh.cli("run", "start", str(path), "--run-id", "quoted", "--pace", "20").returncode == 0
+    command = [
+        sys.executable,
+        "-m",
+        "trademesh_cli.main",
+        "feed",
+        "tail",
+        "quoted",
+        "--after",
+        "0",
+        "--quotes",
+        "--ticker",
+        "AAPL",
+        "--json",
+    ]
+    output = mesh.folder / "quoted.jsonl"
+    with output.open("w") as stream:
+        reader = subprocess.Popen(command, cwd=mesh.folder, env=mesh.environment, stdout=stream)
+    try:
+        wait_until(lambda: output.read_text().count('"quote"') > 3 and output.read_text().count('"sequence"') > 20, 60, "quotes and events")
+    finally:
+        reader.kill()
+        reader.wait(10)
+    mesh.json("run", "stop", "quoted")
+    whole = output.read_text().rpartition("\n")[0].splitlines()
+    quotes = [json.loads(line)["quote"] for line in whole if '"quote"' in line]
+    assert {quote["ticker"] for quote in quotes} == {"AAPL"}
+    sessions = [quote["session_date"] for quote in quotes]
+    assert sessions == sorted(set(sessions)), "conflated, and each newer than the one before"
+    assert all(int(quote["price_micros"]) > 0 for quote in quotes)
+    # On the way the gateway's log has told what keeps its journal.
+    assert sqlite3.sqlite_version in RunLayout(mesh.runs, "quoted").gateway_log(1).read_text()
 
 
 def test_without_a_place_it_begins_with_what_happens_now(mesh: Mesh, tailed: list[int]) -> None:

@@ -440,6 +440,34 @@ async def test_a_finished_run_that_was_compacted_has_its_states_and_says_what_is
         assert refused.value.remote_reason == "HISTORY_COMPACTED"
 
 
+@pytest.mark.parametrize("live", [True, False])
+async def test_after_compaction_the_curve_is_whole_and_fills_say_where_they_begin(bench: Bench, live: bool) -> None:
+    drafts = list(desk(30))
+    if live:
+        gateway = await bench.gateway("run", iter(drafts))
+    else:
+        await write_journal(bench.runs, "run", iter(drafts))
+        bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
+    whole, page = list((await equity(bench, "run")).points), await equity(bench, "run", size=4)
+    first = await fills(bench, "run", size=4)
+    assert first.compacted_through == 0
+    through = (await asyncio.to_thread(compact, "run", SqliteStore(RunLayout(bench.runs, "run").journal), 60)).compacted_through
+    if live:
+        gateway.feed.compacted(through)
+    points = list(page.points)
+    while page.next_page_token:
+        page = await equity(bench, "run", page.next_page_token, size=7)
+        points += page.points
+    assert points == whole
+    # A page that goes on where events are gone says that it does not follow on the one before.
+    rest = await fills(bench, "run", first.next_page_token)
+    assert rest.compacted_through == through > first.fills[-1].sequence
+    assert rest.fills[0].sequence > through
+    assert [one.fill for one in rest.fills] == [draft.payload for draft in drafts[through:] if draft.kind == "order_filled"]
+    if live:
+        await gateway.end()
+
+
 @pytest.mark.parametrize("damage", ["not a journal", "a byte of an event"])
 async def test_a_damaged_journal_is_called_so(bench: Bench, damage: str) -> None:
     path = await write_journal(bench.runs, "run", desk(3))

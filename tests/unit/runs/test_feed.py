@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from random_journals import Session, drafts_of
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh_kernel.errors import EpochChanged, HistoryCompacted, SequenceAhead
 from trademesh_runs import feed_subscription, journal_feed
+from trademesh_runs.compaction import compact
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_runs.feed_source import only_source
 from trademesh_runs.feed_subscription import FeedSettings
 from trademesh_runs.journal import Draft, StoredEvent
 from trademesh_runs.journal_feed import JournalFeed
-from trademesh_runs.journal_sqlite import SqliteReader, SqliteWriter
+from trademesh_runs.journal_sqlite import SqliteReader, SqliteStore, SqliteWriter
 from trademesh_runs.quote_board import QuoteBoard
 from waiting import until
 
@@ -335,6 +337,29 @@ async def test_pages_stay_valid_while_events_arrive(tmp_path: Path) -> None:
                 break
         expected = range(head, 0, -1) if newest_first else range(1, len(seen) + 1)
         assert seen == list(expected)
+    await live.close()
+
+
+@pytest.mark.parametrize("left", [44, 50])
+async def test_pages_say_what_compaction_took_from_between_them(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "j.db"
+    live = Live(path)
+    for draft in drafts_of([Session()] * 16):
+        live.writer.append(draft)
+    await live.writer.flush()
+
+    async def page(**fields: Any) -> feed_service_pb2.ListEventsResponse:
+        request = feed_service_pb2.ListEventsRequest(run_id="demo", page_size=10, **fields)
+        return await live.servicer.ListEvents(request, None)  # type: ignore[arg-type]  # the context is not looked at
+
+    oldest, newest = await page(), await page(newest_first=True)
+    assert (oldest.compacted_through, newest.compacted_through) == (0, 0)
+    live.feed.compacted((await asyncio.to_thread(compact, "demo", SqliteStore(path), left)).compacted_through)
+    on, back = await page(page_token=oldest.next_page_token), await page(newest_first=True, page_token=newest.next_page_token)
+    assert [event.sequence for event in on.events] == list(range(left + 1, 51))
+    assert not back.events
+    for one in (on, back, await page(after_sequence=20)):
+        assert (one.compacted_through, one.head_sequence, one.next_page_token) == (left, 50, "")
     await live.close()
 
 
