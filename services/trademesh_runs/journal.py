@@ -14,19 +14,24 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
 from trademesh.gateway.v1.event_pb2 import Event
-from trademesh_kernel.wire_format import varint
+from trademesh_kernel.wire_format import prefix, varint
 
 KIND_NUMBERS: dict[str, int] = {field.name: field.number for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 KIND_NAMES = {number: name for name, number in KIND_NUMBERS.items()}
 SETTLED = KIND_NUMBERS["settled"]
 _KEPT_ACTORS = 1024
-_TAGS = {name: (number, varint(number << 3 | 2)) for name, number in KIND_NUMBERS.items()}
-"""Number of a kind's field, and how a field of its type begins on the wire."""
+_RECORDED_SHIFT = 20
+"""Nanoseconds to about milliseconds: events of one such moment are said to be recorded at the same time."""
+_SEQUENCE_TAG, _ID_PREFIX = varint(Event.SEQUENCE_FIELD_NUMBER << 3), prefix(Event.EVENT_ID_FIELD_NUMBER, len(str(uuid.NAMESPACE_URL)))
+_prefix = lru_cache(8192)(prefix)
+_stored = tuple.__new__
+"""Makes a StoredEvent in half the time that its class takes."""
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
@@ -200,7 +205,9 @@ class Encoder:
 
     def __init__(self, run_id: str, generation: int) -> None:
         self._named = hashlib.sha1(uuid.uuid5(uuid.NAMESPACE_URL, f"trademesh:{run_id}").bytes, usedforsecurity=False)
-        self._header = Event(generation=generation)
+        self._generation = generation
+        self._recorded_moment = 0
+        self._recorded = b""
         self._session_date = ""
         self._session = b""
         self._actors: dict[tuple[int, str], bytes] = {}
@@ -213,16 +220,24 @@ class Encoder:
         return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:32]}"
 
     def encode(self, draft: Draft, sequence: int, event_id: str) -> StoredEvent:
-        """The event that a draft becomes at a sequence."""
-        number, tag = _TAGS[draft.kind]
+        """The event that a draft becomes at a sequence; `event_id` is what the function of that name gives."""
+        number = KIND_NUMBERS[draft.kind]
         payload = draft.payload.SerializeToString(deterministic=True)
         # On the wire a message is its fields, in the order of their numbers; the payload is the last of the core.
-        core = b"".join((self._place(draft), tag, varint(len(payload)), payload))
-        header = self._header
-        header.sequence, header.event_id = sequence, event_id
-        at = header.recorded_at
-        at.seconds, at.nanos = divmod(time.time_ns(), 1_000_000_000)
-        return StoredEvent(sequence, number, draft.agent_id, len(core), core + header.SerializeToString())
+        place, begin = self._place(draft), _prefix(number, len(payload))
+        core_length = len(place) + len(begin) + len(payload)
+        parts = (place, begin, payload, _SEQUENCE_TAG, varint(sequence), _ID_PREFIX, event_id.encode(), self._recorded_now())
+        return _stored(StoredEvent, (sequence, number, draft.agent_id, core_length, b"".join(parts)))
+
+    def _recorded_now(self) -> bytes:
+        """The end of a header: time and generation, encoded."""
+        now_ns = time.time_ns()
+        if now_ns >> _RECORDED_SHIFT != self._recorded_moment:
+            self._recorded_moment = now_ns >> _RECORDED_SHIFT
+            header = Event(generation=self._generation)
+            header.recorded_at.FromNanoseconds(now_ns)
+            self._recorded = header.SerializeToString()
+        return self._recorded
 
     def _place(self, draft: Draft) -> bytes:
         """Session, phase and agent, encoded."""

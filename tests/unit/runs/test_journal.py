@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Sequence
 
@@ -223,7 +224,23 @@ def test_an_event_is_encoded_as_protobuf_would(session_date: str, phase: int, ag
     whole = stored.parse()
     assert (whole.sequence, whole.event_id, whole.generation) == (sequence, event_id, 7)
     assert whole.recorded_at.seconds > 1_700_000_000
+    header = events.Event(sequence=sequence, event_id=event_id, generation=7, recorded_at=whole.recorded_at)
+    assert stored.data[stored.core_length :] == header.SerializeToString(deterministic=True)
     for field in ("sequence", "event_id", "generation", "recorded_at"):
         whole.ClearField(field)  # type: ignore[arg-type]  # names of fields
     assert stored.data[: stored.core_length] == whole.SerializeToString(deterministic=True)
     assert whole.pipeline_state_changed.reason == reason
+
+
+def test_an_event_is_recorded_within_two_milliseconds_of_when_the_journal_took_it_in() -> None:
+    encoder = Encoder("demo", 7)
+    draft = Draft("pipeline_state_changed", events.PipelineStateChanged(reason="r"))
+    event_id = encoder.event_id(draft)
+    ends_ns, earlier_ns, moments = time.time_ns() + 20_000_000, 0, set[int]()
+    while (before_ns := time.time_ns()) < ends_ns:
+        at_ns = encoder.encode(draft, 1, event_id).parse().recorded_at.ToNanoseconds()
+        assert before_ns - 2_000_000 <= at_ns <= time.time_ns(), "no later than now, and hardly earlier"
+        assert at_ns >= earlier_ns, "later events are not recorded earlier"
+        earlier_ns = at_ns
+        moments.add(at_ns)
+    assert len(moments) > 1, "time goes on"
