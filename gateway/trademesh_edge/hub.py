@@ -85,6 +85,10 @@ class Hub:
         self.followers = set[Follower]()
         self._lanes: dict[tuple[Format, Filter], Lane] = {}
         self._changed = asyncio.Event()
+        self._flushed = 0
+        """How far the lanes are."""
+        self._flush_due = asyncio.Event()
+        self._flush_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._log = get_logger("hub").bind(run_id=run_id)
 
@@ -126,6 +130,7 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stop_flush_timer()
         await self.quotes.close()
         self._expel_all()
 
@@ -155,6 +160,11 @@ class Hub:
     def _notify(self) -> None:
         waiter, self._changed = self._changed, asyncio.Event()
         waiter.set()
+        if self.ring.last - self._flushed >= self.settings.edge_flush_events or self.ended or self.failure is not None:
+            self._flush_due.set()
+        elif self._flush_timer is None:
+            # One timer and one wake for a frame: a task that looks at each event would cost as much as the frame.
+            self._flush_timer = asyncio.get_running_loop().call_later(self.settings.edge_flush_interval_s, self._flush_due.set)
 
     async def _read(self) -> None:
         """Reads the upstream until the run has ended, and comes back to it whenever it is lost."""
@@ -227,19 +237,25 @@ class Hub:
 
     async def _flush_forever(self) -> None:
         """Gives the lanes what is new: soon, but together with what comes in the next moment."""
-        loop, settings = asyncio.get_running_loop(), self.settings
-        flushed = self.ring.last
         while self.failure is None:
-            await self.changed(flushed, settings.edge_checkpoint_interval_s)
-            until = loop.time() + settings.edge_flush_interval_s
-            while 0 < self.ring.last - flushed < settings.edge_flush_events and not self.ended and until > loop.time():
-                await self.changed(flushed + settings.edge_flush_events - 1, until - loop.time())
-            flushed = self.ring.last
+            try:
+                async with asyncio.timeout(self.settings.edge_checkpoint_interval_s):
+                    await self._flush_due.wait()
+            except TimeoutError:
+                pass
+            self._flush_due.clear()
+            self._stop_flush_timer()
+            self._flushed = self.ring.last
             for lane in list(self._lanes.values()):
                 await self._flush(lane)
-            if self.ended and flushed == self.ring.last:
+            if self.ended and self._flushed == self.ring.last:
                 self._expel_all()
                 return
+
+    def _stop_flush_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
 
     async def _flush(self, lane: Lane) -> None:
         now = asyncio.get_running_loop().time()
