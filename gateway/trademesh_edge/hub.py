@@ -16,7 +16,7 @@ from trademesh_edge.methods import SUBSCRIBE
 from trademesh_edge.quote_source import QuoteSource
 from trademesh_edge.ring import EVERYTHING, EventRing, Filter
 from trademesh_edge.settings import EdgeSettings
-from trademesh_edge.upstream import Upstream, is_lost, reason_of, stream, unary
+from trademesh_edge.upstream import FEED_RETRIES_S, Upstream, is_lost, reason_of, stream, unary
 from trademesh_edge.wire import (
     FeedBatch,
     FeedEnd,
@@ -97,9 +97,7 @@ class Hub:
 
     async def open(self) -> None:
         """Finds the journal's head and begins to read from a little before it; raises as `Upstream.run` and the feed's calls."""
-        run = await self.upstream.run(self.run_id, fresh=True)
-        async with self.upstream.client(run.feed_target) as client:
-            page = await self._head(client)
+        page = await self._find()
         self.compacted_through = page.compacted_through
         self.ring = self._empty_ring(max(page.compacted_through, page.head_sequence - self.settings.edge_ring_events // WARM_PART, 0))
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._flush_forever())]
@@ -113,6 +111,19 @@ class Hub:
         except asyncio.CancelledError:
             await self.close()
             raise
+
+    async def _find(self) -> FeedPage:
+        """The journal's head, from whoever has the feed; or soon will have it, if the run's gateway ends just now."""
+        for wait_s in (*FEED_RETRIES_S, None):
+            try:
+                run = await self.upstream.run(self.run_id, fresh=True)
+                async with self.upstream.client(run.feed_target) as client:
+                    return await self._head(client)
+            except TrademeshError as error:
+                if wait_s is None or not is_lost(error):
+                    raise
+            await asyncio.sleep(wait_s)
+        raise AssertionError("the last round returns or raises")
 
     async def is_restarted(self) -> bool:
         """True if a run that had ended goes on, with a gateway that this hub does not know. Who cannot be asked says nothing else."""
