@@ -69,8 +69,8 @@ class Browser:
 
 def send_to_all(browsers: Iterable[Browser], frame: bytes, form: Format) -> None:
     """Puts one frame into many sockets' buffers; it is encoded once. The caller leaves out browsers that are behind."""
-    # As the library's `broadcast` does, which wraps the frame anew for each socket: half of what a send costs. What goes past its protocol
-    # object here is one whole, unmasked message of an open socket without extensions; such a message leaves no trace there.
+    # As the library's `broadcast` does, which wraps the frame anew for each socket. What goes past its protocol object here is one whole,
+    # unmasked message of an open socket without extensions; such a message leaves no trace there.
     message = Frame(Opcode.TEXT if form.text else Opcode.BINARY, frame).serialize(mask=False)
     for browser in browsers:
         connection = browser.connection
