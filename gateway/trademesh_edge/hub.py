@@ -16,7 +16,7 @@ from trademesh_edge.methods import SUBSCRIBE
 from trademesh_edge.quote_source import QuoteSource
 from trademesh_edge.ring import EVERYTHING, EventRing, Filter
 from trademesh_edge.settings import EdgeSettings
-from trademesh_edge.upstream import Upstream, is_lost, reason_of, stream, unary
+from trademesh_edge.upstream import FEED_RETRIES_S, Upstream, is_lost, reason_of, stream, unary
 from trademesh_edge.wire import (
     FeedBatch,
     FeedEnd,
@@ -85,6 +85,10 @@ class Hub:
         self.followers = set[Follower]()
         self._lanes: dict[tuple[Format, Filter], Lane] = {}
         self._changed = asyncio.Event()
+        self._flushed = 0
+        """How far the lanes are."""
+        self._flush_due = asyncio.Event()
+        self._flush_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._log = get_logger("hub").bind(run_id=run_id)
 
@@ -93,9 +97,7 @@ class Hub:
 
     async def open(self) -> None:
         """Finds the journal's head and begins to read from a little before it; raises as `Upstream.run` and the feed's calls."""
-        run = await self.upstream.run(self.run_id, fresh=True)
-        async with self.upstream.client(run.feed_target) as client:
-            page = await self._head(client)
+        page = await self._find()
         self.compacted_through = page.compacted_through
         self.ring = self._empty_ring(max(page.compacted_through, page.head_sequence - self.settings.edge_ring_events // WARM_PART, 0))
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._flush_forever())]
@@ -109,6 +111,19 @@ class Hub:
         except asyncio.CancelledError:
             await self.close()
             raise
+
+    async def _find(self) -> FeedPage:
+        """The journal's head, from whoever has the feed; or soon will have it, if the run's gateway ends just now."""
+        for wait_s in (*FEED_RETRIES_S, None):
+            try:
+                run = await self.upstream.run(self.run_id, fresh=True)
+                async with self.upstream.client(run.feed_target) as client:
+                    return await self._head(client)
+            except TrademeshError as error:
+                if wait_s is None or not is_lost(error):
+                    raise
+            await asyncio.sleep(wait_s)
+        raise AssertionError("the last round returns or raises")
 
     async def is_restarted(self) -> bool:
         """True if a run that had ended goes on, with a gateway that this hub does not know. Who cannot be asked says nothing else."""
@@ -126,6 +141,7 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stop_flush_timer()
         await self.quotes.close()
         self._expel_all()
 
@@ -155,6 +171,11 @@ class Hub:
     def _notify(self) -> None:
         waiter, self._changed = self._changed, asyncio.Event()
         waiter.set()
+        if self.ring.last - self._flushed >= self.settings.edge_flush_events or self.ended or self.failure is not None:
+            self._flush_due.set()
+        elif self._flush_timer is None:
+            # One timer and one wake for a frame: a task that looks at each event would cost as much as the frame.
+            self._flush_timer = asyncio.get_running_loop().call_later(self.settings.edge_flush_interval_s, self._flush_due.set)
 
     async def _read(self) -> None:
         """Reads the upstream until the run has ended, and comes back to it whenever it is lost."""
@@ -227,19 +248,25 @@ class Hub:
 
     async def _flush_forever(self) -> None:
         """Gives the lanes what is new: soon, but together with what comes in the next moment."""
-        loop, settings = asyncio.get_running_loop(), self.settings
-        flushed = self.ring.last
         while self.failure is None:
-            await self.changed(flushed, settings.edge_checkpoint_interval_s)
-            until = loop.time() + settings.edge_flush_interval_s
-            while 0 < self.ring.last - flushed < settings.edge_flush_events and not self.ended and until > loop.time():
-                await self.changed(flushed + settings.edge_flush_events - 1, until - loop.time())
-            flushed = self.ring.last
+            try:
+                async with asyncio.timeout(self.settings.edge_checkpoint_interval_s):
+                    await self._flush_due.wait()
+            except TimeoutError:
+                pass
+            self._flush_due.clear()
+            self._stop_flush_timer()
+            self._flushed = self.ring.last
             for lane in list(self._lanes.values()):
                 await self._flush(lane)
-            if self.ended and flushed == self.ring.last:
+            if self.ended and self._flushed == self.ring.last:
                 self._expel_all()
                 return
+
+    def _stop_flush_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
 
     async def _flush(self, lane: Lane) -> None:
         now = asyncio.get_running_loop().time()

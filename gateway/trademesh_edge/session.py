@@ -22,7 +22,7 @@ from trademesh_edge.methods import ALLOWED_METHODS, SUBSCRIBE, AllowedMethod, De
 from trademesh_edge.pace import BadPaceError, Pace
 from trademesh_edge.settings import EdgeSettings
 from trademesh_edge.subscriber import Subscriber, history_is_over
-from trademesh_edge.upstream import Upstream, is_lost, stream, unary
+from trademesh_edge.upstream import FEED_RETRIES_S, Upstream, is_lost, stream, unary
 from trademesh_edge.wire import read_subscribe
 from trademesh_kernel.context import CallScope, current_call, new_request_id
 from trademesh_kernel.errors import LimitReached, NotAllowed, TrademeshError
@@ -32,7 +32,6 @@ from trademesh_kernel.status import internal_status, status_of
 VERSION = version("trademesh")
 """Read once: it stands in a file."""
 BURST_S = 2.0
-FEED_RETRIES_S = (0.1, 0.3, 0.6, 1.0, 2.0)
 
 _log = get_logger("session")
 

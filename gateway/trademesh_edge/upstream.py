@@ -21,6 +21,8 @@ from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, Remot
 
 MAX_IDLE_CHANNELS = 16
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+FEED_RETRIES_S = (0.1, 0.3, 0.6, 1.0, 2.0)
+"""A run's feed moves when its gateway ends: who asks for it in that moment looks again after so long each."""
 
 
 @dataclass

@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh_edge.quotes import RingQuote
 from trademesh_edge.ring import EVERYTHING, Filter, RingEvent, Slice
-from trademesh_edge.tickers import tickers_of
 from trademesh_kernel.errors import FieldViolation, InvalidRequest
 from trademesh_kernel.validation import check_request
 from trademesh_kernel.wire_format import delimited
+from trademesh_runs.feed_filter import tickers_of
 
 _EVENTS_FIELD = feed_service_pb2.EventBatch.DESCRIPTOR.fields_by_name["events"].number
 _BATCH_FIELD = feed_service_pb2.SubscribeResponse.DESCRIPTOR.fields_by_name["events"].number
@@ -125,7 +125,7 @@ def _ring_events(events: Iterable[event_pb2.Event]) -> tuple[RingEvent, ...]:
 
 def _tickers_in_batch(encoded: bytes) -> frozenset[str]:
     """The tickers of an event that stands encoded as in a batch."""
-    return tickers_of(feed_service_pb2.EventBatch.FromString(encoded).events[0])
+    return frozenset(tickers_of(feed_service_pb2.EventBatch.FromString(encoded)))
 
 
 def read_snapshot(payload: bytes) -> FeedSnapshot:

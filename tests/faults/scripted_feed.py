@@ -23,10 +23,10 @@ from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_g
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2
 from trademesh_edge.server import EdgeServer
 from trademesh_edge.settings import EdgeSettings
-from trademesh_edge.tickers import tickers_of
 from trademesh_kernel.errors import EpochChanged, RemoteError, SequenceAhead
 from trademesh_kernel.server import MeshServer, Registration
 from trademesh_kernel.settings import ServerSettings
+from trademesh_runs.feed_filter import tickers_of
 from waiting import until
 
 RUN = "told"
@@ -198,7 +198,7 @@ class ScriptedFeed(feed_service_pb2_grpc.FeedServiceServicer):
         return (
             (not wanted.kinds or one.WhichOneof("payload") in wanted.kinds)
             and (not wanted.agent_ids or one.agent_id in wanted.agent_ids)
-            and (not wanted.tickers or bool(tickers_of(one) & set(wanted.tickers)))
+            and (not wanted.tickers or any(ticker in wanted.tickers for ticker in tickers_of(one)))
         )
 
     async def ListEvents(self, request: Any, context: Any) -> feed_service_pb2.ListEventsResponse:

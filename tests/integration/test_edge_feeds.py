@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 
 from trademesh.edge.v1 import frame_pb2
 from trademesh.gateway.v1 import feed_service_pb2
+from trademesh_edge.server import EdgeServer
 from waiting import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -393,3 +394,19 @@ async def test_a_run_that_is_started_again_after_its_end_goes_on_for_who_comes()
         feed.tell(4)
         again = await begin(client, after_sequence=8)
         assert await asyncio.wait_for(collect(client.messages(again), 12), 10) == [9, 10, 11, 12]
+
+
+def edge_asks(edge: EdgeServer) -> bool:
+    """True once a browser's call has reached the edge."""
+    assert edge._mesh is not None
+    return bool(edge._mesh.hubs._opening)
+
+
+async def test_a_feed_that_moves_while_a_browser_asks_for_it_is_found() -> None:
+    async with told_edge(8) as (feed, edge), edge_client(edge.port) as client:
+        await feed.stop()
+        call = await begin(client, after_sequence=0)
+        story = asyncio.create_task(collect(client.messages(call), 8))
+        await until(lambda: edge_asks(edge))
+        await feed.start()
+        assert await asyncio.wait_for(story, 10) == list(range(1, 9))

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trademesh.edge.v1 import frame_pb2
-from trademesh.gateway.v1 import event_pb2
+from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh_edge.formats import BINARY, JSON, BadFrameError
 from trademesh_edge.methods import SUBSCRIBE
 from trademesh_edge.pace import BadPaceError, Pace, ReplayClock
 from trademesh_edge.quotes import QuoteBoard, RingQuote
-from trademesh_edge.tickers import tickers_of
+from trademesh_edge.wire import FeedBatch, read_feed
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 NAMES = st.sampled_from(["hello", "call", "id", "method", "request", "pace", "ping", "nonce", "token", "runId", "filter", "cancel", "x"])
@@ -47,18 +47,26 @@ def test_a_request_in_json_is_the_methods_own_message() -> None:
     assert BINARY.read(same.SerializeToString()).frame == same
 
 
+def tickers_in_a_batch(event: event_pb2.Event) -> frozenset[str]:
+    """What the edge finds in an event as it comes from upstream."""
+    part = feed_service_pb2.EventBatch(epoch=1, first_sequence=1, last_sequence=1, events=[event])
+    found = read_feed(feed_service_pb2.SubscribeResponse(events=part).SerializeToString())
+    assert isinstance(found, FeedBatch)
+    return found.events[0].tickers
+
+
 def test_tickers_are_found_wherever_an_event_names_them() -> None:
     event = event_pb2.Event()
     event.orders_gated.results.add().order.ticker = "AAPL"
     event.orders_gated.results.add().order.ticker = "MSFT"
-    assert tickers_of(event) == {"AAPL", "MSFT"}
+    assert tickers_in_a_batch(event) == {"AAPL", "MSFT"}
     event.settled.portfolio.positions.add(ticker="NVDA")
-    assert tickers_of(event) == {"NVDA"}
+    assert tickers_in_a_batch(event) == {"NVDA"}
     event.run_started.tickers.extend(["A", "B"])
-    assert tickers_of(event) == {"A", "B"}
+    assert tickers_in_a_batch(event) == {"A", "B"}
     event.session_opened.session_number = 1
-    assert tickers_of(event) == frozenset()
-    assert tickers_of(event_pb2.Event()) == frozenset()
+    assert tickers_in_a_batch(event) == frozenset()
+    assert tickers_in_a_batch(event_pb2.Event()) == frozenset()
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.booleans())), st.sampled_from([frozenset(), frozenset("A"), frozenset("BC")]))
