@@ -399,7 +399,7 @@ def freezer() -> Iterator[Path]:
     try:
         group.mkdir()
     except OSError as error:
-        pytest.skip(f"only the freezer of cgroup v1 makes a process that SIGKILL does not end: {error}")
+        pytest.skip(f"this kernel has no freezer of cgroup v1, which alone makes a process that SIGKILL does not end: {error}")
     yield group
     (group / "freezer.state").write_text("THAWED")
     wait_until(lambda: not (group / "cgroup.procs").read_text(), 10, "the frozen to end")
