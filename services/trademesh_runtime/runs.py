@@ -12,11 +12,12 @@ from typing import Any
 from trademesh.runtime.v1 import runtime_pb2 as wire
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh_kernel.context import current_call, detached
+from trademesh_kernel.context import current_call
 from trademesh_kernel.errors import AlreadyExists, DependencyUnavailable, LimitReached, NotFound, StateConflict
 from trademesh_kernel.logs import get_logger
 from trademesh_runs.layout import RunLayout
 from trademesh_runtime import policy
+from trademesh_runtime.held_tasks import HeldTasks
 from trademesh_runtime.launch_ticket import Targets
 from trademesh_runtime.launcher import Launcher
 from trademesh_runtime.places import Places
@@ -66,7 +67,7 @@ class Runs:
         self._revisions = Revisions(registry)
         self._changes = RunChanges()
         self._progress = ProgressKeeper(registry)
-        self._tasks = set[asyncio.Task[None]]()
+        self._tasks = HeldTasks(get_logger("runs"))
         self._recovered = False
         self.draining = False
         self._summaries = Summaries()
@@ -90,7 +91,7 @@ class Runs:
         for supervisor in found:
             supervisor.adopt_or_restart()
             self._go_on(supervisor)
-        self._task(asyncio.to_thread(sweep, self._settings.runs_dir))
+        self._tasks.start(asyncio.to_thread(sweep, self._settings.runs_dir))
         self._recovered = True
 
     def _finish_deletion(self, run_id: str) -> None:
@@ -111,7 +112,7 @@ class Runs:
         if wish.kind is WishKind.STOP and supervisor.state not in policy.TERMINAL:
             supervisor.feed(policy.Stop(wish.reason or "StopRun"))
         elif self._wishes.is_asked(WishKind.RESTART, supervisor.run):
-            self._task(self._restart_later(supervisor, wish))
+            self._tasks.start(self._restart_later(supervisor, wish))
 
     async def _restart_later(self, supervisor: Supervisor, wish: Wish) -> None:
         await supervisor.until(*GOES_ON, *policy.TERMINAL)
@@ -268,7 +269,7 @@ class Runs:
         del self._supervisors[run_id]
         self._leaving.add(run_id)
         # Once it is accepted it is done, whether the caller waits or not.
-        await asyncio.shield(self._task(self._delete(supervisor, request)))
+        await asyncio.shield(self._tasks.start(self._delete(supervisor, request)))
 
     async def _delete(self, supervisor: Supervisor, request: messages.DeleteRunRequest) -> None:
         run_id = supervisor.run.run_id
@@ -289,7 +290,7 @@ class Runs:
             self._leaving.discard(run_id)
         self._wishes.forget(run_id)
         self._changes.tell(deletion)
-        self._task(asyncio.to_thread(sweep, self._settings.runs_dir))
+        self._tasks.start(asyncio.to_thread(sweep, self._settings.runs_dir))
 
     def page(self, before: int | None, limit: int, states: frozenset[int]) -> tuple[list[wire.Run], int | None]:
         """Runs, newest first, and the position to go on from."""
@@ -337,21 +338,9 @@ class Runs:
         self._changes.tell(run)
         self._progress.note(run)
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, context=detached())
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log.error("a task of the runs failed", exc_info=task.exception())
-
     async def close(self) -> None:
         """Ends all gateways, or leaves them to be adopted if so configured."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         if not self._settings.runtime_keep_gateways:
             live = [supervisor for supervisor in self._supervisors.values() if supervisor.state not in policy.TERMINAL]
             for supervisor in live:

@@ -7,10 +7,9 @@ import random
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any
 
 from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
 from trademesh.gateway.v1.supervision_service_pb2 import HeartbeatResponse
@@ -23,6 +22,7 @@ from trademesh_runtime.gateway_exit import ending_of, printable, unread_ending
 from trademesh_runtime.gateway_link import GatewayLink
 from trademesh_runtime.gateway_logs import keep_within
 from trademesh_runtime.gateway_probe import GatewayProbe
+from trademesh_runtime.held_tasks import HeldTasks
 from trademesh_runtime.launch_ticket import Targets, ticket_of
 from trademesh_runtime.launcher import Bound, Exit, Handle, Launcher, LaunchError, LockHeldError
 from trademesh_runtime.policy import Restarts, Signal, State, Supervision
@@ -69,7 +69,7 @@ class Supervisor:
         self._launcher = launcher
         restart_policy = Restarts(run.config.supervision.restart or Restarts.ON_FAILURE)
         self._policy = Supervision(State(run.state or 1), run.reason, restart_policy=restart_policy, restarts=run.restart_count)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = HeldTasks(self._log)
         self._handle: Handle | None = None
         self._nonce = ""
         self._launching = asyncio.Lock()
@@ -125,7 +125,7 @@ class Supervisor:
         elif self._record.attempt_began_within(IDENTITY_WITHIN_S):
             # It may have been started a moment ago, and not have said yet who it is.
             self._policy = replace(self._policy, state=State.PENDING)
-            self._task(self._adopt_late())
+            self._tasks.start(self._adopt_late())
         else:
             self._lost()
 
@@ -142,7 +142,7 @@ class Supervisor:
         self._policy = replace(self._policy, state=State.PENDING)
         self._nonce = found.nonce
         self._watch(found.handle)
-        self._task(self._look_after(found.handle, found.target))
+        self._tasks.start(self._look_after(found.handle, found.target))
         self.feed(policy.Found())
         return True
 
@@ -164,7 +164,7 @@ class Supervisor:
         if self._adopt():
             self._record.end_attempt(self.run.generation, "stopped while it was started")
         elif self._record.attempt_began_within(IDENTITY_WITHIN_S):
-            self._task(self._adopt_late())
+            self._tasks.start(self._adopt_late())
         else:
             self._record.end_attempt(self.run.generation, "ended unseen")
 
@@ -189,8 +189,7 @@ class Supervisor:
 
     def release(self) -> None:
         """Lets the gateway live on without us."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         self._record.close()
         self._health_report.cancel()
         if self._timer is not None:
@@ -201,9 +200,9 @@ class Supervisor:
     def _carry_out(self, action: policy.Action) -> None:
         match action:
             case policy.Launch():
-                self._task(self._start())
+                self._tasks.start(self._start())
             case policy.Drain():
-                self._task(self._drain())
+                self._tasks.start(self._drain())
             case policy.Send(signal=which, group=group):
                 if self._handle is not None:
                     self._handle.send(which, group=group)
@@ -290,16 +289,16 @@ class Supervisor:
         self._settled_at_start = self.run.progress.sessions_settled
         log = self.layout.gateway_log(self.run.generation)
         around = [
-            self._task(self._hear(handle)),
-            self._task(keep_within(log, self._most_log_bytes, self._timers.probe_interval_s)),
+            self._tasks.start(self._hear(handle)),
+            self._tasks.start(keep_within(log, self._most_log_bytes, self._timers.probe_interval_s)),
         ]
-        self._task(self._wait_end(handle, around))
+        self._tasks.start(self._wait_end(handle, around))
 
     async def _hear(self, handle: Handle) -> None:
         """Takes in what a gateway says while it starts, and looks after it once it is known where it serves."""
         async for report in handle.reports():
             if isinstance(report, Bound):
-                self._task(self._look_after(handle, report.target))
+                self._tasks.start(self._look_after(handle, report.target))
             else:
                 what = printable(report.what)
                 if self._probe is not None:
@@ -390,20 +389,8 @@ class Supervisor:
         if not self._health_report.is_waiting:
             self._shown, self.run.health = self._policy, self._health
         self._record.publish(self._shown, durable=durable)
-        self._task(self._notify())
+        self._tasks.start(self._notify())
 
     async def _notify(self) -> None:
         async with self.moved:
             self.moved.notify_all()
-
-    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # A task that nobody holds may be collected while it waits. It outlives the call that caused it, and that call's deadline.
-        task = asyncio.create_task(work, context=detached())
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log.error("a task of the supervisor failed", exc_info=task.exception())
