@@ -149,8 +149,7 @@ class World:
         await asyncio.gather(*self.calls, return_exceptions=True)
         for supervisor in self.runs._supervisors.values():
             supervisor.release()
-        for task in self.runs._tasks:
-            task.cancel()
+        self.runs._tasks.cancel()
         if self.runs._progress._timer is not None:
             self.runs._progress._timer.cancel()
         for wish in self.registry.wishes().values():
