@@ -1,6 +1,6 @@
 """`python -m bench.broadcast_server FILE`: a bare `websockets` server that sends recorded frames to everyone at the times of the recording.
 
-What the edge is held against: `broadcast()` and nothing else. FILE is JSON: a list of [seconds since the first, hexadecimal frame]. Prints its
+What the edge is held against: `broadcast()` over sockets with the edge's own settings, pings too, and nothing else. FILE is JSON: a list of [seconds since the first, hexadecimal frame]. Prints its
 port; begins at each line of standard input, says `done` after the last frame, and ends with its input.
 """
 
@@ -21,7 +21,9 @@ async def serve_frames(frames: list[tuple[float, bytes]]) -> None:
     async def handle(connection: ServerConnection) -> None:
         await connection.wait_closed()
 
-    async with serve(handle, "127.0.0.1", 0, compression=None, subprotocols=["trademesh.v1+proto"], ping_interval=None) as server:
+    async with serve(
+        handle, "127.0.0.1", 0, compression=None, subprotocols=["trademesh.v1+proto"], ping_interval=10, ping_timeout=10
+    ) as server:
         print(next(iter(server.sockets)).getsockname()[1], flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             began = time.perf_counter()
