@@ -79,10 +79,12 @@ def selected(events: Iterable[StoredEvent], wanted: FeedFilter) -> Batch | None:
     return Batch(first, last, len(pieces), b"".join(pieces)) if first else None
 
 
-def read_batches(reader: JournalReader, after: int, through: int, wanted: FeedFilter | None) -> list[Batch]:
-    """Batches after a sequence, from a journal, one behind the other; empty if nothing is there. `wanted` None: all events."""
+def read_batches(reader: JournalReader, after: int, through: int, wanted: FeedFilter | None, most: int = READ_BATCHES) -> list[Batch]:
+    """Batches after a sequence, from a journal, one behind the other; empty if nothing is there. `wanted` None: all events, in about `most`
+    batches.
+    """
     if wanted is None:
-        return list(_split(reader.read_encoded(after, READ_BATCHES * BATCH_EVENTS, READ_BATCHES * BATCH_BYTES, through), through))
+        return list(_split(reader.read_encoded(after, most * BATCH_EVENTS, most * BATCH_BYTES, through), through))
     found = selected(islice(all_events(reader, after, through, BATCH_EVENTS), SCANNED_EVENTS), wanted)
     return [] if found is None else [found]
 

@@ -6,6 +6,8 @@ What a stream makes of it is `feed_subscription.py`'s.
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -20,6 +22,10 @@ from trademesh_runs.wake import Wake
 
 RING_EVENTS = 8192
 RING_BYTES = 8 * 1024 * 1024
+QUICK_READ_S = 0.005
+"""A batch that the system has in memory is read in a tenth of this: then the event loop does it itself, since a thread costs more than that."""
+READS_AFTER_A_SLOW_ONE = 8
+"""So many are left to the thread before the loop tries again: a slow disk may hold it up for one read of these at most."""
 
 Answer = TypeVar("Answer")
 
@@ -42,6 +48,9 @@ class JournalFeed:
         self._fold_reader = fold_reader
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal reader")
         self._fold_thread = ThreadPoolExecutor(1, thread_name_prefix="journal folds")
+        self._reading = threading.Lock()
+        """Held by who reads: the thread, or the event loop, which never waits for it."""
+        self._reads_for_thread = 1
         self._ring = list[StoredEvent]()
         self._ring_bytes = 0
         self._made: tuple[int, int, Batch] | None = None
@@ -92,7 +101,7 @@ class JournalFeed:
     async def batches(self, after: int, wanted: FeedFilter | None) -> list[Batch]:
         """What is to be sent next to a reader that is at a sequence."""
         if not self._in_ring(after):
-            return await self._in_thread(read_batches, self._reader, after, self.head.sequence, wanted)
+            return self._read_at_once(after) if wanted is None and self._may_read_at_once() else await self._read_in_thread(after, wanted)
         events = self._from_ring(after, BATCH_EVENTS)
         if wanted is not None:
             found = selected(events, wanted)
@@ -100,6 +109,23 @@ class JournalFeed:
         if events and (self._made is None or self._made[:2] != (after, self.head.sequence)):
             self._made = (after, self.head.sequence, batch_of([(event.sequence, event.data) for event in _fitting(events)]))
         return [self._made[2]] if events and self._made is not None else []
+
+    def _may_read_at_once(self) -> bool:
+        return self._reads_for_thread == 0 and self._reading.acquire(blocking=False)
+
+    def _read_at_once(self, after: int) -> list[Batch]:
+        """One batch, in the event loop; `_reading` is held, and let go here."""
+        began = time.perf_counter()
+        try:
+            return read_batches(self._reader, after, self.head.sequence, None, 1)
+        finally:
+            self._reading.release()
+            if time.perf_counter() - began > QUICK_READ_S:
+                self._reads_for_thread = READS_AFTER_A_SLOW_ONE
+
+    async def _read_in_thread(self, after: int, wanted: FeedFilter | None) -> list[Batch]:
+        self._reads_for_thread = max(0, self._reads_for_thread - 1)
+        return await self._in_thread(read_batches, self._reader, after, self.head.sequence, wanted)
 
     async def read(self, after: int, limit: int, through: int | None = None) -> Sequence[StoredEvent]:
         """Events after a sequence, from the ring if it has them."""
@@ -126,7 +152,11 @@ class JournalFeed:
         return await loop.run_in_executor(self._fold_thread, lambda: fold_journal(self._run_id, self._fold_reader, through).state())
 
     async def _in_thread(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*arguments))
+        def alone() -> Answer:
+            with self._reading:
+                return work(*arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, alone)
 
     def close(self) -> None:
         """Closes the journal."""
