@@ -8,9 +8,7 @@ W WebSocket.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 from fault_timers import FULL, FULL_TEST_TIMEOUT_S, SCALED_TIMERS
@@ -25,23 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.path.parent == Path(__file__).parent:
                 item.add_marker(pytest.mark.timeout(FULL_TEST_TIMEOUT_S), append=False)
-
-
-class StartMesh(Protocol):
-    """Starts services in a folder of their own; variables of the environment by name."""
-
-    def __call__(self, *names: str, **environment: str) -> Mesh: ...
-
-
-@pytest.fixture
-def start_mesh(tmp_path: Path) -> Iterator[StartMesh]:
-    """Starts a mesh that this test may break; whatever it leaves is ended after the test."""
-    with ExitStack() as running:
-
-        def start(*names: str, **environment: str) -> Mesh:
-            return running.enter_context(running_mesh(tmp_path, *(names or SERVICES), **SCALED_TIMERS | environment))
-
-        yield start
 
 
 @pytest.fixture(scope="module")
