@@ -130,8 +130,8 @@ async def test_a_filter_lets_through_what_it_says_and_nothing_else_is_lost(mesh:
 
 
 async def test_closes_of_the_gateways_sessions_are_quotes_for_browsers(mesh: Mesh) -> None:
-    await asyncio.to_thread(start, mesh, "quoted", 5)
-    request = feed_service_pb2.SubscribeRequest(run_id="quoted")
+    await asyncio.to_thread(start, mesh, "closes-quoted", 5)
+    request = feed_service_pb2.SubscribeRequest(run_id="closes-quoted")
     request.filter.kinds.append("settled")
     request.quotes.SetInParent()
     sessions = list[str]()
@@ -147,11 +147,11 @@ async def test_closes_of_the_gateways_sessions_are_quotes_for_browsers(mesh: Mes
             if len(sessions) == 3:
                 break
     async with edge_client(mesh.ports["edge"]) as client:
-        run = (await asyncio.to_thread(mesh.json, "run", "show", "quoted"))["run"]
+        run = (await asyncio.to_thread(mesh.json, "run", "show", "closes-quoted"))["run"]
         asked = market_data_service_pb2.ListBarsRequest(set=run["config"]["data"]["set"], start=sessions[-1], end=sessions[-1])
         asked.as_of.GetCurrentTime()
         payload, status = await client.unary("/trademesh.trading.v1.MarketDataService/ListBars", asked)
-    await asyncio.to_thread(mesh.json, "run", "stop", "quoted")
+    await asyncio.to_thread(mesh.json, "run", "stop", "closes-quoted")
     assert status.code == 0, status.message
     bars = market_data_service_pb2.ListBarsResponse.FromString(payload).bars
     assert closes
