@@ -11,7 +11,7 @@ from bench.encoding import encoding_figures
 from bench.figures import Figure
 from bench.journal_rates import journal_figures
 from bench.mesh_runs import replay_rate
-from bench.socket_load import socket_figures
+from bench.socket_load import memory_figures, socket_figures
 
 
 def feed_figures() -> list[Figure]:
@@ -23,4 +23,6 @@ def feed_figures() -> list[Figure]:
         mesh.json("run", "stop", "decades")
         journal = mesh.runs / "decades" / "journal.db"
         figures += [*journal_figures(journal), *encoding_figures(journal)]
-        return figures + socket_figures(mesh)
+        figures += socket_figures(mesh)
+    with tempfile.TemporaryDirectory(prefix="trademesh-bench-") as name, running_mesh(Path(name), *PROCESSES) as mesh:
+        return figures + memory_figures(mesh)
