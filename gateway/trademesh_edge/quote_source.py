@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from trademesh.gateway.v1 import feed_service_pb2
 from trademesh_edge.formats import Format
 from trademesh_edge.methods import SUBSCRIBE
-from trademesh_edge.quotes import QuoteBoard
 from trademesh_edge.settings import EdgeSettings
 from trademesh_edge.upstream import Upstream, is_lost, stream
-from trademesh_edge.wire import FeedEnd, FeedQuotes, quotes_payload, quotes_request, read_feed
+from trademesh_edge.wire import FeedEnd, FeedQuotes, RingQuote, quotes_payload, quotes_request, read_feed
 from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.logs import get_logger
+from trademesh_runs.conflation import Conflated
 
 RETRY_S = 0.5
 MOST_FRAMES = 32
@@ -31,14 +31,14 @@ class QuoteSource:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._frames: dict[tuple[int, frozenset[str], Format, int], bytes] = {}
-        self.board = QuoteBoard()
+        self.board = Conflated[RingQuote]()
 
     @asynccontextmanager
     async def wanted(self) -> AsyncIterator[None]:
         """Quotes are read from the first user's coming to the last one's going."""
         self._users += 1
         if self._task is None:
-            self.board = QuoteBoard()
+            self.board = Conflated[RingQuote]()
             self._task = asyncio.create_task(self._read())
         try:
             yield
@@ -70,7 +70,9 @@ class QuoteSource:
             if len(self._frames) >= MOST_FRAMES:
                 # While no price moves, everyone who comes asks for all prices on a channel of its own.
                 self._frames.clear()
-            frame = self._frames[key] = form.message(channel, feed_service_pb2.SubscribeResponse, quotes_payload(quotes))
+            frame = self._frames[key] = form.message(
+                channel, feed_service_pb2.SubscribeResponse, quotes_payload(quote for _, quote in quotes)
+            )
         return frame
 
     async def _read(self) -> None:
@@ -97,7 +99,7 @@ class QuoteSource:
                     return part.run_ended
                 if isinstance(part, FeedQuotes):
                     for quote in part.quotes:
-                        self.board.put(quote)
+                        self.board.put(quote.ticker, quote)
                     self._frames.clear()
                     waiter, self._changed = self._changed, asyncio.Event()
                     waiter.set()

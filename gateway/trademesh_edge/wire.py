@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2
-from trademesh_edge.quotes import RingQuote
 from trademesh_edge.ring import EVERYTHING, Filter, RingEvent, Slice
 from trademesh_kernel.errors import FieldViolation, InvalidRequest
 from trademesh_kernel.validation import check_request
@@ -59,6 +58,14 @@ class FeedBatch:
     epoch: int
     last_sequence: int
     events: tuple[RingEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RingQuote:
+    """A quote, and its bytes as they stand in a batch."""
+
+    ticker: str
+    encoded: bytes
 
 
 @dataclass(frozen=True, slots=True)

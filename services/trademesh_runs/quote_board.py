@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from trademesh.gateway.v1 import feed_service_pb2 as feed
 from trademesh_kernel.wire_format import delimited
+from trademesh_runs.conflation import Conflated
 from trademesh_runs.wake import Wake
 
 MOST_BYTES = 256 * 1024
@@ -34,9 +35,8 @@ class QuoteBoard:
         self.moved = Wake()
         self._newest: _Update | None = None
         """Not on the board yet: in a backtest a thousand come in a second, and nobody looks."""
-        self._quotes: dict[str, tuple[int, bytes]] = {}
-        """Number of its last move and encoded quote of each ticker; those that moved last come last."""
-        self._moves = 0
+        self._quotes = Conflated[bytes]()
+        """Encoded quotes by ticker; its version counts moves."""
 
     def update(self, session_date: str, observed_unix_s: int, prices: Mapping[str, int]) -> None:
         """New prices, micro-dollars by ticker, seen at a second of the run's own clock. The board keeps the mapping: it must not change."""
@@ -47,7 +47,7 @@ class QuoteBoard:
 
     def has_moved(self, since: int) -> bool:
         """True if anything moved after a move of that number."""
-        return self._newest is not None or self._moves > since
+        return self._newest is not None or self._quotes.version > since
 
     def message(self, since: int, tickers: Set[str]) -> tuple[int, bytes]:
         """The encoded SubscribeResponse of what moved after a move, and the number to ask with next time; no bytes: nothing did.
@@ -55,20 +55,14 @@ class QuoteBoard:
         `tickers` are those that are wanted; empty: all.
         """
         self._post()
-        found = list[tuple[int, bytes]]()
-        for ticker, quote in reversed(self._quotes.items()):
-            if quote[0] <= since:
-                break
-            if not tickers or ticker in tickers:
-                found.append(quote)
         pieces, size_bytes = list[bytes](), 0
-        for move, data in reversed(found):
+        for move, data in self._quotes.since(since, tickers):
             if size_bytes + len(data) > MOST_BYTES:
                 # The oldest moves go first, so that the number of the last of them says what is still to come.
                 return move - 1, delimited(_BATCH_FIELD, b"".join(pieces))
             pieces.append(data)
             size_bytes += len(data)
-        return self._moves, delimited(_BATCH_FIELD, b"".join(pieces)) if pieces else b""
+        return self._quotes.version, delimited(_BATCH_FIELD, b"".join(pieces)) if pieces else b""
 
     def _post(self) -> None:
         """Puts the newest update on the board."""
@@ -79,6 +73,4 @@ class QuoteBoard:
         quote.observed_at.seconds = update.observed_unix_s
         for ticker, price_micros in update.prices.items():
             quote.ticker, quote.price_micros = ticker, price_micros
-            self._moves += 1
-            self._quotes.pop(ticker, None)
-            self._quotes[ticker] = (self._moves, delimited(_QUOTES_FIELD, quote.SerializeToString()))
+            self._quotes.put(ticker, delimited(_QUOTES_FIELD, quote.SerializeToString()))

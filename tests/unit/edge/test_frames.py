@@ -13,8 +13,8 @@ from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh_edge.formats import BINARY, JSON, BadFrameError
 from trademesh_edge.methods import SUBSCRIBE
 from trademesh_edge.pace import BadPaceError, Pace, ReplayClock
-from trademesh_edge.quotes import QuoteBoard, RingQuote
-from trademesh_edge.wire import FeedBatch, read_feed
+from trademesh_edge.wire import FeedBatch, RingQuote, read_feed
+from trademesh_runs.conflation import Conflated
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 NAMES = st.sampled_from(["hello", "call", "id", "method", "request", "pace", "ping", "nonce", "token", "runId", "filter", "cancel", "x"])
@@ -71,17 +71,17 @@ def test_tickers_are_found_wherever_an_event_names_them() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.booleans())), st.sampled_from([frozenset(), frozenset("A"), frozenset("BC")]))
 def test_a_reader_of_quotes_ends_with_the_newest_of_each_ticker(steps: list[tuple[str, bool]], tickers: frozenset[str]) -> None:
-    board = QuoteBoard()
+    board = Conflated[RingQuote]()
     newest, seen, version = dict[str, bytes](), dict[str, bytes](), 0
     for number, (ticker, reads) in enumerate(steps):
         newest[ticker] = str(number).encode()
-        board.put(RingQuote(ticker, newest[ticker]))
+        board.put(ticker, RingQuote(ticker, newest[ticker]))
         if reads:
-            part = board.since(version, tickers)
+            part = [quote for _, quote in board.since(version, tickers)]
             assert len({quote.ticker for quote in part}) == len(part)
             seen |= {quote.ticker: quote.encoded for quote in part}
             version = board.version
-    seen |= {quote.ticker: quote.encoded for quote in board.since(version, tickers)}
+    seen |= {quote.ticker: quote.encoded for _, quote in board.since(version, tickers)}
     assert seen == {ticker: value for ticker, value in newest.items() if not tickers or ticker in tickers}
 
 

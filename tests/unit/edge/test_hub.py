@@ -18,11 +18,10 @@ from trademesh_edge.hubs import Hubs
 from trademesh_edge.lanes import Lane, Member
 from trademesh_edge.pace import Pace
 from trademesh_edge.quote_source import MOST_FRAMES
-from trademesh_edge.quotes import RingQuote
 from trademesh_edge.ring import Filter
 from trademesh_edge.settings import EdgeSettings
 from trademesh_edge.subscriber import Subscriber
-from trademesh_edge.wire import read_feed
+from trademesh_edge.wire import RingQuote, read_feed
 from trademesh_kernel.errors import NotFound, SequenceAhead
 from waiting import until
 
@@ -214,7 +213,7 @@ async def test_lanes_of_a_run_that_has_ended_are_not_kept() -> None:
 
 async def test_frames_of_quotes_that_do_not_move_are_bounded() -> None:
     quotes = hub_with(3).quotes
-    quotes.board.put(RingQuote("AAPL", b"quote"))
+    quotes.board.put("AAPL", RingQuote("AAPL", b"quote"))
     for channel in range(1, 500):
         assert quotes.frame(0, frozenset(), BINARY, channel)
     assert len(quotes._frames) <= MOST_FRAMES
