@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -33,6 +34,8 @@ from trademesh_runtime.run_folders import read_manifest
 from trademesh_runtime.run_snapshots import read_desk, read_run, snapshots_of
 from trademesh_runtime.runs import Runs
 from trademesh_runtime.workspace import AgentFiles, WorkspaceDamagedError, built_in_desk, desk_of_workspace
+
+Answer = TypeVar("Answer", bound=Message)
 
 DEFAULT_PAGE_SIZE = 50
 DEFAULT_LOG_LINES = 100
@@ -83,35 +86,45 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
                 self._in_hand[request_id] = (lock, waiting - 1)
 
     async def StopRun(self, request: messages.StopRunRequest, context: Context) -> messages.StopRunResponse:
-        async with self._one_by_one(request.request_id):
-            known = self._registry.recall(request)
-            if known is not None and known.answer is not None:
-                return messages.StopRunResponse.FromString(known.answer)
-            run = await self._runs.stop(request, again=known is not None)
-            answer = messages.StopRunResponse(run=copy_of(run))
-            if State(int(run.state)) in policy.TERMINAL:
-                # While it is being ended a repeated call waits on, and gets a better answer.
-                self._keep(request, answer)
-            return answer
+        async def carry_out(again: bool) -> messages.StopRunResponse:
+            return messages.StopRunResponse(run=copy_of(await self._runs.stop(request, again=again)))
+
+        # While it is being ended a repeated call waits on, and gets a better answer.
+        return await self._once(
+            request, messages.StopRunResponse, carry_out, lambda answer: State(int(answer.run.state)) in policy.TERMINAL
+        )
 
     async def RestartRun(self, request: messages.RestartRunRequest, context: Context) -> messages.RestartRunResponse:
-        async with self._one_by_one(request.request_id):
-            known = self._registry.recall(request)
-            if known is not None and known.answer is not None:
-                return messages.RestartRunResponse.FromString(known.answer)
-            run = await self._runs.restart(request, again=known is not None)
-            answer = messages.RestartRunResponse(run=copy_of(run))
-            self._keep(request, answer)
-            return answer
+        async def carry_out(again: bool) -> messages.RestartRunResponse:
+            return messages.RestartRunResponse(run=copy_of(await self._runs.restart(request, again=again)))
+
+        return await self._once(request, messages.RestartRunResponse, carry_out)
 
     async def DeleteRun(self, request: messages.DeleteRunRequest, context: Context) -> messages.DeleteRunResponse:
+        async def carry_out(again: bool) -> messages.DeleteRunResponse:
+            await self._runs.delete(request, again=again)
+            return messages.DeleteRunResponse()
+
+        return await self._once(request, messages.DeleteRunResponse, carry_out)
+
+    async def _once(
+        self,
+        request: messages.StopRunRequest | messages.RestartRunRequest | messages.DeleteRunRequest,
+        kind: type[Answer],
+        carry_out: Callable[[bool], Awaitable[Answer]],
+        is_final: Callable[[Answer], bool] = lambda _answer: True,
+    ) -> Answer:
+        """The answer of a call that is carried out once, however often it is repeated.
+
+        `carry_out` is told whether the call was accepted before; an answer that is not final is not kept.
+        """
         async with self._one_by_one(request.request_id):
             known = self._registry.recall(request)
             if known is not None and known.answer is not None:
-                return messages.DeleteRunResponse.FromString(known.answer)
-            await self._runs.delete(request, again=known is not None)
-            answer = messages.DeleteRunResponse()
-            self._keep(request, answer)
+                return kind.FromString(known.answer)
+            answer = await carry_out(known is not None)
+            if is_final(answer):
+                self._keep(request, answer)
             return answer
 
     def _keep(self, request: Message, answer: Message) -> None:
