@@ -11,13 +11,12 @@ from typing import Annotated
 
 import typer
 
-from trademesh_cli.rpc import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, fail, print_json, settings
-from trademesh_cli.run_commands import AsJson, RunId
+from trademesh_cli.rpc import EXIT_FAILED, EXIT_USAGE, fail, print_json
+from trademesh_cli.run_commands import AsJson, RunId, layout_of
 from trademesh_runs.compaction import compact, settled_before
 from trademesh_runs.fold import LedgerMismatchError
 from trademesh_runs.journal import JournalDamagedError, NewerJournalError
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteStore
-from trademesh_runs.layout import RunLayout
 from trademesh_runs.repair import NothingToSalvageError, rebuild_run, salvage_run
 from trademesh_runs.run_lock import RunLiveError, held_lock
 
@@ -33,7 +32,7 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Copy a run's journal as it is at one moment, also while it is written, and prove the copy."""
-    layout = _layout(run_id)
+    layout = layout_of(run_id)
     if file.exists():
         fail(f"{file} exists already", None, EXIT_USAGE)
     with _faults(run_id):
@@ -60,7 +59,7 @@ def compact_run(
     as_json: AsJson = False,
 ) -> None:
     """Put a snapshot in the place of old events. Later states, digests and proofs stay the same; the old events are gone."""
-    layout = _layout(run_id)
+    layout = layout_of(run_id)
     store = SqliteStore(layout.journal)
     with _faults(run_id), held_lock(layout):
         reader = store.reader()
@@ -78,7 +77,7 @@ def compact_run(
 @journal_app.command("rebuild")
 def rebuild(run_id: RunId, as_json: AsJson = False) -> None:
     """Make a run's derived files again, from its journal."""
-    layout = _layout(run_id)
+    layout = layout_of(run_id)
     with _faults(run_id), held_lock(layout):
         files = rebuild_run(layout)
     print_json({"run_id": run_id, "files": files}) if as_json else print("\n".join(files))
@@ -87,7 +86,7 @@ def rebuild(run_id: RunId, as_json: AsJson = False) -> None:
 @journal_app.command("salvage")
 def salvage(run_id: RunId, as_json: AsJson = False) -> None:
     """Make a new journal, in a new epoch, from what is still proved of a damaged one, which stays beside it."""
-    layout = _layout(run_id)
+    layout = layout_of(run_id)
     with _faults(run_id), held_lock(layout):
         try:
             saved = salvage_run(layout)
@@ -108,16 +107,6 @@ def salvage(run_id: RunId, as_json: AsJson = False) -> None:
     print(f"{run_id}: kept events up to {saved.kept_through}, now epoch {saved.epoch}; the old file is {saved.damaged_file}")
     print(f"what was found: {saved.reason}")
     print(f"`trademesh run rebuild {run_id}` makes its derived files again")
-
-
-def _layout(run_id: str) -> RunLayout:
-    try:
-        layout = RunLayout(settings().runs_dir, run_id)
-    except ValueError as error:
-        fail(str(error), None, EXIT_USAGE)
-    if not layout.journal.is_file():
-        fail(f"there is no journal at {layout.journal}", None, EXIT_NOT_FOUND)
-    return layout
 
 
 @contextmanager

@@ -333,15 +333,21 @@ def logs(
     call(work)
 
 
-@run_app.command("verify")
-def verify(run_id: RunId, as_json: AsJson = False) -> None:
-    """Replay a run's journal, and prove ledger, snapshot and exports equal to it. Works without any service."""
+def layout_of(run_id: str) -> RunLayout:
+    """Where a run is that has a journal; says what is wrong and ends the command if there is none."""
     try:
         layout = RunLayout(settings().runs_dir, run_id)
     except ValueError as error:
         fail(str(error), None, EXIT_USAGE)
     if not layout.journal.is_file():
         fail(f"there is no journal at {layout.journal}", None, EXIT_NOT_FOUND)
+    return layout
+
+
+@run_app.command("verify")
+def verify(run_id: RunId, as_json: AsJson = False) -> None:
+    """Replay a run's journal, and prove ledger, snapshot and exports equal to it. Works without any service."""
+    layout = layout_of(run_id)
     try:
         verified = verify_run(layout)
     except (VerificationError, sqlite3.DatabaseError) as error:
