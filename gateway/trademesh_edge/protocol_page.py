@@ -62,7 +62,7 @@ def rendered(page: str) -> str:
     """The page with its tables made anew."""
     for name, table in tables().items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        page, count = re.subn(pattern, lambda found, table=table: f"{found[1]}{table}{found[2]}", page, flags=re.DOTALL)  # type: ignore[misc]
+        page, count = re.subn(pattern, lambda found, table=table: f"{found[1]}{table}{found[2]}", page, flags=re.DOTALL)  # type: ignore[misc]  # a lambda with a default
         if count != 1:
             raise ValueError(f"the page has {count} places for {name}")
     return page

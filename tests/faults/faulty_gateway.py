@@ -63,7 +63,7 @@ def once_bound(what: Callable[[], object]) -> None:
         if kind == "bound":
             asyncio.get_running_loop().call_later(AFTER_BOUND_S, what)
 
-    launch.Launcher.tell = tell_and_break  # type: ignore[method-assign]
+    launch.Launcher.tell = tell_and_break  # type: ignore[method-assign]  # the fault
 
 
 def exits(code: int) -> None:
@@ -83,7 +83,7 @@ def never_serving() -> None:
     async def hold(_readiness: Readiness, _condition: str) -> None:
         return
 
-    Readiness.hold = hold  # type: ignore[method-assign]
+    Readiness.hold = hold  # type: ignore[method-assign]  # the fault
 
 
 def blocked_loop() -> None:
@@ -106,7 +106,7 @@ def stuck_pipeline() -> None:
             except asyncio.CancelledError:
                 continue
 
-    Cycle.run = run  # type: ignore[method-assign]
+    Cycle.run = run  # type: ignore[method-assign]  # the fault
 
 
 def deaf() -> None:
@@ -119,7 +119,7 @@ def deaf() -> None:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    SupervisionServicer.Drain = drain  # type: ignore[assignment,method-assign]
+    SupervisionServicer.Drain = drain  # type: ignore[assignment,method-assign]  # the fault
     once_bound(ignore)
 
 
@@ -162,7 +162,7 @@ def flaps() -> None:
         kept.append(asyncio.ensure_future(flap()))
 
     kept = list[Any]()
-    Readiness.attach = attach_and_keep  # type: ignore[method-assign]
+    Readiness.attach = attach_and_keep  # type: ignore[method-assign]  # the fault
     once_bound(begin)
 
 
@@ -190,7 +190,7 @@ def out_of_memory() -> None:
         kept.append(bytearray(16 * 1024 * 1024))
         await run(cycle, phase)
 
-    Cycle.run = run_and_leak  # type: ignore[method-assign]
+    Cycle.run = run_and_leak  # type: ignore[method-assign]  # the fault
 
 
 def limit_memory() -> None:

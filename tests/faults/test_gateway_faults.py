@@ -419,7 +419,7 @@ def test_g15_a_gateway_that_not_even_a_kill_ends_is_told_and_nothing_is_started_
     # Nor does a person start another one beside it.
     with pytest.raises(grpc.RpcError) as refused:
         runs.stub.RestartRun(messages.RestartRunRequest(run_id="g15"), timeout=1)
-    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION  # type: ignore[attr-defined]  # a call too
     assert max(seen.generation for _at, seen in run.told) == 1
     (freezer / "freezer.state").write_text("THAWED")
     _at, ended = run.until(in_backoff, 5, "BACKOFF")
