@@ -113,6 +113,9 @@ def proven_links(reader: JournalReader, head: Head | None = None, block: int = _
 def check_chain(reader: JournalReader) -> Head:
     """Reads a journal and proves it whole: gapless, and every byte covered by the chain. Memory for one link at a time.
 
+    An end that was cut off right after a link leaves a whole journal, only a shorter one: whoever has heard of later events finds that
+    (`journal_writer.GroupWriter`'s watermark, `verification.py`).
+
     Raises:
         JournalDamagedError: it is not.
     """

@@ -6,7 +6,7 @@ Durability is what it lacks. It can be said to be `full`, so that what follows c
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from trademesh_runs.chain import check_chain
@@ -155,8 +155,12 @@ class _MemoryStorage:
         settled = max((event.sequence for event in events if event.kind == SETTLED), default=0)
         return [event for event in events if event.sequence > settled]
 
-    def commit(self, group: Sequence[StoredEvent], added: Sequence[Link], epoch: int | None = None) -> None:
+    def commit(
+        self, group: Sequence[StoredEvent], added: Sequence[Link], epoch: int | None = None, prepared: Callable[[], None] | None = None
+    ) -> None:
         """One transaction."""
+        if prepared is not None:
+            prepared()
         with self._store.lock:
             if self._store.generation != self._generation:
                 raise FencedError(f"generation {self._generation} has been replaced")

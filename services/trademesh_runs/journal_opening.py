@@ -9,9 +9,9 @@ import sqlite3
 from pathlib import Path
 
 from trademesh_runs.chain import seal
-from trademesh_runs.journal import Head, JournalDamagedError, NewerJournalError, Snapshot
+from trademesh_runs.journal import Head, JournalDamagedError, Link, NewerJournalError, Snapshot
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SQLITE_VERSION = sqlite3.sqlite_version
 """Worth a line in the log: versions before 3.51.3 may damage a file that two connections write."""
 
@@ -31,6 +31,12 @@ _SCHEMA_2 = """
 ALTER TABLE meta ADD COLUMN compacted_through INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE snapshots (sequence INTEGER PRIMARY KEY, chain BLOB NOT NULL, desk BLOB NOT NULL, state BLOB NOT NULL, seal BLOB NOT NULL);
 """
+_SCHEMA_3 = """
+ALTER TABLE events ADD COLUMN hash BLOB;
+UPDATE events SET hash = (SELECT hash FROM batches WHERE last_sequence = sequence) WHERE sequence IN (SELECT last_sequence FROM batches);
+DROP TABLE batches;
+"""
+"""With the hash of a link in its event's own row, a group of events is one statement."""
 
 
 def connect(path: Path, *, writable: bool, immutable: bool = False) -> sqlite3.Connection:
@@ -95,6 +101,15 @@ def head_of(connection: sqlite3.Connection) -> Head:
     return Head(*connection.execute(query).fetchone())
 
 
+def links_of(connection: sqlite3.Connection, after: int, limit: int) -> list[Link]:
+    """The hash chain after a sequence, oldest first."""
+    if version_of(connection) >= 3:
+        query = "SELECT sequence, hash FROM events WHERE sequence > ? AND hash IS NOT NULL ORDER BY sequence LIMIT ?"
+    else:
+        query = "SELECT last_sequence, hash FROM batches WHERE last_sequence > ? ORDER BY last_sequence LIMIT ?"
+    return [Link(*row) for row in connection.execute(query, (after, limit))]
+
+
 def snapshot_of(connection: sqlite3.Connection) -> Snapshot | None:
     """What takes the place of compacted events, if any were; raises JournalDamagedError."""
     if version_of(connection) < 2:
@@ -112,5 +127,5 @@ def upgrade(connection: sqlite3.Connection) -> None:
     """Brings a file, or a new one, to the present schema."""
     version = version_of(connection)
     if version < SCHEMA_VERSION:
-        steps = _SCHEMA_2 if version == 1 else _SCHEMA + _SCHEMA_2
+        steps = "".join((_SCHEMA, _SCHEMA_2, _SCHEMA_3)[version:])
         connection.executescript(f"BEGIN; {steps} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")

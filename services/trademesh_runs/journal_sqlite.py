@@ -10,9 +10,9 @@ import os
 import shutil
 import sqlite3
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import chain
+from functools import lru_cache
 from pathlib import Path
 
 from trademesh_runs.chain import check_chain, seal
@@ -29,7 +29,7 @@ from trademesh_runs.journal import (
     Stalled,
     StoredEvent,
 )
-from trademesh_runs.journal_opening import SCHEMA_VERSION, SQLITE_VERSION, connect, head_of, snapshot_of, upgrade
+from trademesh_runs.journal_opening import SCHEMA_VERSION, SQLITE_VERSION, connect, head_of, links_of, snapshot_of, upgrade
 from trademesh_runs.journal_writer import GroupWriter, NoRoomError
 
 __all__ = [
@@ -53,8 +53,21 @@ _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.S
 _PAGE_BYTES = 8192
 _LOG_BYTES = 4 * 1024 * 1024
 _LARGEST = 2**62
-_EVENT_INSERTS = [(count, f"INSERT INTO events VALUES {', '.join(['(?, ?, ?, ?, ?)'] * count)}") for count in (1024, 128, 16, 1)]
-_LINK_INSERTS = [(count, f"INSERT INTO batches VALUES {', '.join(['(?, ?)'] * count)}") for count in (64, 8, 1)]
+_MOST_ROWS = 1024
+
+
+def _with_room_for(rows: int) -> int:
+    """Rows of a statement for so many: of few sizes, since to prepare a statement takes longer than to run it."""
+    step = 1 << max(0, rows.bit_length() - 3)
+    return -(-rows // step) * step
+
+
+@lru_cache(64)
+def _insertion(rows: int) -> str:
+    """Inserts so many rows less those that are NULL, or none if a later generation has the journal."""
+    values = ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
+    chosen = "column1 IS NOT NULL AND (SELECT generation FROM meta) = ?"
+    return f"INSERT INTO events ({_COLUMNS}, hash) SELECT * FROM (VALUES {values}) WHERE {chosen}"
 
 
 class SqliteReader:
@@ -106,8 +119,7 @@ class SqliteReader:
 
     def links(self, after: int, limit: int) -> list[Link]:
         """The hash chain after a sequence, oldest first."""
-        query = "SELECT last_sequence, hash FROM batches WHERE last_sequence > ? ORDER BY last_sequence LIMIT ?"
-        return [Link(*row) for row in self._connection.execute(query, (after, limit))]
+        return links_of(self._connection, after, limit)
 
     def snapshot(self) -> Snapshot | None:
         """What takes the place of compacted events, if any were."""
@@ -183,7 +195,7 @@ class SqliteFile:
 
     def last_hash(self) -> bytes:
         """The end of the chain."""
-        row = self._connection.execute("SELECT hash FROM batches ORDER BY last_sequence DESC LIMIT 1").fetchone()
+        row = self._connection.execute("SELECT hash FROM events WHERE hash IS NOT NULL ORDER BY sequence DESC LIMIT 1").fetchone()
         if row is None:
             snapshot = snapshot_of(self._connection)
             return b"" if snapshot is None else snapshot.chain
@@ -196,17 +208,22 @@ class SqliteFile:
         query = f"SELECT {_COLUMNS} FROM events WHERE sequence > ?"
         return [StoredEvent._make(row) for row in self._connection.execute(query, (settled,))]
 
-    def commit(self, group: Sequence[StoredEvent], added: Sequence[Link], epoch: int | None = None) -> None:
+    def commit(
+        self, group: Sequence[StoredEvent], added: Sequence[Link], epoch: int | None = None, prepared: Callable[[], None] | None = None
+    ) -> None:
         """One transaction."""
+        hashes = dict(added)
+        rows = [(*event, hashes.get(event[0])) for event in group]
         try:
+            if epoch is None and len(rows) <= _MOST_ROWS:
+                self._insert(rows, prepared)
+                return
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                if self._connection.execute("SELECT generation FROM meta").fetchone()[0] != self._generation:
-                    raise FencedError(f"generation {self._generation} has been replaced")
                 if epoch is not None:
                     self._connection.execute("UPDATE meta SET epoch = ?", (epoch,))
-                self._insert(_EVENT_INSERTS, group)
-                self._insert(_LINK_INSERTS, added)
+                for place in range(0, len(rows), _MOST_ROWS):
+                    self._insert(rows[place : place + _MOST_ROWS], prepared)
                 self._connection.execute("COMMIT")
             except BaseException:
                 # SQLite has rolled back by itself after some faults of the disk.
@@ -218,13 +235,16 @@ class SqliteFile:
                 raise NoRoomError(f"there is no room to write the journal: {error} ({error.sqlite_errorname})") from error
             raise
 
-    def _insert(self, statements: Sequence[tuple[int, str]], rows: Sequence[tuple[object, ...]]) -> None:
-        """Many rows by one statement: SQLite lets other threads of ours run only while it is at a statement, and waits for them after it."""
-        place = 0
-        for count, statement in statements:
-            while len(rows) - place >= count:
-                self._connection.execute(statement, list(chain.from_iterable(rows[place : place + count])))
-                place += count
+    def _insert(self, rows: Sequence[tuple[object, ...]], prepared: Callable[[], None] | None) -> None:
+        """All by one statement: SQLite lets other threads of ours run only while it is at a statement, and waits for them after it."""
+        values = [value for row in rows for value in row]
+        count = _with_room_for(len(rows))
+        values += [None] * (6 * (count - len(rows)))
+        values.append(self._generation)
+        if prepared is not None:
+            prepared()
+        if self._connection.execute(_insertion(count), values).rowcount == 0:
+            raise FencedError(f"generation {self._generation} has been replaced")
 
     def give_room(self) -> bool:
         """Deletes the ballast."""
@@ -255,7 +275,6 @@ class SqliteFile:
             self._connection.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?)", row)
             self._connection.execute("DELETE FROM snapshots WHERE sequence < ?", (snapshot.sequence,))
             gone = self._connection.execute("DELETE FROM events WHERE sequence <= ?", (snapshot.sequence,)).rowcount
-            self._connection.execute("DELETE FROM batches WHERE last_sequence <= ?", (snapshot.sequence,))
             self._connection.execute("UPDATE meta SET compacted_through = ?", (snapshot.sequence,))
             self._connection.execute("COMMIT")
         except BaseException:

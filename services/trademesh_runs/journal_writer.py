@@ -7,6 +7,8 @@ A group is 1,024 events, 256 KiB or 20 ms, whichever is first. Where it is writt
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -18,8 +20,10 @@ from trademesh_runs.journal import Draft, Encoder, FencedError, Head, Link, Publ
 BATCH_EVENTS = 1024
 BATCH_BYTES = 256 * 1024
 BATCH_DELAY_S = 0.02
-MOST_PENDING_EVENTS = 8192
+MOST_PENDING_GROUPS = 2
+"""One is written while the next is made: more would wait in memory, and no event would be written sooner."""
 RETRY_S = 0.5
+HAND_OVER_S = 0.005
 
 Answer = TypeVar("Answer")
 
@@ -43,8 +47,13 @@ class JournalStorage(Protocol):
     def open_session(self) -> list[StoredEvent]:
         """Events after the last settlement: those that may be done again."""
 
-    def commit(self, group: Sequence[StoredEvent], added: Sequence[Link], epoch: int | None = None) -> None:
-        """One durable transaction, in a new epoch if said; raises FencedError, NoRoomError."""
+    def commit(
+        self, group: Sequence[StoredEvent], added: Sequence[Link], epoch: int | None = None, prepared: Callable[[], None] | None = None
+    ) -> None:
+        """One durable transaction, in a new epoch if said; raises FencedError, NoRoomError.
+
+        `prepared` is called when the rest is the storage's own work, beside which our other threads can run.
+        """
 
     def give_room(self) -> bool:
         """Gives up the room that was held back for this, so that what happens can still be told; False if there was none."""
@@ -94,9 +103,11 @@ class GroupWriter:
             storage.abandon()
             raise
         self.epoch = head.epoch
-        self.assigned = self.committed = head.sequence
+        self.assigned = self.committed = self._wanted = head.sequence
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._pending = list[StoredEvent]()
+        self._groups = deque([list[StoredEvent]()])
+        """What waits to be written: whole groups, and at the end one that is being made."""
+        self._last_bytes = 0
         self._pending_bytes = 0
         self._wake = asyncio.Event()
         self._committed = asyncio.Condition()
@@ -140,24 +151,30 @@ class GroupWriter:
             return False
         event = self._encoder.encode(draft, self.assigned + 1, event_id)
         self.assigned += 1
-        self._pending.append(event)
-        self._pending_bytes += len(event.data)
-        count = len(self._pending)
-        if count == 1 or count >= BATCH_EVENTS or self._pending_bytes >= BATCH_BYTES:
+        group, size_bytes = self._groups[-1], len(event.data)
+        group.append(event)
+        self._last_bytes += size_bytes
+        self._pending_bytes += size_bytes
+        if len(group) >= BATCH_EVENTS or self._last_bytes >= BATCH_BYTES:
+            self._groups.append([])
+            self._last_bytes = 0
+            self._wake.set()
+        elif len(group) == 1:
             self._wake.set()
         return True
 
-    def _full(self) -> bool:
-        """True if a whole group is pending."""
-        return len(self._pending) >= BATCH_EVENTS or self._pending_bytes >= BATCH_BYTES
-
     async def room(self) -> None:
         """Waits while too much is pending: the back pressure of the disk on the pipeline."""
-        await self._until(lambda: self.assigned - self.committed < MOST_PENDING_EVENTS)
+        await self._until(self._has_room)
+
+    def _has_room(self) -> bool:
+        pending = self.assigned - self.committed
+        return pending < MOST_PENDING_GROUPS * BATCH_EVENTS and self._pending_bytes < MOST_PENDING_GROUPS * BATCH_BYTES
 
     async def flush(self) -> None:
         """Waits until everything taken in so far is durable and published."""
-        goal = self.assigned
+        goal = self._wanted = self.assigned
+        self._wake.set()
         await self._until(lambda: self.committed >= goal)
 
     async def broken(self) -> None:
@@ -181,12 +198,13 @@ class GroupWriter:
                     self._published(group)
                     async with self._committed:
                         self.committed = group[-1].sequence
+                        self._pending_bytes -= sum([len(event.data) for event in group])
                         self._committed.notify_all()
                 if self.stalled:
                     room = await self._in_thread(self._storage.hold_room)
                     if room:
                         self._say_stalled(None)
-                if self._closing.is_set() and not self._pending:
+                if self._closing.is_set() and not self._is_pending():
                     return
         except asyncio.CancelledError:
             raise
@@ -195,28 +213,43 @@ class GroupWriter:
             async with self._committed:
                 self._committed.notify_all()
 
+    def _is_pending(self) -> bool:
+        return len(self._groups) > 1 or bool(self._groups[0])
+
     def _next_group(self) -> list[StoredEvent]:
-        """No more than one group of what is pending: while it is written, the pipeline has room for more."""
-        group, self._pending = self._pending[:BATCH_EVENTS], self._pending[BATCH_EVENTS:]
-        self._pending_bytes -= sum([len(event.data) for event in group])
+        """The oldest group that waits, empty if none does."""
+        group = self._groups.popleft()
+        if not self._groups:
+            self._groups.append([])
+            self._last_bytes = 0
         return group
 
+    def _may_wait(self) -> bool:
+        """True if there is one group, not whole yet, and nobody asks for it."""
+        return len(self._groups) == 1 and bool(group := self._groups[0]) and group[0].sequence > self._wanted and not self._closing.is_set()
+
     async def _until_a_group(self) -> None:
-        if not self._pending:
+        if not self._is_pending():
             # Without anything to write nothing tells a stalled writer that there is room again: it looks by itself.
             await _wait(self._wake, RETRY_S if self.stalled else None)
         self._wake.clear()
-        if self._pending and not self._closing.is_set() and not self._full():
-            # The first event of a group waits for others; a full group or the end wakes us at once.
+        if self._may_wait():
+            # The first event of a group waits for others; a whole group, a flush or the end wakes us at once.
             await _wait(self._wake, BATCH_DELAY_S)
             self._wake.clear()
 
     async def _write(self, group: list[StoredEvent]) -> None:
         """Commits a group; while there is no room it is kept and tried again."""
+        # Not in the thread: each hash would give way to the event loop there, and wait for it afterwards.
+        added = links(self._hash, group)
+        prepared = threading.Event()
         while True:
             last_try = self._closing.is_set()
             try:
-                self._hash = await self._in_thread(lambda: self._commit(group))
+                written = self._in_thread(lambda: self._storage.commit(group, added, prepared=prepared.set))
+                # A thread that needs the interpreter gets it late from a loop that is busy, and one that has what it needs runs beside it.
+                prepared.wait(HAND_OVER_S)
+                await written
             except NoRoomError as error:
                 if not self.stalled:
                     self._say_stalled(str(error))
@@ -226,20 +259,16 @@ class GroupWriter:
                     raise
                 await _wait(self._closing, RETRY_S)
             else:
+                self._hash = added[-1].hash
                 return
-
-    def _commit(self, group: list[StoredEvent]) -> bytes:
-        added = links(self._hash, group)
-        self._storage.commit(group, added)
-        return added[-1].hash
 
     def _say_stalled(self, reason: str | None) -> None:
         self.stalled = reason or ""
         if self._tell_stalled is not None:
             self._tell_stalled(reason)
 
-    async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    def _in_thread(self, work: Callable[[], Answer]) -> asyncio.Future[Answer]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
         """Writes what is pending, and lets go. What no room is found for is not written: it was never published."""

@@ -162,15 +162,15 @@ def cut_after(gateway: LoneGateway, sequence: int) -> None:
     """Takes events out of a journal, and the end of its chain with them: what a death between two commits leaves."""
     connection = sqlite3.connect(gateway.layout.journal, isolation_level=None)
     connection.execute("DELETE FROM events WHERE sequence > ?", (sequence,))
-    connection.execute("DELETE FROM batches WHERE last_sequence >= ?", (sequence,))
-    through, previous = connection.execute("SELECT last_sequence, hash FROM batches ORDER BY 1 DESC LIMIT 1").fetchone() or (0, b"")
+    query = "SELECT sequence, hash FROM events WHERE hash IS NOT NULL ORDER BY sequence DESC LIMIT 1"
+    through, previous = connection.execute(query).fetchone() or (0, b"")
     connection.close()
     reader = SqliteReader(gateway.layout.journal)
     rest = reader.read(through, 10_000)
     reader.close()
     if rest:
         connection = sqlite3.connect(gateway.layout.journal, isolation_level=None)
-        connection.execute("INSERT INTO batches VALUES (?, ?)", (sequence, chain(previous, rest)))
+        connection.execute("UPDATE events SET hash = ? WHERE sequence = ?", (chain(previous, rest), sequence))
         connection.close()
 
 

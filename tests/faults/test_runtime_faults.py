@@ -400,11 +400,11 @@ def test_r16_a_journal_that_lost_its_end_while_nobody_looked_is_found_out(runtim
     runtime.kill()
     os.kill(before.pid, signal.SIGKILL)
     wait_until(lambda: is_gone(before.pid), 10, "the end of the gateway")
-    # What a write-ahead log leaves that was damaged: all batches up to one, and no word of what is missing.
+    # What a write-ahead log leaves that was damaged: all groups up to one, and no word of what is missing.
     with closing(sqlite3.connect(runtime.mesh.runs / "r16" / "journal.db")) as journal:
-        (last,) = journal.execute("SELECT max(last_sequence) FROM batches WHERE last_sequence <= ?", (head // 2,)).fetchone()
+        query = "SELECT max(sequence) FROM events WHERE hash IS NOT NULL AND sequence <= ?"
+        (last,) = journal.execute(query, (head // 2,)).fetchone()
         journal.execute("DELETE FROM events WHERE sequence > ?", (last,))
-        journal.execute("DELETE FROM batches WHERE last_sequence > ?", (last,))
         journal.commit()
     runtime.start()
     run = runtime.until_running("r16", generation=2)

@@ -19,6 +19,8 @@ from trademesh_runs.journal import Draft
 
 Answer = TypeVar("Answer")
 
+GIVE_WAY_S = 0.002
+"""How long cycles may follow each other before others get their turn of the event loop."""
 TERMINAL = (events.PIPELINE_STATE_FINISHED, events.PIPELINE_STATE_STOPPED)
 DISK = "disk: "
 """How the reason of a pause begins that the disk has caused. Only such a pause ends by itself."""
@@ -80,6 +82,7 @@ class Controller:
         self._stopping = False
         self._changed = asyncio.Condition()
         self._standing = False
+        self._gave_way_at = 0.0
         self._next_cycle_at = 0.0
         self._changes = 0
 
@@ -204,7 +207,7 @@ class Controller:
                 self.clock.begin()
 
     async def _keep_pace(self) -> None:
-        """Waits so that cycles begin as far apart as the pace says; yields to others in any case."""
+        """Waits so that cycles begin as far apart as the pace says, and gives way to others in any case, if not after every short cycle."""
         loop = asyncio.get_running_loop()
         while self.pace > 0 and not self._stopping and self._ending is None and self.state == events.PIPELINE_STATE_RUNNING:
             left = self._next_cycle_at - loop.time()
@@ -212,7 +215,10 @@ class Controller:
                 break
             await asyncio.sleep(min(left, 0.1))
         self._next_cycle_at = max(loop.time(), self._next_cycle_at) + (1 / self.pace if self.pace > 0 else 0.0)
-        await asyncio.sleep(0)
+        now = loop.time()
+        if now - self._gave_way_at >= GIVE_WAY_S:
+            await asyncio.sleep(0)
+            self._gave_way_at = now
 
     async def start(self, who: str) -> None:
         """READY becomes RUNNING; a pipeline that runs is left so."""

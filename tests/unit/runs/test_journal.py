@@ -8,15 +8,17 @@ import uuid
 from collections.abc import Sequence
 
 import pytest
+from google.protobuf.descriptor import Descriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
 from random_journals import Session, drafts_of, write
 from trademesh.gateway.v1 import event_pb2 as events
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_runs.chain import desk_digest
 from trademesh_runs.journal import Draft, Encoder, FencedError, Head, JournalStore, StoredEvent, all_events
 from trademesh_runs.journal_memory import MemoryStore
-from trademesh_runs.journal_writer import BATCH_EVENTS, NoRoomError
+from trademesh_runs.journal_writer import BATCH_BYTES, BATCH_EVENTS, NoRoomError
 from waiting import until
 
 
@@ -230,6 +232,50 @@ def test_an_event_is_encoded_as_protobuf_would(session_date: str, phase: int, ag
         whole.ClearField(field)  # type: ignore[arg-type]  # names of fields
     assert stored.data[: stored.core_length] == whole.SerializeToString(deterministic=True)
     assert whole.pipeline_state_changed.reason == reason
+
+
+def has_map(message: Descriptor, seen: frozenset[str] = frozenset()) -> bool:
+    """True if a message has a map somewhere."""
+    if message.full_name in seen:
+        return False
+    parts = [field.message_type for field in message.fields if field.message_type is not None]
+    return bool(message.GetOptions().map_entry) or any(has_map(part, seen | {message.full_name}) for part in parts)
+
+
+def test_no_payload_has_a_map_so_that_one_event_is_always_the_same_bytes() -> None:
+    assert has_map(RunConfig.DESCRIPTOR)
+    assert not has_map(events.Event.DESCRIPTOR)
+
+
+async def test_who_waits_for_the_disk_does_not_wait_for_a_group_to_fill(store: JournalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trademesh_runs.journal_writer.BATCH_DELAY_S", 60.0)
+    writer = store.writer("demo", 1, nobody)
+    for number in (1, 2):
+        writer.append(draft(number))
+        async with asyncio.timeout(10):
+            await writer.flush()
+        assert writer.committed == number
+    await writer.close()
+
+
+async def test_a_group_ends_where_it_is_large(store: JournalStore) -> None:
+    groups = list[int]()
+    writer = store.writer("demo", 1, lambda group: groups.append(len(group)))
+    for number in range(9):
+        large = events.PipelineStateChanged(state=events.PIPELINE_STATE_PAUSED, reason="x" * (BATCH_BYTES // 4))
+        writer.append(Draft("pipeline_state_changed", large, item=str(number)))
+    await writer.close()
+    assert groups == [4, 4, 1]
+
+
+async def test_what_is_large_is_waited_for(store: JournalStore) -> None:
+    writer = store.writer("demo", 1, nobody)
+    for number in range(2):
+        large = events.PipelineStateChanged(state=events.PIPELINE_STATE_PAUSED, reason="x" * BATCH_BYTES)
+        writer.append(Draft("pipeline_state_changed", large, item=str(number)))
+    await writer.room()
+    assert writer.committed >= 1
+    await writer.close()
 
 
 def test_an_event_is_recorded_within_two_milliseconds_of_when_the_journal_took_it_in() -> None:

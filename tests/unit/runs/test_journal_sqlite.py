@@ -14,8 +14,8 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_runs.chain import chain
 from trademesh_runs.compaction import compact
 from trademesh_runs.fold import replay_journal
-from trademesh_runs.journal import Draft, Head, JournalDamagedError, NewerJournalError, StoredEvent
-from trademesh_runs.journal_sqlite import SqliteReader, SqliteStore, SqliteWriter
+from trademesh_runs.journal import Draft, Head, JournalDamagedError, Link, NewerJournalError, StoredEvent
+from trademesh_runs.journal_sqlite import SqliteFile, SqliteReader, SqliteStore, SqliteWriter
 from waiting import until
 
 DESK = drafts_of([Session([(0, 5, 10)]), Session([(0, -2, 12)]), Session()])
@@ -52,12 +52,21 @@ async def test_one_changed_byte_is_found(tmp_path: Path, offset: int) -> None:
     assert_found_damaged(path)
 
 
-@pytest.mark.parametrize("lost", ["sequence > 10", "sequence = 4", "sequence = 1", "sequence = 14"])
+@pytest.mark.parametrize("lost", ["sequence > 11", "sequence = 4", "sequence = 1"])
 async def test_a_missing_event_is_found(tmp_path: Path, lost: str) -> None:
     path = tmp_path / "j.db"
     assert len(await write(SqliteStore(path), DESK, flush_every=4)) == 13
-    change(path, f"DELETE FROM {'batches' if '14' in lost else 'events'} WHERE {'last_sequence = 13' if '14' in lost else lost}")
+    change(path, f"DELETE FROM events WHERE {lost}")
     assert_found_damaged(path)
+
+
+@pytest.mark.parametrize("place", [0, 1, -1])
+async def test_a_missing_link_is_found(tmp_path: Path, place: int) -> None:
+    store = SqliteStore(tmp_path / "j.db")
+    await write(store, DESK, flush_every=4)
+    link = store.reader().links(0, 100)[place]
+    change(tmp_path / "j.db", f"UPDATE events SET hash = NULL WHERE sequence = {link.sequence}")
+    assert_found_damaged(tmp_path / "j.db")
 
 
 async def test_a_changed_snapshot_is_found(tmp_path: Path) -> None:
@@ -96,24 +105,57 @@ async def test_a_journal_of_a_later_version_is_refused_by_readers_and_writers(tm
         await write(SqliteStore(path), DESK, generation=2)
 
 
-async def old_journal(path: Path) -> list[StoredEvent]:
-    """A file of version 1: no compaction, and a chain with links at commits alone."""
+async def old_journal(path: Path, version: int = 1) -> list[StoredEvent]:
+    """A file of an earlier version. Version 2 has its links in a table; version 1 has links at commits alone, and no compaction."""
     published = await write(SqliteStore(path), DESK)
     change(
         path,
-        "DROP TABLE snapshots",
-        "ALTER TABLE meta DROP COLUMN compacted_through",
-        "DELETE FROM batches",
-        f"INSERT INTO batches VALUES (13, x'{chain(b'', published).hex()}')",
-        "PRAGMA user_version=1",
+        "CREATE TABLE batches (last_sequence INTEGER PRIMARY KEY, hash BLOB NOT NULL)",
+        "INSERT INTO batches SELECT sequence, hash FROM events WHERE hash IS NOT NULL",
+        "ALTER TABLE events DROP COLUMN hash",
+        "PRAGMA user_version=2",
     )
+    if version == 1:
+        change(
+            path,
+            "DROP TABLE snapshots",
+            "ALTER TABLE meta DROP COLUMN compacted_through",
+            "DELETE FROM batches",
+            f"INSERT INTO batches VALUES (13, x'{chain(b'', published).hex()}')",
+            "PRAGMA user_version=1",
+        )
     return published
 
 
-async def test_a_journal_of_an_earlier_version_is_read_as_it_is(tmp_path: Path) -> None:
-    published = await old_journal(tmp_path / "j.db")
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_journal_of_an_earlier_version_is_read_as_it_is(tmp_path: Path, version: int) -> None:
+    published = await old_journal(tmp_path / "j.db", version)
     reader = SqliteReader(tmp_path / "j.db", immutable=True)
     assert (reader.check(), reader.snapshot(), reader.read(0, 100)) == (Head(1, 13), None, published)
+    reader.close()
+
+
+async def test_a_journal_of_an_earlier_version_keeps_its_links_when_it_is_written(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "j.db")
+    await old_journal(tmp_path / "j.db", 2)
+    before = store.reader().links(0, 100)
+    more = drafts_of([Session([(0, 5, 10)]), Session([(0, -2, 12)]), Session(), Session([(1, 1, 1)])])[len(DESK) :]
+    await write(store, more, generation=2)
+    assert before
+    assert store.reader().links(0, 100)[: len(before)] == before
+    assert store.reader().check().sequence == 13 + len(more)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 100, 1023, 1024, 1025, 2500])
+def test_a_group_of_any_size_is_written_whole(tmp_path: Path, rows: int) -> None:
+    file = SqliteFile(tmp_path / "j.db")
+    file.take_over(1)
+    group = [StoredEvent(number, 41, "", 3, b"abc") for number in range(1, rows + 1)]
+    file.commit(group, [Link(rows, b"h")])
+    file.close()
+    reader = SqliteReader(tmp_path / "j.db")
+    assert reader.read(0, rows + 1) == group
+    assert reader.links(0, 2) == [Link(rows, b"h")]
     reader.close()
 
 
