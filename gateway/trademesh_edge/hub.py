@@ -86,7 +86,9 @@ class Hub:
         self._lanes: dict[tuple[Format, Filter], Lane] = {}
         self._changed = asyncio.Event()
         self._flushed = 0
-        """How far the lanes are."""
+        """How far the lanes are,"""
+        self._flushed_at = 0.0
+        """and since when."""
         self._flush_due = asyncio.Event()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -174,8 +176,13 @@ class Hub:
         if self.ring.last - self._flushed >= self.settings.edge_flush_events or self.ended or self.failure is not None:
             self._flush_due.set()
         elif self._flush_timer is None:
-            # One timer and one wake for a frame: a task that looks at each event would cost as much as the frame.
-            self._flush_timer = asyncio.get_running_loop().call_later(self.settings.edge_flush_interval_s, self._flush_due.set)
+            loop = asyncio.get_running_loop()
+            due_at = self._flushed_at + self.settings.edge_flush_interval_s
+            if loop.time() >= due_at:
+                self._flush_due.set()
+            else:
+                # One timer and one wake for a frame: a task that looks at each event would cost as much as the frame.
+                self._flush_timer = loop.call_at(due_at, self._flush_due.set)
 
     async def _read(self) -> None:
         """Reads the upstream until the run has ended, and comes back to it whenever it is lost."""
@@ -247,7 +254,7 @@ class Hub:
             lane.expel_all()
 
     async def _flush_forever(self) -> None:
-        """Gives the lanes what is new: soon, but together with what comes in the next moment."""
+        """Gives the lanes what is new: at once, but not sooner after the frame before than what comes meanwhile may share one."""
         while self.failure is None:
             try:
                 async with asyncio.timeout(self.settings.edge_checkpoint_interval_s):
@@ -257,6 +264,7 @@ class Hub:
             self._flush_due.clear()
             self._stop_flush_timer()
             self._flushed = self.ring.last
+            self._flushed_at = asyncio.get_running_loop().time()
             for lane in list(self._lanes.values()):
                 await self._flush(lane)
             if self.ended and self._flushed == self.ring.last:

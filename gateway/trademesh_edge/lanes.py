@@ -59,10 +59,11 @@ class Lane:
 
     def expel_slow(self, most_unsent_bytes: int) -> None:
         """Takes out who is behind."""
-        # Not by `unsent_bytes`: this is asked of everyone, for each frame.
-        behind = [one for one in self.members if one.browser.connection.transport.get_write_buffer_size() > most_unsent_bytes]
-        for member in behind:
-            self.expel(member)
+        # This is asked of everyone, for each frame. Whose buffer is so full has been told to pause (`write_limit` in server.py).
+        paused = [one for one in self.members if one.browser.connection.paused]
+        for member in paused:
+            if member.browser.unsent_bytes > most_unsent_bytes:
+                self.expel(member)
 
     async def send(self, frame: bytes, cursor: int) -> None:
         """Sends a frame to everyone. The cursor moves first: who joins while we breathe is not sent what the frame holds, and does not need

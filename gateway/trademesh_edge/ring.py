@@ -12,6 +12,8 @@ from itertools import islice
 
 MAX_BATCH_EVENTS = 256
 MAX_BATCH_BYTES = 256 * 1024
+_MOST_SCANNED = 8 * MAX_BATCH_EVENTS
+"""So many events are looked at for a batch whose filter passes few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class EventRing:
         size_bytes = 0
         picked = list[RingEvent]()
         last = cursor
-        for event in islice(self._events, start, start + MAX_BATCH_EVENTS * 8):
+        for event in self._from(start):
             if event.sequence > until:
                 break
             if chosen.passes(event):
@@ -120,3 +122,10 @@ class EventRing:
                 size_bytes += len(event.encoded)
             last = event.sequence
         return Slice(cursor + 1, last, tuple(picked))
+
+    def _from(self, start: int) -> Iterable[RingEvent]:
+        """Events from a place on, enough for a batch, reached from the nearer end: a reader who is up to date wants only the newest."""
+        left = len(self._events) - start
+        if left < start and left <= _MOST_SCANNED:
+            return reversed(list(islice(reversed(self._events), left)))
+        return islice(self._events, start, start + _MOST_SCANNED)

@@ -119,7 +119,8 @@ class EdgeServer:
             compression=None,
             max_size=settings.edge_max_frame_bytes,
             max_queue=8,
-            write_limit=32 * 1024,
+            # Not above what makes a browser slow: lanes look only at those that are told to pause.
+            write_limit=min(32 * 1024, settings.edge_slow_buffer_bytes),
             open_timeout=settings.edge_open_timeout_s,
             ping_interval=settings.edge_ping_interval_s,
             ping_timeout=settings.edge_ping_timeout_s,

@@ -44,7 +44,9 @@ class EdgeSettings(ListenValidator, MeshSettings):
     edge_unary_timeout_s: float = Field(60.0, gt=0, description="Deadline of unary calls.")
 
     edge_slow_buffer_bytes: int = Field(64 * 1024, ge=0, description="A browser with more than this unsent leaves the fast lane.")
-    edge_flush_interval_s: float = Field(0.025, ge=0, description="How long events wait for others to share a frame with.")
+    edge_flush_interval_s: float = Field(
+        0.025, ge=0, description="Frames of a run's events follow each other no faster: what comes meanwhile shares one."
+    )
     edge_flush_events: int = Field(16, ge=1, description="So many waiting events are sent at once.")
     edge_checkpoint_interval_s: float = Field(5.0, gt=0, description="An idle stream says that it lives so often.")
     edge_ring_events: int = Field(8_192, ge=1, description="Events of a run that are held in memory.")
