@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -31,6 +31,8 @@ LISTEN_S = 10.0
 THROUGHPUT_ROUNDS = 3
 SETTLE_S = 2.0
 THROUGHPUT_GOAL = 0.8
+BESIDE_ROUNDS = 3
+BESIDE_GOAL = 1 / 1.2
 IDLE = 1_000
 SLOW = 40
 STALLED_READERS = 40
@@ -51,7 +53,9 @@ def socket_figures(mesh: Mesh) -> list[Figure]:
         figures.append(told(f"{name}, p50", "ms", percentile(late_ms, 50)))
         p99 = percentile(late_ms, 99)
         figures.append(at_most(f"{name}, p99", "ms", p99, 100) if browsers == 200 else told(f"{name}, p99", "ms", p99))
-    figures += asyncio.run(_gateway_latency(mesh))
+    figures += _gateway_latency(mesh)
+    figures.append(_beside("browsers among 200 when 20 others read nothing", _browsers_p99(mesh, 0), _browsers_p99(mesh, 20)))
+    figures.append(_beside("a gRPC client of the gateway when 20 others read nothing", _gateway_p99(mesh, 0), _gateway_p99(mesh, 20)))
     figures.append(_throughput(mesh))
     mesh.json("run", "stop", RUN)
     return figures
@@ -91,7 +95,51 @@ async def _timed_client(port: int) -> list[float]:
     return late_ms
 
 
-async def _gateway_latency(mesh: Mesh) -> list[Figure]:
+def _beside(whose: str, calm: Callable[[], float], disturbed: Callable[[], float]) -> Figure:
+    """How much later events are for some when others are slow."""
+    calm_ms, disturbed_ms = list[float](), list[float]()
+    for _ in range(BESIDE_ROUNDS):
+        calm_ms.append(calm())
+        disturbed_ms.append(disturbed())
+    ratio = median(one / other for one, other in zip(calm_ms, disturbed_ms, strict=True))
+    name = f"event to {whose}, p99, against the same when nobody is slow"
+    return Figure(name, median(disturbed_ms), "ms", median(calm_ms), ratio, BESIDE_GOAL, ratio >= BESIDE_GOAL)
+
+
+def _browsers_p99(mesh: Mesh, slow: int) -> Callable[[], float]:
+    port = mesh.ports["edge"]
+
+    def measured() -> float:
+        with drains(port, 200 - TIMED - slow, RUN, "drain"), drains(port, slow, RUN, "stall"):
+            return percentile(asyncio.run(_timed_clients(port)), 99)
+
+    return measured
+
+
+def _gateway_p99(mesh: Mesh, slow: int) -> Callable[[], float]:
+    def measured() -> float:
+        with stalled_readers(feed_target(mesh, RUN), RUN, slow):
+            return percentile(asyncio.run(_gateway_latencies(mesh)), 99)
+
+    return measured
+
+
+@contextmanager
+def stalled_readers(target: str, run_id: str, count: int) -> Iterator[None]:
+    """So many gRPC readers that read nothing."""
+    command = [sys.executable, "-m", "bench.stalled_readers", target, run_id, str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as readers:
+        assert readers.stdin is not None, "piped"
+        assert readers.stdout is not None, "piped"
+        try:
+            assert readers.stdout.readline() == "ready\n", "the readers have begun"
+            yield
+        finally:
+            readers.stdin.close()
+            readers.wait(30)
+
+
+async def _gateway_latencies(mesh: Mesh) -> list[float]:
     late_ms = list[float]()
     try:
         async with asyncio.timeout(LISTEN_S):
@@ -100,6 +148,11 @@ async def _gateway_latency(mesh: Mesh) -> list[Figure]:
                 late_ms += [1000 * (now - event.recorded_at.ToNanoseconds() / 1e9) for event in message.events.events]
     except TimeoutError:
         pass
+    return late_ms
+
+
+def _gateway_latency(mesh: Mesh) -> list[Figure]:
+    late_ms = asyncio.run(_gateway_latencies(mesh))
     # Events of a backtest wait up to 20 ms for others to share a transaction with: the budget of 5 and 30 ms is from the commit.
     return [
         at_most("event to a gRPC client of the gateway, from its recording, p50", "ms", percentile(late_ms, 50), 5 + 20),
@@ -203,12 +256,6 @@ def _stalled_reader_kib(mesh: Mesh) -> float:
     before = _peak_rss(gateway, STALLED_S)
     # What the run itself adds in such a time is not the readers'.
     run_adds = before - first
-    command = [sys.executable, "-m", "bench.stalled_readers", shown["target"], "fast", str(STALLED_READERS)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as readers:
-        assert readers.stdin is not None, "piped"
-        assert readers.stdout is not None, "piped"
-        assert readers.stdout.readline() == "ready\n", "the readers have begun"
+    with stalled_readers(shown["target"], "fast", STALLED_READERS):
         during = _peak_rss(gateway, STALLED_S)
-        readers.stdin.close()
-        readers.wait(30)
     return (during - before - run_adds) / STALLED_READERS / 1024

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from fault_timers import FULL, FULL_TEST_TIMEOUT_S
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mesh_processes import Mesh, wait_until
@@ -33,6 +34,7 @@ from trademesh_runs.layout import RunLayout
 from trademesh_runs.run_config import normalised
 
 NONCE = "0123456789abcdef"
+STREAM_S = FULL_TEST_TIMEOUT_S if FULL else 60
 TICKERS = ("AAPL", "BAC", "GE", "JNJ", "KO", "MSFT")
 
 
@@ -139,7 +141,7 @@ class LoneGateway:
 
     def subscribe(self, after: int = 0) -> Any:
         """A stream of events."""
-        return self.feed_stub.Subscribe(feed.SubscribeRequest(run_id=self.run_id, after_sequence=after), timeout=60)
+        return self.feed_stub.Subscribe(feed.SubscribeRequest(run_id=self.run_id, after_sequence=after), timeout=STREAM_S)
 
     def wait_end(self, within_s: float = 30.0) -> tuple[int, str]:
         """Waits for its end; exit status and last words."""

@@ -89,7 +89,8 @@ class RuntimeUnderFaults:
         self.mesh.processes["runtime"].wait(10)
 
     def start(self, *before: str, code: str = "", **environment: str) -> float:
-        """Starts runtime_service, behind other commands and with other code if told, and waits until it takes calls; returns when it did."""
+        """Starts runtime_service, behind other commands and with other code if told, and waits until it takes calls; returns when it was started."""
+        began = time.monotonic()
         command = [*before, sys.executable, *(["-c", code] if code else ["-m", "trademesh_runtime"])]
         with (self.mesh.folder / "runtime.log").open("ab") as log:
             self.mesh.processes["runtime"] = subprocess.Popen(
@@ -97,7 +98,7 @@ class RuntimeUnderFaults:
             )
         with grpc.insecure_channel(f"127.0.0.1:{self.mesh.ports['runtime']}") as channel:
             grpc.channel_ready_future(channel).result(30)
-        return time.monotonic()
+        return began
 
     def gateways(self, run_id: str) -> list[psutil.Process]:
         """Gateway processes that live and hold the journal of the run."""

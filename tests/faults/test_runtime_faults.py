@@ -78,7 +78,7 @@ def test_r1_a_runtime_service_that_was_killed_takes_its_gateways_up_again(runtim
     # What was known of the journal's head is not forgotten, and the desk went on meanwhile.
     assert after.progress.head_sequence >= before.progress.head_sequence
     runtime.until_running("r1", head=before.progress.head_sequence + 50)
-    assert took_s < 3, f"adopted {took_s:.2f} s after it took calls"
+    assert took_s < 3, f"adopted {took_s:.2f} s after it was started"
     assert runtime.stop("r1").state == STOPPED
 
 
