@@ -63,6 +63,10 @@ class Book:
     peak_nav_micros: int
     quantity: Sequence[int]
     price_micros: Sequence[int]
+    previous_nav_micros: int = 0
+    """Net asset value at the close before the last one; 0 if there is none."""
+    drawdown_stopped: bool = False
+    """True while a drawdown stop holds that no person has lifted."""
 
     def weight(self, column: int) -> float:
         """Signed value of a position over net asset value."""

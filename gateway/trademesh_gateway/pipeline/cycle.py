@@ -24,7 +24,8 @@ from trademesh_gateway.agents.portfolio_manager import decide
 from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
 from trademesh_gateway.pipeline.desk_run import DeskRun
-from trademesh_gateway.risk.gate import Gated, apply_limits
+from trademesh_gateway.risk.gate import Gated, Market, apply_limits
+from trademesh_gateway.risk.market import market_of
 from trademesh_ledger.margin import largest_fill, refusal_of
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.journal import Draft
@@ -149,6 +150,7 @@ class Cycle:
     async def _prepare(self) -> None:
         last = self._view.last_closes(1)
         closes = [int(close) for close in last[0][: self._count]] if len(last) else [0] * self._count
+        self._desk.stops.begin_session(self._session.date)
         self._book = self._desk.book(closes)
         self._draft(1, "session_opened", wire.session_opened(self._number, self._view.as_of_unix_s))
 
@@ -163,7 +165,7 @@ class Cycle:
     async def _risk(self) -> None:
         if "risk_manager" in self._desk.rules.agents:
             level = volatility(_TickersOnly(self._view, self._count), 20)
-            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level)
+            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level, self._market())
             self._draft(3, "risk_notes", notes, "risk_manager")
 
     async def _prediction(self) -> None:
@@ -180,8 +182,12 @@ class Cycle:
     async def _gate(self) -> None:
         orders = [(decision.column, decision.delta) for decision in self._decisions if decision.delta]
         if orders:
-            self._gated = apply_limits(orders, self._the_book(), self._desk.rules.limits)
+            self._gated = apply_limits(orders, self._the_book(), self._desk.rules.limits, self._market())
             self._draft(6, "orders_gated", wire.orders_gated(self._session.date, self._desk.tickers, self._gated))
+
+    def _market(self) -> Market:
+        """What the limits need to know of the tickers beside the book, as of the decision."""
+        return market_of(_TickersOnly(self._view, self._count), self._desk.rules.limits)
 
     async def _approval(self) -> None:
         over_bp = self._desk.rules.approval_over_bp

@@ -6,7 +6,7 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Baseline, OrderFilled, Phase, PipelineState, PortfolioState } from "./event_pb.js";
+import type { Baseline, LimitCode, LimitUnit, OrderFilled, Phase, PipelineState, PortfolioState } from "./event_pb.js";
 import { file_trademesh_gateway_v1_event } from "./event_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/state.proto.
  */
 export const file_trademesh_gateway_v1_state: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9zdGF0ZS5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEiigMKC1NlcnZlclN0YXRlEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIwCghwaXBlbGluZRgEIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lEjcKCXBvcnRmb2xpbxgFIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhIKCm5hdl9taWNyb3MYBiABKAMSMQoGZXF1aXR5GAcgAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXF1aXR5UG9pbnQSNwoMcmVjZW50X2ZpbGxzGAggAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJGaWxsZWQSMQoJYmFzZWxpbmVzGAkgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSDQoFZmlsbHMYCiABKA0SFwoPcGVha19uYXZfbWljcm9zGAsgASgDIrwCCghQaXBlbGluZRIOCgZydW5faWQYASABKAkSMgoFc3RhdGUYAiABKA4yIy50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZVN0YXRlEg4KBnJlYXNvbhgDIAEoCRIYChBzZXNzaW9uc19zZXR0bGVkGAQgASgNEhYKDnNlc3Npb25zX3RvdGFsGAUgASgNEhQKDHNlc3Npb25fZGF0ZRgGIAEoCRIqCgVwaGFzZRgHIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhsKE3BhY2Vfc2Vzc2lvbnNfcGVyX3MYCCABKAESFQoNaGVhZF9zZXF1ZW5jZRgJIAEoBBI0ChBjeWNsZV9zdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJ8CgtFcXVpdHlQb2ludBIUCgxzZXNzaW9uX2RhdGUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAxIxCgliYXNlbGluZXMYAyADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZRIQCghzZXF1ZW5jZRgEIAEoBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_gateway_v1_event]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9zdGF0ZS5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEiigMKC1NlcnZlclN0YXRlEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIwCghwaXBlbGluZRgEIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lEjcKCXBvcnRmb2xpbxgFIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhIKCm5hdl9taWNyb3MYBiABKAMSMQoGZXF1aXR5GAcgAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXF1aXR5UG9pbnQSNwoMcmVjZW50X2ZpbGxzGAggAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJGaWxsZWQSMQoJYmFzZWxpbmVzGAkgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSDQoFZmlsbHMYCiABKA0SFwoPcGVha19uYXZfbWljcm9zGAsgASgDIvECCghQaXBlbGluZRIOCgZydW5faWQYASABKAkSMgoFc3RhdGUYAiABKA4yIy50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZVN0YXRlEg4KBnJlYXNvbhgDIAEoCRIYChBzZXNzaW9uc19zZXR0bGVkGAQgASgNEhYKDnNlc3Npb25zX3RvdGFsGAUgASgNEhQKDHNlc3Npb25fZGF0ZRgGIAEoCRIqCgVwaGFzZRgHIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhsKE3BhY2Vfc2Vzc2lvbnNfcGVyX3MYCCABKAESFQoNaGVhZF9zZXF1ZW5jZRgJIAEoBBI0ChBjeWNsZV9zdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCgZsaW1pdHMYDCABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdHNJbkZvcmNlItcBCg1MaW1pdHNJbkZvcmNlEjIKBmxpbWl0cxgBIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0SW5Gb3JjZRIWCg5zaG9ydHNfYWxsb3dlZBgCIAEoCBIOCgZoYWx0ZWQYAyABKAgSGAoQZHJhd2Rvd25fc3RvcHBlZBgEIAEoCBIUCgxsb3NzX3N0b3BwZWQYBSABKAgSEAoIZHJhd2Rvd24YBiABKAESGAoLbGFzdF9yZXR1cm4YByABKAFIAIgBAUIOCgxfbGFzdF9yZXR1cm4iqwEKDExpbWl0SW5Gb3JjZRIuCgVsaW1pdBgBIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRISCgV2YWx1ZRgCIAEoAUgAiAEBEi0KBHVuaXQYAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdFVuaXQSDQoFZ3JvdXAYBCABKAkSDwoHdGlja2VycxgFIAMoCUIICgZfdmFsdWUifAoLRXF1aXR5UG9pbnQSFAoMc2Vzc2lvbl9kYXRlGAEgASgJEhIKCm5hdl9taWNyb3MYAiABKAMSMQoJYmFzZWxpbmVzGAMgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSEAoIc2VxdWVuY2UYBCABKARiBnByb3RvMw", [file_google_protobuf_timestamp, file_trademesh_gateway_v1_event]);
 
 /**
  * What a run looks like at one sequence: the fold of all events up to it. Also the content of `state/server_state.json`.
@@ -182,6 +182,13 @@ export type Pipeline = Message<"trademesh.gateway.v1.Pipeline"> & {
    * @generated from field: google.protobuf.Timestamp cycle_started_at = 10;
    */
   cycleStartedAt?: Timestamp | undefined;
+
+  /**
+   * Limits on orders, and what they hold back now. Only GetPipeline tells them.
+   *
+   * @generated from field: trademesh.gateway.v1.LimitsInForce limits = 12;
+   */
+  limits?: LimitsInForce | undefined;
 };
 
 /**
@@ -190,6 +197,120 @@ export type Pipeline = Message<"trademesh.gateway.v1.Pipeline"> & {
  */
 export const PipelineSchema: GenMessage<Pipeline> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_state, 1);
+
+/**
+ * The limits on every order of a run, and what they hold back now.
+ *
+ * @generated from message trademesh.gateway.v1.LimitsInForce
+ */
+export type LimitsInForce = Message<"trademesh.gateway.v1.LimitsInForce"> & {
+  /**
+   * Limits that are on, in the order in which an order meets them.
+   *
+   * @generated from field: repeated trademesh.gateway.v1.LimitInForce limits = 1;
+   */
+  limits: LimitInForce[];
+
+  /**
+   * False: no short position is allowed (`margin.enabled`).
+   *
+   * @generated from field: bool shorts_allowed = 2;
+   */
+  shortsAllowed: boolean;
+
+  /**
+   * True: no order passes at all (`risk.halted`).
+   *
+   * @generated from field: bool halted = 3;
+   */
+  halted: boolean;
+
+  /**
+   * True: the run has fallen too far from its peak. Only reductions pass until a person calls PausePipeline and then ResumePipeline; from
+   * the next session on falls are measured anew.
+   *
+   * @generated from field: bool drawdown_stopped = 4;
+   */
+  drawdownStopped: boolean;
+
+  /**
+   * True: the last session lost too much. Only reductions pass until the next one is settled.
+   *
+   * @generated from field: bool loss_stopped = 5;
+   */
+  lossStopped: boolean;
+
+  /**
+   * Net asset value at the last settled close, over its peak, less one. The peak is the highest since the run began, or since a person
+   * lifted a drawdown stop.
+   *
+   * @generated from field: double drawdown = 6;
+   */
+  drawdown: number;
+
+  /**
+   * Return of the last settled session; absent before there is one.
+   *
+   * @generated from field: optional double last_return = 7;
+   */
+  lastReturn?: number | undefined;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.LimitsInForce.
+ * Use `create(LimitsInForceSchema)` to create a new message.
+ */
+export const LimitsInForceSchema: GenMessage<LimitsInForce> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_state, 2);
+
+/**
+ * A limit that is on.
+ *
+ * @generated from message trademesh.gateway.v1.LimitInForce
+ */
+export type LimitInForce = Message<"trademesh.gateway.v1.LimitInForce"> & {
+  /**
+   * Which.
+   *
+   * @generated from field: trademesh.gateway.v1.LimitCode limit = 1;
+   */
+  limit: LimitCode;
+
+  /**
+   * Its value; absent if it has none. That of VOL_LIMIT is the volatility that positions are scaled to.
+   *
+   * @generated from field: optional double value = 2;
+   */
+  value?: number | undefined;
+
+  /**
+   * What the value is counted in.
+   *
+   * @generated from field: trademesh.gateway.v1.LimitUnit unit = 3;
+   */
+  unit: LimitUnit;
+
+  /**
+   * For SECTOR_LIMIT, a name of `risk.groups`.
+   *
+   * @generated from field: string group = 4;
+   */
+  group: string;
+
+  /**
+   * Tickers that it binds; empty: all.
+   *
+   * @generated from field: repeated string tickers = 5;
+   */
+  tickers: string[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.LimitInForce.
+ * Use `create(LimitInForceSchema)` to create a new message.
+ */
+export const LimitInForceSchema: GenMessage<LimitInForce> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_state, 3);
 
 /**
  * Net asset value at one close.
@@ -231,5 +352,5 @@ export type EquityPoint = Message<"trademesh.gateway.v1.EquityPoint"> & {
  * Use `create(EquityPointSchema)` to create a new message.
  */
 export const EquityPointSchema: GenMessage<EquityPoint> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_state, 2);
+  messageDesc(file_trademesh_gateway_v1_state, 4);
 
