@@ -17,7 +17,7 @@ from math import isqrt
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.risk.limits import BASIS_POINTS, UNITS, UNKNOWN_MARKET, GroupLimit, Limit, Limits, Market, Unit
 from trademesh_gateway.risk.projection import Projection
-from trademesh_gateway.risk.sharing import Opening, share_room
+from trademesh_gateway.risk.sharing import Opening, net_holds, share_room
 from trademesh_gateway.risk.stops import has_fallen
 
 __all__ = [
@@ -87,6 +87,7 @@ def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mar
         closed.take(result.column, closing)
         held[result.column] += result.allowed
         openings.append(Opening(result.allowed - closing, book.price_micros[result.column]))
+    shared = share_room(openings, closed, limits, book.nav_micros)
     scaled = [
         replace(
             result,
@@ -98,11 +99,12 @@ def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mar
         )
         if after.limit
         else result
-        for result, before, after in zip(results, openings, share_room(openings, closed, limits, book.nav_micros), strict=True)
+        for result, before, after in zip(results, openings, shared, strict=True)
     ]
-    if len({result.column for result in results}) == len(results):
+    net = closed.net_micros + sum(one.value for one in shared)
+    if len({result.column for result in results}) == len(results) and net_holds(net, closed, limits, book.nav_micros):
         return scaled
-    # Orders of one ticker may close what another, scaled by now, was to open: they are looked at once more.
+    # Orders of one ticker may close what another, scaled by now, was to open; and a net may be narrower than a share: looked at once more.
     again = _in_turn([(result.column, result.allowed) for result in scaled], book, limits, market)
     checked = {one.place: one for one in again}
     return [

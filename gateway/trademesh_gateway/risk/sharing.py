@@ -1,7 +1,8 @@
 """Sharing the room that the limits on the whole book leave: what all openings ask together is scaled to it, each by the same factor.
 
 Gross first, then turnover, then the net, of which only the side that goes too far is scaled. Nothing that comes after can break what came
-before: to shrink openings lowers gross and turnover. Shares are rounded towards zero.
+before: to shrink openings lowers gross and turnover. Shares are rounded towards zero; where a net limit is so narrow that this takes the net
+too far the other way, that side is scaled in its turn, a few times. Whether the net holds at last is the caller's to see (`net_holds`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 from trademesh_gateway.risk.limits import BASIS_POINTS, Limit, Limits
 from trademesh_gateway.risk.projection import Projection
+
+_NET_ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +41,27 @@ def share_room(openings: Sequence[Opening], closed: Projection, limits: Limits, 
     if limits.turnover_bp:
         asked = closed.traded_micros + sum(abs(one.value) for one in found)
         found = _scaled(found, Limit.TURNOVER_LIMIT, limits.turnover_bp, asked, nav_micros)
-    net = closed.net_micros + sum(one.value for one in found)
-    return _scaled(found, Limit.NET_LIMIT, limits.net_bp, abs(net), nav_micros, side=1 if net > 0 else -1)
+    for _ in range(_NET_ROUNDS):
+        net = closed.net_micros + sum(one.value for one in found)
+        scaled = _scaled(found, Limit.NET_LIMIT, limits.net_bp, abs(net), nav_micros, side=1 if net > 0 else -1)
+        if scaled is found:
+            break
+        found = scaled
+    return found
+
+
+def net_holds(net_micros: int, closed: Projection, limits: Limits, nav_micros: int) -> bool:
+    """True if openings did not take a net beyond its limit, or further on the side on which it was beyond it before."""
+    before = closed.net_micros if net_micros > 0 else -closed.net_micros
+    return abs(net_micros) <= max(limits.net_bp * nav_micros // BASIS_POINTS, before)
 
 
 def _scaled(openings: list[Opening], limit: Limit, bound_bp: int, asked: int, nav_micros: int, side: int = 0) -> list[Opening]:
     """Openings of one side, or with 0 of both, so much smaller that what was asked comes down to the bound, or as near as they can bring it."""
     over = asked - bound_bp * nav_micros // BASIS_POINTS
-    if over <= 0:
-        return openings
     scalable = sum(abs(one.value) for one in openings if one.value * side >= 0)
+    if over <= 0 or not scalable:
+        return openings
     kept = max(0, scalable - over)
     return [
         one
