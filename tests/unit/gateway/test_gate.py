@@ -312,13 +312,24 @@ def test_shared_room_is_what_reductions_leave_and_they_pass_whole() -> None:
     assert [(result.column, result.allowed) for result in results] == [(1, -30), (0, 10), (2, 20)]
 
 
-def test_orders_of_one_ticker_that_close_what_another_opens_break_nothing_when_room_is_shared() -> None:
-    limits = replace(WIDE, gross_bp=2000, pro_rata=True)
-    results = apply_limits([(0, 100), (0, -100), (1, 40)], book([0, 0]), limits)
-    assert {result.place for result in results} == {0, 1, 2}
-    after = [sum(result.allowed for result in results if result.column == column) for column in (0, 1)]
-    assert sum(abs(shares) * 10 for shares in after) <= 200
-    assert all(result.requested in (100, -100, 40) for result in results)
+@pytest.mark.parametrize("pro_rata", [False, True])
+@given(
+    orders=st.lists(st.tuples(st.integers(0, 1), st.integers(-99, 99).filter(bool)), max_size=5),
+    held=st.lists(st.integers(-30, 30), min_size=2, max_size=2),
+)
+@example(orders=[(0, 99), (0, -99), (1, 40)], held=[0, 0])
+def test_several_orders_of_one_ticker_keep_the_limits_together_and_are_told_apart(
+    pro_rata: bool, orders: list[tuple[int, int]], held: list[int]
+) -> None:
+    results = apply_limits(orders, book(held), replace(WIDE, gross_bp=2000, position_bp=1500, pro_rata=pro_rata))
+    assert sorted(result.place for result in results) == list(range(len(orders)))
+    after = list(held)
+    for result in results:
+        assert orders[result.place] == (result.column, result.requested)
+        assert 0 <= result.allowed * (1 if result.requested > 0 else -1) <= abs(result.requested)
+        after[result.column] += result.allowed
+    assert sum(map(abs, after)) * 10 <= max(200, sum(map(abs, held)) * 10)
+    assert all(abs(now) <= max(15, abs(before)) for now, before in zip(after, held, strict=True))
 
 
 @given(cases())
