@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/pipeline_service.proto.
  */
 export const file_trademesh_gateway_v1_pipeline_service: GenFile = /*@__PURE__*/
-  fileDesc("Cit0cmFkZW1lc2gvZ2F0ZXdheS92MS9waXBlbGluZV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2guZ2F0ZXdheS52MSJIChRTdGFydFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkkKFVN0YXJ0UGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lImIKFFBhdXNlUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJJChVQYXVzZVBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJJChVSZXN1bWVQaXBlbGluZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCJKChZSZXN1bWVQaXBlbGluZVJlc3BvbnNlEjAKCHBpcGVsaW5lGAEgASgLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmUifwoTU3RlcFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEjYKBHNpemUYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwU2l6ZUIIukgFggECEAEiSAoUU3RlcFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJhChNTdG9wUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJIChRTdG9wUGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lIkgKFFdhdGNoUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQiuwEKFVdhdGNoUGlwZWxpbmVSZXNwb25zZRIyCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lSAASNgoKY2hlY2twb2ludBgCIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkNoZWNrcG9pbnRIABIuCgNlbmQYAyABKAsyHy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdHJlYW1FbmRIAEIGCgRraW5kIkYKEkdldFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkcKE0dldFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJzCg5TZXRQYWNlUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEi8KDnNlc3Npb25zX3Blcl9zGAIgASgBQhe6SBQSEhkAAAAAAGr4QCkAAAAAAAAAACJDCg9TZXRQYWNlUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSpPCghTdGVwU2l6ZRIZChVTVEVQX1NJWkVfVU5TUEVDSUZJRUQQABITCg9TVEVQX1NJWkVfUEhBU0UQARITCg9TVEVQX1NJWkVfQ1lDTEUQAjLIBgoPUGlwZWxpbmVTZXJ2aWNlEmgKDVN0YXJ0UGlwZWxpbmUSKi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFydFBpcGVsaW5lUmVxdWVzdBorLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0YXJ0UGlwZWxpbmVSZXNwb25zZRJoCg1QYXVzZVBpcGVsaW5lEioudHJhZGVtZXNoLmdhdGV3YXkudjEuUGF1c2VQaXBlbGluZVJlcXVlc3QaKy50cmFkZW1lc2guZ2F0ZXdheS52MS5QYXVzZVBpcGVsaW5lUmVzcG9uc2USawoOUmVzdW1lUGlwZWxpbmUSKy50cmFkZW1lc2guZ2F0ZXdheS52MS5SZXN1bWVQaXBlbGluZVJlcXVlc3QaLC50cmFkZW1lc2guZ2F0ZXdheS52MS5SZXN1bWVQaXBlbGluZVJlc3BvbnNlEmUKDFN0ZXBQaXBlbGluZRIpLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0ZXBQaXBlbGluZVJlcXVlc3QaKi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwUGlwZWxpbmVSZXNwb25zZRJlCgxTdG9wUGlwZWxpbmUSKS50cmFkZW1lc2guZ2F0ZXdheS52MS5TdG9wUGlwZWxpbmVSZXF1ZXN0GioudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RvcFBpcGVsaW5lUmVzcG9uc2USYgoLR2V0UGlwZWxpbmUSKC50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlcXVlc3QaKS50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlc3BvbnNlEmoKDVdhdGNoUGlwZWxpbmUSKi50cmFkZW1lc2guZ2F0ZXdheS52MS5XYXRjaFBpcGVsaW5lUmVxdWVzdBorLnRyYWRlbWVzaC5nYXRld2F5LnYxLldhdGNoUGlwZWxpbmVSZXNwb25zZTABElYKB1NldFBhY2USJC50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXRQYWNlUmVxdWVzdBolLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNldFBhY2VSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_trademesh_gateway_v1_feed_service, file_trademesh_gateway_v1_state]);
+  fileDesc("Cit0cmFkZW1lc2gvZ2F0ZXdheS92MS9waXBlbGluZV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2guZ2F0ZXdheS52MSJIChRTdGFydFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkkKFVN0YXJ0UGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lImIKFFBhdXNlUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJJChVQYXVzZVBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJJChVSZXN1bWVQaXBlbGluZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCJKChZSZXN1bWVQaXBlbGluZVJlc3BvbnNlEjAKCHBpcGVsaW5lGAEgASgLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmUifwoTU3RlcFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEjYKBHNpemUYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwU2l6ZUIIukgFggECEAEiSAoUU3RlcFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJhChNTdG9wUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJIChRTdG9wUGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lIkgKFFdhdGNoUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQiuwEKFVdhdGNoUGlwZWxpbmVSZXNwb25zZRIyCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lSAASNgoKY2hlY2twb2ludBgCIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkNoZWNrcG9pbnRIABIuCgNlbmQYAyABKAsyHy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdHJlYW1FbmRIAEIGCgRraW5kIkYKEkdldFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkcKE0dldFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJzCg5TZXRQYWNlUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEi8KDnNlc3Npb25zX3Blcl9zGAIgASgBQhe6SBQSEhkAAAAAAGr4QCkAAAAAAAAAACJDCg9TZXRQYWNlUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSLZAQoSU2VuZE1lc3NhZ2VSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgI2AEBcgOwAQESFwoGc2VuZGVyGAMgASgJQge6SARyAhhkEj0KCWFnZW50X2lkcxgEIAMoCUIqukgnkgEkEEAYASIechwyGl5bYS16MC05XVthLXowLTlfLV17MCw2Mn0kEhgKBHRleHQYBSABKAlCCrpIB3IFEAEYoB8icQoTU2VuZE1lc3NhZ2VSZXNwb25zZRISCgptZXNzYWdlX2lkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgEEjQKB2Fuc3dlcnMYAyADKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5NZXNzYWdlQW5zd2VyIkEKDU1lc3NhZ2VBbnN3ZXISEAoIYWdlbnRfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIQCghzZXF1ZW5jZRgDIAEoBCpPCghTdGVwU2l6ZRIZChVTVEVQX1NJWkVfVU5TUEVDSUZJRUQQABITCg9TVEVQX1NJWkVfUEhBU0UQARITCg9TVEVQX1NJWkVfQ1lDTEUQAjKsBwoPUGlwZWxpbmVTZXJ2aWNlEmgKDVN0YXJ0UGlwZWxpbmUSKi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFydFBpcGVsaW5lUmVxdWVzdBorLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0YXJ0UGlwZWxpbmVSZXNwb25zZRJoCg1QYXVzZVBpcGVsaW5lEioudHJhZGVtZXNoLmdhdGV3YXkudjEuUGF1c2VQaXBlbGluZVJlcXVlc3QaKy50cmFkZW1lc2guZ2F0ZXdheS52MS5QYXVzZVBpcGVsaW5lUmVzcG9uc2USawoOUmVzdW1lUGlwZWxpbmUSKy50cmFkZW1lc2guZ2F0ZXdheS52MS5SZXN1bWVQaXBlbGluZVJlcXVlc3QaLC50cmFkZW1lc2guZ2F0ZXdheS52MS5SZXN1bWVQaXBlbGluZVJlc3BvbnNlEmUKDFN0ZXBQaXBlbGluZRIpLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0ZXBQaXBlbGluZVJlcXVlc3QaKi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwUGlwZWxpbmVSZXNwb25zZRJlCgxTdG9wUGlwZWxpbmUSKS50cmFkZW1lc2guZ2F0ZXdheS52MS5TdG9wUGlwZWxpbmVSZXF1ZXN0GioudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RvcFBpcGVsaW5lUmVzcG9uc2USYgoLR2V0UGlwZWxpbmUSKC50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlcXVlc3QaKS50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlc3BvbnNlEmoKDVdhdGNoUGlwZWxpbmUSKi50cmFkZW1lc2guZ2F0ZXdheS52MS5XYXRjaFBpcGVsaW5lUmVxdWVzdBorLnRyYWRlbWVzaC5nYXRld2F5LnYxLldhdGNoUGlwZWxpbmVSZXNwb25zZTABElYKB1NldFBhY2USJC50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXRQYWNlUmVxdWVzdBolLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNldFBhY2VSZXNwb25zZRJiCgtTZW5kTWVzc2FnZRIoLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNlbmRNZXNzYWdlUmVxdWVzdBopLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNlbmRNZXNzYWdlUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_trademesh_gateway_v1_feed_service, file_trademesh_gateway_v1_state]);
 
 /**
  * Names the run to begin.
@@ -406,6 +406,126 @@ export const SetPaceResponseSchema: GenMessage<SetPaceResponse> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_pipeline_service, 15);
 
 /**
+ * What a person says to agents.
+ *
+ * @generated from message trademesh.gateway.v1.SendMessageRequest
+ */
+export type SendMessageRequest = Message<"trademesh.gateway.v1.SendMessageRequest"> & {
+  /**
+   * Which run; must be the gateway's own.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Makes the call safe to repeat: a UUID of the caller's. The answer of the first call is given again, by a later gateway of the run too, as
+   * long as the message is one of the run's newest 1,000.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Who speaks, as it is shown to others; empty: `person`.
+   *
+   * @generated from field: string sender = 3;
+   */
+  sender: string;
+
+  /**
+   * To whom; empty: all agents at work. One that is not at work is INVALID_ARGUMENT, and the error names those who are.
+   *
+   * @generated from field: repeated string agent_ids = 4;
+   */
+  agentIds: string[];
+
+  /**
+   * What is said.
+   *
+   * @generated from field: string text = 5;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.SendMessageRequest.
+ * Use `create(SendMessageRequestSchema)` to create a new message.
+ */
+export const SendMessageRequestSchema: GenMessage<SendMessageRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 16);
+
+/**
+ * What the agents answered.
+ *
+ * @generated from message trademesh.gateway.v1.SendMessageResponse
+ */
+export type SendMessageResponse = Message<"trademesh.gateway.v1.SendMessageResponse"> & {
+  /**
+   * Names the message in its events.
+   *
+   * @generated from field: string message_id = 1;
+   */
+  messageId: string;
+
+  /**
+   * Sequence of its MessageSent event.
+   *
+   * @generated from field: uint64 sequence = 2;
+   */
+  sequence: bigint;
+
+  /**
+   * One per agent that was spoken to: in the order asked for, or in the desk's.
+   *
+   * @generated from field: repeated trademesh.gateway.v1.MessageAnswer answers = 3;
+   */
+  answers: MessageAnswer[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.SendMessageResponse.
+ * Use `create(SendMessageResponseSchema)` to create a new message.
+ */
+export const SendMessageResponseSchema: GenMessage<SendMessageResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 17);
+
+/**
+ * What one agent answered.
+ *
+ * @generated from message trademesh.gateway.v1.MessageAnswer
+ */
+export type MessageAnswer = Message<"trademesh.gateway.v1.MessageAnswer"> & {
+  /**
+   * Who.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * Its words: short, in English, with the session that they are of.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Sequence of the MessageAnswered event.
+   *
+   * @generated from field: uint64 sequence = 3;
+   */
+  sequence: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.MessageAnswer.
+ * Use `create(MessageAnswerSchema)` to create a new message.
+ */
+export const MessageAnswerSchema: GenMessage<MessageAnswer> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 18);
+
+/**
  * How far a step goes.
  *
  * @generated from enum trademesh.gateway.v1.StepSize
@@ -525,6 +645,25 @@ export const PipelineService: GenService<{
     methodKind: "unary";
     input: typeof SetPaceRequestSchema;
     output: typeof SetPaceResponseSchema;
+  },
+  /**
+   * Speaks to one agent, to some, or to all at work. The message and each answer are events, durable before the call answers. An agent whose
+   * brain is rules answers from the newest of its work that the journal holds: an analyst from its signals and the figures behind them, the
+   * risk manager from its notes, the portfolio manager from its decisions and what became of them. It names the session, says what it does
+   * not know, and changes nothing: no message alters what such an agent decides. Works while the pipeline runs, stands, has not begun or has
+   * ended, as long as the gateway serves.
+   *
+   * A ticker is named in capitals, or after a dollar sign in any case; if none is, words of three letters or more count in any case. Without
+   * one the agents tell what they see most clearly.
+   *
+   * At most 60 messages a minute: more are RESOURCE_EXHAUSTED, with the time to wait.
+   *
+   * @generated from rpc trademesh.gateway.v1.PipelineService.SendMessage
+   */
+  sendMessage: {
+    methodKind: "unary";
+    input: typeof SendMessageRequestSchema;
+    output: typeof SendMessageResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_trademesh_gateway_v1_pipeline_service, 0);
