@@ -91,11 +91,10 @@ def _manager(reader: JournalReader) -> ManagerWork | None:
 
 
 def _outcomes(reader: JournalReader, session: str, after: int, through: int | None) -> _Outcomes:
+    """What followed a session's decisions, up to its settlement if there is one."""
     found = _Outcomes(session)
     for stored in reader.read(after, _MOST_OUTCOMES, through, _OUTCOMES):
-        event = stored.parse()
-        if event.session_date == session:
-            found.take(event)
+        found.take(stored.parse())
     return found
 
 

@@ -192,6 +192,9 @@ async def test_only_the_newest_messages_are_known_when_a_call_is_repeated(monkey
         first, *others = [await one.talk.send("well?", request_id=request_id) for request_id in ids]
         assert [await one.talk.send("well?", request_id=request_id) for request_id in ids[1:]] == others
         assert len(one.sent()) == 4
+    async with desk(agents={"portfolio_manager"}) as another:
+        first_of_another, *_ = [await another.talk.send("well?", request_id=request_id) for request_id in ids]
+        assert (await another.talk.send("well?", request_id=ids[0])).message_id != first_of_another.message_id
     async with desk(store=one.store, generation=2, agents={"portfolio_manager"}) as later:
         assert [await later.talk.send("well?", request_id=request_id) for request_id in ids[1:]] == others
         assert (await later.talk.send("well?", request_id=ids[0])).message_id != first.message_id

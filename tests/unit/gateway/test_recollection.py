@@ -130,9 +130,13 @@ async def test_what_became_of_each_order_is_known_and_that_of_other_sessions_and
     assert apple.fate == Fate(["approved by ann (fine)", "30 were not filled: insufficient cash"], 50, 10_000_000, 50)
     assert (electric.delta, electric.passage, electric.fate) == (-40, Passage(40, 40), Fate())
     assert (cola.delta, cola.passage, cola.fate) == (0, None, Fate())
-    after = (await known_of(*before, *day, settled(DAY))).manager
+    # The next session was given up before anything was decided in it.
+    next_one = Draft(
+        "cycle_failed", events.CycleFailed(phase=events.PHASE_ANALYSIS, reason="too slow"), "2008-09-16", events.PHASE_ANALYSIS
+    )
+    after = (await known_of(*before, *day, settled(DAY), next_one)).manager
     assert after is not None
-    assert after.settled
+    assert (after.settled, after.given_up_because) == (True, "")
     assert after.choices == known.choices
 
 
