@@ -21,6 +21,8 @@ from trademesh.gateway.v1 import (
 )
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.runtime.v1.runtime_pb2 import RunProgress
+from trademesh_gateway.configuration import rules_of
+from trademesh_gateway.conversation import Conversation
 from trademesh_gateway.disk_watch import DiskWatch
 from trademesh_gateway.exporter import Exporter
 from trademesh_gateway.launch import EXIT_OK, EXIT_TEMPORARY, Launcher, LaunchTicket, write_identity
@@ -86,7 +88,7 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         config = read_bootstrap_file(self._layout.bootstrap)
-        opened = await self._open_journal()
+        opened = await self._open_journal(config)
         controller = self._controller = self._make_controller(config)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk)
         self._server = self._make_server(self._make_order_desk(config, opened))
@@ -126,7 +128,7 @@ class Gateway:
             return EXIT_TEMPORARY, "no runtime_service renewed the lease"
         return EXIT_OK, "stopped"
 
-    async def _open_journal(self) -> Opened:
+    async def _open_journal(self, config: RunConfig) -> Opened:
         """Takes the journal over, and folds what is in it."""
         store: JournalStore = SqliteStore(self._layout.journal, ballast=self._layout.ballast)
         self._store = store
@@ -139,6 +141,14 @@ class Gateway:
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
         self._fold = opened.fold
         self._feed = LiveFeed(self._ticket.run_id, reader, store.reader(), self._fold)
+        self._conversation = Conversation(
+            self._writer,
+            store.reader(),
+            rules_of(config).agents,
+            config.tickers,
+            may_speak=lambda: not self._controller.stopping,
+            has_begun=lambda: self._fold.pipeline_state != events.PIPELINE_STATE_READY,
+        )
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
         dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
@@ -185,7 +195,7 @@ class Gateway:
             [
                 registration(
                     pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server,
-                    PipelineServicer(self._control, orders),
+                    PipelineServicer(self._control, orders, self._conversation),
                     pipeline_service_pb2.DESCRIPTOR,
                     "PipelineService",
                 ),
@@ -292,6 +302,7 @@ class Gateway:
         await self._server.calls_done(STREAMS_END_S)
         await self._server.stop()
         self._feed.close()
+        self._conversation.close()
         await self._writer.close()
 
 

@@ -13,14 +13,24 @@ export interface Description {
 }
 
 const SHOWN_DECISIONS = 4;
+const SHOWN_LETTERS = 120;
 const none = () => [];
+
+function named(agentId: string): string {
+  return agentId.replaceAll("_", " ");
+}
+
+/** A text as a title, and what is to be read besides if it is longer. */
+function shortened(text: string): [string, () => string[]] {
+  return text.length > SHOWN_LETTERS ? [`${text.slice(0, SHOWN_LETTERS)}…`, () => [text]] : [text, none];
+}
 
 function count<T>(items: T[], test: (item: T) => boolean): number {
   return items.filter(test).length;
 }
 
 export function describe(event: Event): Description {
-  const who = event.agentId.replaceAll("_", " ") || "desk";
+  const who = named(event.agentId) || "desk";
   const said = (title: string, details: () => string[] = none): Description => ({ who, title, details });
   const payload = event.payload;
   switch (payload.case) {
@@ -124,6 +134,13 @@ export function describe(event: Event): Description {
     }
     case "runFinished":
       return said(`finished after ${whole(payload.value.sessions)} sessions with ${dollars(payload.value.navMicros)}`);
+    case "messageSent": {
+      const { sender, agentIds, text } = payload.value;
+      const [title, whole] = shortened(text);
+      return { who: sender, title: `to ${agentIds.map(named).join(", ")}: ${title}`, details: whole };
+    }
+    case "messageAnswered":
+      return said(...shortened(payload.value.text));
     default:
       return said("an event that this page does not know");
   }

@@ -375,6 +375,8 @@ class Event(message.Message):
     ORDER_SUBMITTED_FIELD_NUMBER: builtins.int
     ORDER_CANCELED_FIELD_NUMBER: builtins.int
     ORDER_EXPIRED_FIELD_NUMBER: builtins.int
+    MESSAGE_SENT_FIELD_NUMBER: builtins.int
+    MESSAGE_ANSWERED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the run's journal: gapless, from 1."""
     event_id: builtins.str
@@ -479,6 +481,14 @@ class Event(message.Message):
     def order_expired(self) -> OrderExpired:
         """An order was not executed in the time that it was in force."""
 
+    @builtins.property
+    def message_sent(self) -> MessageSent:
+        """A person spoke to agents."""
+
+    @builtins.property
+    def message_answered(self) -> MessageAnswered:
+        """An agent answered a person."""
+
     def __init__(
         self,
         *,
@@ -511,12 +521,14 @@ class Event(message.Message):
         order_submitted: OrderSubmitted | None = ...,
         order_canceled: OrderCanceled | None = ...,
         order_expired: OrderExpired | None = ...,
+        message_sent: MessageSent | None = ...,
+        message_answered: MessageAnswered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired", "message_sent", "message_answered"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1620,5 +1632,79 @@ class RunFinished(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["fills", b"fills", "nav_micros", b"nav_micros", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageSent(message.Message):
+    """A person spoke to agents (PipelineService.SendMessage). Belongs to no session: what is decided does not depend on it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SENDER_FIELD_NUMBER: builtins.int
+    AGENT_IDS_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Names the message: a UUID, made by the gateway."""
+    request_id: builtins.str
+    """Of the call; empty if it gave none."""
+    sender: builtins.str
+    """Who spoke."""
+    text: builtins.str
+    """What was said."""
+    @builtins.property
+    def agent_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """To whom, every one by name."""
+
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers of the run that the text names, in the run's order."""
+
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        sender: builtins.str = ...,
+        agent_ids: abc.Iterable[builtins.str] | None = ...,
+        text: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "message_id", b"message_id", "request_id", b"request_id", "sender", b"sender", "text", b"text", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageAnswered(message.Message):
+    """An agent answered a person. Who answered is the event's `agent_id`."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Which message."""
+    text: builtins.str
+    """What was said, from what the journal held of the agent's work at that moment."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers that the answer tells of."""
+
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        text: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message_id", b"message_id", "text", b"text", "tickers", b"tickers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

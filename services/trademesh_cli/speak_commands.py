@@ -1,0 +1,48 @@
+"""`trademesh run say`: a person speaks to the agents of a run, and hears them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated
+
+import typer
+
+from trademesh.gateway.v1 import pipeline_service_pb2, pipeline_service_pb2_grpc
+from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
+from trademesh_cli.rpc import EXIT_FAILED, as_record, call, fail, plain, print_json, runtime_client
+from trademesh_cli.run_commands import AsJson, RunId
+from trademesh_kernel.client import ServiceClient
+
+speak_app = typer.Typer()
+
+
+@speak_app.command("say")
+def say(
+    run_id: RunId,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="what you say, for example `why GE?`")],
+    to: Annotated[list[str] | None, typer.Option(help="agent to speak to; may be repeated; left out = all at work")] = None,
+    sender: Annotated[str, typer.Option("--from", help="your name, as others see it")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say something to the agents of a run, and print what they answer. It is kept with the run, and changes nothing that they decide."""
+    request = pipeline_service_pb2.SendMessageRequest(run_id=run_id, text=text, agent_ids=to, sender=sender, request_id=str(uuid.uuid4()))
+
+    async def work() -> pipeline_service_pb2.SendMessageResponse | None:
+        async with runtime_client() as runtime:
+            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
+            run: runtime_pb2.Run = (await runtime.call(stub.GetRun, runtime_service_pb2.GetRunRequest(run_id=run_id))).run
+        if not run.target:
+            return None
+        async with ServiceClient(run.target, f"the gateway of {run_id}") as gateway:
+            service = gateway.stub(pipeline_service_pb2_grpc.PipelineServiceStub)
+            answer: pipeline_service_pb2.SendMessageResponse = await gateway.call(service.SendMessage, request, timeout_s=30)
+            return answer
+
+    answer = call(work)
+    if answer is None:
+        fail(f"run {run_id} has no gateway now: its agents are not there to answer", None, EXIT_FAILED)
+    if as_json:
+        print_json(as_record(answer))
+        return
+    for one in answer.answers:
+        print(f"{one.agent_id}: {plain(one.text)}")
