@@ -68,6 +68,12 @@ class Portfolio:
         self.positions: dict[str, Position] = {}
         """Only positions that are not zero."""
 
+    def __eq__(self, other: object) -> bool:
+        """True if every amount and position is the same."""
+        return isinstance(other, Portfolio) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
     def quantity(self, ticker: str) -> int:
         """Signed shares held."""
         position = self.positions.get(ticker)
@@ -146,6 +152,10 @@ class Portfolio:
     def net_asset_value(self, marks_micros: Mapping[str, int]) -> int:
         """Cash and positions at their marks; each held ticker needs one."""
         return self.cash_micros + sum(position.quantity * marks_micros[ticker] for ticker, position in self.positions.items())
+
+    def unrealised_micros(self, marks_micros: Mapping[str, int]) -> int:
+        """What positions are worth at their marks beyond their cost; each held ticker needs one."""
+        return sum(position.quantity * marks_micros[ticker] - position.cost_micros for ticker, position in self.positions.items())
 
     def exposure(self, marks_micros: Mapping[str, int]) -> tuple[int, int]:
         """Market value of long and of short positions, both without sign."""
