@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trademesh_ledger.costs import CostModel
-from trademesh_ledger.margin import MarginRules, OtherPositions, largest_part, only_reduces, rejection_of
+from trademesh_ledger.margin import MarginRules, OtherPositions, largest_part, rejection_of
 from trademesh_ledger.portfolio import FillEffect, Portfolio
 from trademesh_ledger.rejections import Refusal, Rejection
 
@@ -49,8 +49,6 @@ class Execution:
             return Rejection(ticker, delta, Refusal.UNKNOWN_TICKER)
         if delta == 0:
             return Rejection(ticker, delta, Refusal.BAD_QUANTITY)
-        if market_price_micros <= 0:
-            return Rejection(ticker, delta, Refusal.NO_PRICE)
         price = self._costs.fill_price(market_price_micros, delta)
         if price <= 0:
             return Rejection(ticker, delta, Refusal.NO_PRICE)
@@ -58,10 +56,7 @@ class Execution:
 
     def rejection_of(self, ticker: str, delta: int, fill_price_micros: int) -> Rejection | None:
         """Why a fill at a price, slippage included, may not happen; None if it may."""
-        if only_reduces(self._portfolio.quantity(ticker), delta):
-            return None
-        others = self._others(ticker)
-        return rejection_of(self._portfolio, ticker, delta, fill_price_micros, self._costs, self._rules, others)
+        return rejection_of(self._portfolio, ticker, delta, fill_price_micros, self._costs, self._rules, self._others(ticker))
 
     def largest_fill(self, ticker: str, delta: int, fill_price_micros: int) -> int:
         """The largest part of an order, same sign, that may be filled at a price; 0 if none may."""

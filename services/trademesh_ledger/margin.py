@@ -79,9 +79,7 @@ def largest_part(
     short positions, so where a larger part passes a smaller one does.
     """
     sign = 1 if delta > 0 else -1
-    held = portfolio.quantity(ticker)
-    low = min(abs(held), abs(delta)) if held * delta < 0 else 0
-    high = abs(delta)
+    low, high = 0, abs(delta)
     while low < high:
         middle = (low + high + 1) // 2
         if rejection_of(portfolio, ticker, sign * middle, price_micros, costs, rules, others) is None:

@@ -107,9 +107,8 @@ class Portfolio:
 
     @staticmethod
     def _reduce(position: Position, delta: int, price_micros: int) -> tuple[Leg, int]:
-        held, cost = position.quantity, position.cost_micros
-        # Closing all takes the whole cost, so that no residue of rounding stays behind.
-        part = cost if delta == -held else _signed_share(cost, abs(delta), abs(held))
+        # Closing all takes the whole cost: no residue of rounding stays behind.
+        part = _signed_share(position.cost_micros, abs(delta), abs(position.quantity))
         position.cost_micros -= part
         position.quantity += delta
         return Leg(LegKind.SELL if delta < 0 else LegKind.COVER, abs(delta)), -delta * price_micros - part
@@ -140,7 +139,7 @@ class Portfolio:
         total = abs(position.quantity) * new
         whole, rest = divmod(total, old)
         in_lieu = sign * divide_half_even(rest * last_price_micros, new)
-        part = position.cost_micros if whole == 0 else _signed_share(position.cost_micros, rest, total)
+        part = _signed_share(position.cost_micros, rest, total)
         self.cash_micros += in_lieu
         self.realised_micros += in_lieu - part
         position.cost_micros -= part

@@ -3,7 +3,8 @@
 backtrader runs whole: feeds, strategy, broker, commission scheme. An order that the strategy gives at bar t is filled at the open of bar
 t + 1; both accounts are then valued at that bar's close. Rules by which the two may differ, each with what it can come to:
 
-    FLOATS      backtrader counts in doubles: 1e-16 of the account per operation, below 1/1000 micro-dollar here
+    FLOATS      backtrader counts in doubles: half of 2^-32 dollars for each of some 400 operations on accounts under $2 million, which is
+                1/20 micro-dollar: rounded to whole ones, nothing
     FEES        ours are whole micro-dollars, half to even; theirs are not rounded: 1/2 micro-dollar per fill. Prices in whole cents make
                 every fee whole, and then there is no difference
     COST        the cost of a part that is closed is rounded by us, not by them: 1/2 micro-dollar per reduction, in the realised result;
@@ -37,7 +38,7 @@ CENT = 10_000
 CASH_MICROS = 1_000_000 * MICROS
 TICKERS = ("A", "B")
 FIRST = datetime(2024, 1, 1)
-FLOAT_SLACK_MICROS = 0.001
+FLOAT_SLACK_MICROS = 0.05
 
 
 @dataclass(frozen=True)

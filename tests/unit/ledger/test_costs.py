@@ -86,3 +86,4 @@ def test_borrow_is_charged_on_shorts_alone_by_ticker() -> None:
     assert cash - portfolio.cash_micros == portfolio.borrow_micros == 1_291_875
     assert portfolio.balances()
     assert charge_borrow(portfolio, marks, 0, 3) == []
+    assert portfolio.charge_borrow("L", DOLLAR, 250, 3) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trademesh_ledger.account import Account
-from trademesh_ledger.costs import CostModel
+from trademesh_ledger.costs import CostModel, Tick
 from trademesh_ledger.execution import Fill
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.portfolio import Portfolio
@@ -60,6 +60,11 @@ def test_without_margin_nothing_is_sold_short_and_nothing_bought_on_credit() -> 
     assert refusal(outcome(cash_only, -5, cash_micros=DOLLAR, held=5)) is None
     assert refusal(outcome(cash_only, 1, cash_micros=10 * DOLLAR)) is None
     assert refusal(outcome(cash_only, 1, cash_micros=10 * DOLLAR - 1)) == (Refusal.INSUFFICIENT_CASH, 10 * DOLLAR, 10 * DOLLAR - 1)
+
+
+def test_a_sale_under_the_smallest_tick_has_no_price() -> None:
+    account = Account(Portfolio(100 * DOLLAR), CostModel(tick=Tick.US_EQUITY), MarginRules())
+    assert account.execution({"X": 99}).execute("X", -1, 99) == Rejection("X", -1, Refusal.NO_PRICE)
 
 
 @pytest.mark.parametrize(

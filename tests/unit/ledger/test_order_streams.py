@@ -23,6 +23,8 @@ DOLLAR = 1_000_000
 CENT = 10_000
 TICKERS = ("A", "B", "C")
 FIRST_PRICE_MICROS = 50 * DOLLAR
+MOST_SPLITS = 5
+"""Of up to 4:1 in a stream. Cost keeps the sign of the shares as long as an average share costs a micro-dollar; from a cent on, it does."""
 
 Prices = dict[str, int]
 
@@ -83,6 +85,7 @@ class Seen:
     fills: int = 0
     rejections: int = 0
     forced: int = 0
+    splits: int = 0
 
 
 def identities_hold(account: Account) -> None:
@@ -170,14 +173,18 @@ def _charge(book: Portfolio, amount: int) -> None:
 
 
 def _morning(step: Morning, account: Account, seen: Seen) -> None:
-    marks = dict(account.marks_micros)
-    account.open_session(step.actions)
+    marks, actions = dict(account.marks_micros), list[CorporateAction]()
+    for action in step.actions:
+        seen.splits += isinstance(action, Split)
+        if not isinstance(action, Split) or seen.splits <= MOST_SPLITS:
+            actions.append(action)
+    account.open_session(actions)
     identities_hold(account)
     again = Account(Portfolio(0), account.costs, account.rules)
 
     def act(book: Portfolio) -> None:
         again.portfolio, again.marks_micros = book, dict(marks)
-        again.open_session(step.actions)
+        again.open_session(actions)
 
     seen.replay.append(act)
     before = account.portfolio.copy()

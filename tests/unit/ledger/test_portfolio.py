@@ -33,6 +33,19 @@ def test_what_margin_lets_pass_keeps_both_checks_and_is_the_largest(orders: list
             marks[ticker] = price
 
 
+def test_accounts_are_equal_if_every_amount_and_position_is() -> None:
+    one = Portfolio(DOLLAR)
+    one.apply_fill("X", 1, 10, 1)
+    assert one == one.copy()
+    for name in ("initial_cash_micros", "cash_micros", "realised_micros", "fees_micros", "borrow_micros", "dividends_micros"):
+        other = one.copy()
+        setattr(other, name, getattr(other, name) + 1)
+        assert one != other
+    other = one.copy()
+    other.positions["X"].quantity += 1
+    assert one != other
+
+
 def test_figures_of_performance_are_those_of_the_textbook() -> None:
     values = [value * DOLLAR for value in (100000, 101000, 100495, 103000, 99000, 98500, 103500, 104000)]
     found = performance(values)
