@@ -2,8 +2,8 @@
 
 Data: closes of the 20 stocks of `us20`. $1,000,000, fee 1 bp, whole shares, t counts sessions from 0.
 
-    A   at t = 0 and at each first session of a month: target of each ticker = floor(floor(NAV x 49 / 1000) / close(t)); the difference is
-        ordered, sales first, else in the order of the data.
+    A   at t = 0 and at each first session of a month: target of each of n tickers = floor(floor(NAV x 98 / 100 n) / close(t)); the
+        difference is ordered, sales first, else in the order of the data.
     B   SMA20 > SMA60 and no position: floor($40,000 / close(t)) shares are bought; SMA20 < SMA60 and a position: it is sold.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from trademesh_ledger.account import Account
 from trademesh_ledger.costs import CostModel
@@ -55,18 +56,23 @@ def market() -> Market:
     """The embedded set."""
     data = load_set(EMBEDDED_SETS / "us20")
     closes = data.close_micros[:, :STOCKS]
-    sums = np.concatenate([np.zeros((1, STOCKS), np.int64), closes.cumsum(axis=0)])
-    trend = np.zeros(closes.shape, np.int64)
-    trend[59:] = np.sign((sums[60:] - sums[40:-20]) * 3 - (sums[60:] - sums[:-60]))
     tickers = tuple(instrument.ticker for instrument in data.instruments[:STOCKS])
-    return Market(tickers, data.sessions, closes.tolist(), trend.tolist())
+    return Market(tickers, data.sessions, closes.tolist(), trend_of(closes).tolist())
+
+
+def trend_of(closes_micros: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Sign of SMA20 - SMA60 from sums of integers; each row sees itself and what came before."""
+    sums = np.concatenate([np.zeros((1, closes_micros.shape[1]), np.int64), closes_micros.cumsum(axis=0)])
+    trend = np.zeros(closes_micros.shape, np.int64)
+    trend[59:] = np.sign((sums[60:] - sums[40:-20]) * 3 - (sums[60:] - sums[:-60]))
+    return trend
 
 
 def orders_of_a(account: Account, found: Market, row: int) -> Orders:
     """Back to equal weights, once a month."""
     if row and found.sessions[row][:7] == found.sessions[row - 1][:7]:
         return []
-    slot = account.portfolio.net_asset_value(account.marks_micros) * 49 // 1000
+    slot = account.portfolio.net_asset_value(account.marks_micros) * 98 // (100 * len(found.tickers))
     prices = zip(found.tickers, found.closes_micros[row], strict=True)
     orders = [(ticker, slot // price - account.portfolio.quantity(ticker)) for ticker, price in prices]
     return [order for order in orders if order[1] < 0] + [order for order in orders if order[1] > 0]
@@ -83,9 +89,9 @@ def orders_of_b(account: Account, found: Market, row: int) -> Orders:
     return orders
 
 
-def run(orders_of: Callable[[Account, Market, int], Orders], *, same_close: bool) -> Outcome:
+def run(orders_of: Callable[[Account, Market, int], Orders], found: Market, *, same_close: bool) -> Outcome:
     """Runs a work over all sessions; orders of session t are filled at its close, or at that of t + 1. A rejection is an error."""
-    found, fills = market(), 0
+    fills = 0
     account = Account(Portfolio(CASH_MICROS), CostModel(fee_bp=1), MarginRules())
     pending, nav = Orders(), CASH_MICROS
 

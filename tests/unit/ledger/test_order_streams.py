@@ -51,7 +51,8 @@ class Close:
 
 Step: TypeAlias = Morning | Order | Close
 
-PRICES = st.dictionaries(st.sampled_from(TICKERS), st.integers(CENT, 200 * DOLLAR))
+PRICE = st.one_of(st.integers(20 * DOLLAR, 120 * DOLLAR), st.integers(CENT, 200 * DOLLAR))
+PRICES = st.fixed_dictionaries({}, optional=dict.fromkeys(TICKERS, PRICE))
 ACTIONS: st.SearchStrategy[CorporateAction] = st.one_of(
     st.builds(Dividend, st.sampled_from(TICKERS), st.integers(1, DOLLAR)),
     st.builds(Split, st.sampled_from(TICKERS), new=st.integers(1, 4), old=st.integers(1, 4)),
@@ -59,13 +60,15 @@ ACTIONS: st.SearchStrategy[CorporateAction] = st.one_of(
 )
 STEPS = st.lists(
     st.one_of(
-        st.builds(Order, st.sampled_from(TICKERS), st.integers(-3_000, 3_000)),
-        st.builds(Order, st.sampled_from(TICKERS), st.integers(-200, 200)),
+        st.builds(Order, st.sampled_from(TICKERS), st.integers(-600, 600)),
+        st.builds(Order, st.sampled_from(TICKERS), st.integers(-2_000, -300)),
         st.builds(Close, PRICES, st.integers(1, 7)),
         st.builds(Morning, st.lists(ACTIONS, max_size=2), PRICES),
     ),
+    min_size=10,
     max_size=40,
 )
+CASH_DOLLARS = st.one_of(st.integers(10_000, 200_000), st.integers(1, 1_000_000))
 COSTS = st.builds(
     CostModel,
     fee_bp=st.integers(0, 100),
@@ -74,7 +77,9 @@ COSTS = st.builds(
     tick=st.sampled_from(Tick),
     borrow_bp=st.integers(0, 1000),
 )
-RULES = st.builds(MarginRules, enabled=st.booleans(), initial_bp=st.sampled_from([5000, 10_000]), allow_debit=st.booleans())
+RULES = st.builds(
+    MarginRules, enabled=st.sampled_from([True, True, True, False]), initial_bp=st.sampled_from([5000, 10_000]), allow_debit=st.booleans()
+)
 
 
 @dataclass
@@ -211,7 +216,7 @@ def _forced(before: Portfolio, account: Account, prices: Prices, forced: ForcedL
 
 
 @settings(max_examples=300, deadline=None)
-@given(STEPS, st.integers(1, 1_000_000), COSTS, RULES)
+@given(STEPS, CASH_DOLLARS, COSTS, RULES)
 def test_every_promise_of_the_ledger_holds_after_every_step(
     steps: list[Step], cash_dollars: int, costs: CostModel, rules: MarginRules
 ) -> None:

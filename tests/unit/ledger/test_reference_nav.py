@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import pytest
 
-from reference_works import WORKS, Outcome, run
+from reference_works import WORKS, Outcome, market, run
 
 FIGURES = {
     ("A", "same"): Outcome(196_149_615_194_990, 7_917, 81_134_523_010, 4_118_569_814_990),
@@ -47,4 +47,4 @@ FIGURES = {
 
 @pytest.mark.parametrize(("work", "policy"), FIGURES)
 def test_reference_nav_of_the_pure_core_is_equal_to_the_micro_dollar(work: str, policy: str) -> None:
-    assert run(WORKS[work], same_close=policy == "same") == FIGURES[work, policy]
+    assert run(WORKS[work], market(), same_close=policy == "same") == FIGURES[work, policy]
