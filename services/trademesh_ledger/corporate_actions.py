@@ -58,13 +58,13 @@ class ActionEffect:
 def apply_actions(portfolio: Portfolio, actions: Iterable[CorporateAction], marks_micros: dict[str, int]) -> list[ActionEffect]:
     """Applies the actions of an ex-date to what was held at the close before: dividends, splits, delistings, each by ticker.
 
-    `marks_micros` are the closes before; a split restates that of its ticker, rounded half to even, so that it values the new shares.
+    `marks_micros` are the closes before, each held ticker has one; a split restates that of its ticker, rounded half to even, so that it values the new shares.
     Returns what was done to positions; an action on a ticker that is not held changes no more than its mark.
     """
     effects = list[ActionEffect]()
     for action in sorted(actions, key=lambda one: (_SEQUENCE.index(type(one)), one.ticker)):
         before, cash, realised = portfolio.quantity(action.ticker), portfolio.cash_micros, portfolio.realised_micros
-        mark = marks_micros.get(action.ticker, 0)
+        mark = marks_micros[action.ticker] if before else marks_micros.get(action.ticker, 0)
         if isinstance(action, Dividend):
             portfolio.pay_dividend(action.ticker, action.per_share_micros)
         elif isinstance(action, Split):
