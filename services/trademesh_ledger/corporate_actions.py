@@ -58,7 +58,8 @@ class ActionEffect:
 def apply_actions(portfolio: Portfolio, actions: Iterable[CorporateAction], marks_micros: dict[str, int]) -> list[ActionEffect]:
     """Applies the actions of an ex-date to what was held at the close before: dividends, splits, delistings, each by ticker.
 
-    `marks_micros` are the closes before, each held ticker has one; a split restates that of its ticker, rounded half to even, so that it values the new shares.
+    `marks_micros` are the closes before, each held ticker has one; a split restates that of its ticker, rounded half to even, so that it
+    values the new shares.
     Returns what was done to positions; an action on a ticker that is not held changes no more than its mark.
     """
     effects = list[ActionEffect]()

@@ -114,6 +114,8 @@ def fill_is_exact(before: Portfolio, account: Account, filled: Fill) -> None:
     assert book.net_asset_value(marks) == before.net_asset_value(marks) - filled.fee_micros - slippage
     assert filled.fee_micros == account.costs.fee(filled.delta, filled.price_micros)
     assert sum(leg.quantity for leg in filled.effect.legs) == abs(filled.delta)
+    flips = before.quantity(filled.ticker) * book.quantity(filled.ticker) < 0
+    assert [leg.quantity > 0 for leg in filled.effect.legs] == [True] * (2 if flips else 1)
 
 
 def enlarging_fill_keeps_both_checks(before: Portfolio, account: Account, filled: Fill) -> None:
