@@ -13,6 +13,7 @@ from trademesh_gateway.agents.work import Fate, Headroom, Passage
 from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.recollection import Known, recall
 from trademesh_gateway.risk.gate import Gated, Limit, Limits
+from trademesh_gateway.risk.limits import UNKNOWN_MARKET
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.journal import Draft
 from trademesh_runs.journal_memory import MemoryStore
@@ -93,7 +94,7 @@ async def test_the_risk_managers_newest_notes_are_known() -> None:
     levels = np.array([0.25, np.nan, np.nan])
 
     def notes(day: str, of: Book) -> Draft:
-        return Draft("risk_notes", wire.risk_notes(TICKERS, of, limits, levels), day, events.PHASE_RISK, "risk_manager")
+        return Draft("risk_notes", wire.risk_notes(TICKERS, of, limits, levels, UNKNOWN_MARKET), day, events.PHASE_RISK, "risk_manager")
 
     known = (await known_of(notes(BEFORE, book), notes(DAY, free))).risk
     assert known is not None
