@@ -93,6 +93,8 @@ _ALLOWED: tuple[tuple[Any, str, Destination, tuple[str, ...]], ...] = (
             "GetPipeline",
             "WatchPipeline",
             "SetPace",
+            "SubmitOrder",
+            "CancelOrder",
             "SendMessage",
         ),
     ),

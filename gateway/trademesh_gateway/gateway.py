@@ -30,6 +30,7 @@ from trademesh_gateway.lease import Lease
 from trademesh_gateway.live_feed import LiveFeed
 from trademesh_gateway.liveness import watch_progress
 from trademesh_gateway.opening import Opened, open_run
+from trademesh_gateway.order_desk import OrderDesk
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_gateway.pipeline_service import Control, PipelineServicer, SupervisionServicer
@@ -87,10 +88,11 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         config = read_bootstrap_file(self._layout.bootstrap)
-        opened = await self._open_journal(config)
+        opened = await self._open_journal()
         controller = self._controller = self._make_controller(config)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk)
-        self._server = self._make_server()
+        self._conversation = self._make_conversation(config)
+        self._server = self._make_server(self._make_order_desk(config, opened))
         await self._server.start()
         target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
         write_identity(self._ticket, target)
@@ -127,9 +129,10 @@ class Gateway:
             return EXIT_TEMPORARY, "no runtime_service renewed the lease"
         return EXIT_OK, "stopped"
 
-    async def _open_journal(self, config: RunConfig) -> Opened:
+    async def _open_journal(self) -> Opened:
         """Takes the journal over, and folds what is in it."""
         store: JournalStore = SqliteStore(self._layout.journal, ballast=self._layout.ballast)
+        self._store = store
         watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
         self._writer = store.writer(
             self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, stalled=self._disk.stalled
@@ -139,14 +142,6 @@ class Gateway:
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
         self._fold = opened.fold
         self._feed = LiveFeed(self._ticket.run_id, reader, store.reader(), self._fold)
-        self._conversation = Conversation(
-            self._writer,
-            store.reader(),
-            rules_of(config).agents,
-            config.tickers,
-            may_speak=lambda: not self._controller.stopping,
-            has_begun=lambda: self._fold.pipeline_state != events.PIPELINE_STATE_READY,
-        )
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
         dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
@@ -175,7 +170,26 @@ class Gateway:
             lease_held=self._lease.held,
         )
 
-    def _make_server(self) -> MeshServer:
+    def _make_conversation(self, config: RunConfig) -> Conversation:
+        return Conversation(
+            self._writer,
+            self._store.reader(),
+            rules_of(config).agents,
+            config.tickers,
+            may_speak=lambda: not self._controller.stopping,
+            has_begun=lambda: self._fold.pipeline_state != events.PIPELINE_STATE_READY,
+        )
+
+    def _make_order_desk(self, config: RunConfig, opened: Opened) -> OrderDesk:
+        writer, book = self._writer, opened.desk_start.orders
+        tickers, run_id = frozenset(config.tickers), self._ticket.run_id
+        desk = OrderDesk(run_id, tickers, book, self._controller, writer.append, writer.flush, lambda: writer.assigned)
+        reader = self._store.reader()
+        desk.remember(reader)
+        reader.close()
+        return desk
+
+    def _make_server(self, orders: OrderDesk) -> MeshServer:
         ticket = self._ticket
         supervision = SupervisionServicer(self._control, ticket.generation, ticket.nonce, self._drain, self._lease.renew)
         find = only_source(ticket.run_id, self._feed)
@@ -184,7 +198,7 @@ class Gateway:
             [
                 registration(
                     pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server,
-                    PipelineServicer(self._control, self._conversation),
+                    PipelineServicer(self._control, orders, self._conversation),
                     pipeline_service_pb2.DESCRIPTOR,
                     "PipelineService",
                 ),

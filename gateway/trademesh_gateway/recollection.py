@@ -16,7 +16,7 @@ from trademesh_gateway.agents.work import AnalystWork, Choice, Fate, Headroom, M
 from trademesh_runs.journal import KIND_NUMBERS, JournalReader
 
 _OUTCOMES = frozenset(
-    KIND_NUMBERS[kind] for kind in ("orders_gated", "approval_resolved", "order_rejected", "order_filled", "cycle_failed")
+    KIND_NUMBERS[kind] for kind in ("orders_gated", "approval_resolved", "order_canceled", "order_rejected", "order_filled", "cycle_failed")
 )
 _MOST_OUTCOMES = 100_000
 """More than the orders of any session."""
@@ -118,6 +118,8 @@ class _Outcomes:
                 what = "approved" if resolved.approved else "refused"
                 said = f"{what} by {resolved.decided_by}" if resolved.decided_by else "nobody decided on it in time"
                 self._fate(resolved.order_id).sayings.append(said + (f" ({resolved.reason})" if resolved.reason else ""))
+            case "order_canceled":
+                self._fate(event.order_canceled.order_id).sayings.append(f"taken back by {event.order_canceled.canceled_by}")
             case "order_rejected":
                 rejected = event.order_rejected
                 self._fate(rejected.order_id).sayings.append(f"{rejected.quantity:,} were not filled: {_limit(rejected.reason)}")

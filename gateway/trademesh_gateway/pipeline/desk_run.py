@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trademesh_gateway.agents.records import Book
+from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.gate import Limits
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.margin import MarginRules
@@ -65,6 +66,7 @@ class DeskRun:
     marks: dict[str, int] = field(default_factory=dict)
     first_index_close: int = 0
     index_mark: int = 0
+    orders: OrderBook = field(default_factory=OrderBook)
 
     def book(self, last_closes: Sequence[int]) -> Book:
         """The account at the last known closes, as agents see it."""
