@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
+from trademesh_gateway.agents.answers import percent
 from trademesh_gateway.agents.records import Stance
 from trademesh_gateway.agents.work import AnalystWork, Choice, Fate, Headroom, ManagerWork, Passage, RiskWork, View
 from trademesh_runs.journal import KIND_NUMBERS, JournalReader
@@ -144,8 +145,8 @@ def _passage(result: events.GateResult) -> Passage:
         result.requested_quantity,
         result.order.quantity,
         _limit(result.limit),
-        result.limit_value if result.HasField("limit_value") else None,
-        result.figure if result.HasField("figure") else None,
+        percent(result.limit_value) if result.HasField("limit_value") else "",
+        percent(result.figure) if result.HasField("figure") else "",
     )
 
 

@@ -136,7 +136,7 @@ async def test_what_became_of_each_order_is_known_and_that_of_other_sessions_and
     assert (known.session, known.settled, known.given_up_because) == (DAY, False, "")
     apple, electric, cola = known.choices.values()
     assert (apple.delta, apple.score, apple.target_weight) == (120, 0.0, 0.2)
-    assert apple.passage == Passage(120, 80, "position limit", 0.2, 0.234)
+    assert apple.passage == Passage(120, 80, "position limit", "20.0 %", "23.4 %")
     assert apple.fate == Fate(["approved by ann (fine)", "30 were not filled: insufficient cash"], 50, 10_000_000, 50)
     assert (electric.delta, electric.passage, electric.fate) == (-40, Passage(40, 40), Fate())
     assert (cola.delta, cola.passage, cola.fate) == (0, None, Fate())
