@@ -95,6 +95,7 @@ class Gateway:
         controller = self._controller = self._make_controller(config)
         limits = partial(limits_in_force, tuple(config.tickers), limits_of(config), self._stops)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk, limits)
+        self._conversation = self._make_conversation(config)
         self._server = self._make_server(self._make_order_desk(config, opened))
         await self._server.start()
         target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
@@ -146,14 +147,6 @@ class Gateway:
         self._fold = opened.fold
         self._stops = stops_after(reader, self._fold, limits_of(config).drawdown_stop_bp, config.capital.initial_cash_micros)
         self._feed = LiveFeed(self._ticket.run_id, reader, store.reader(), self._fold)
-        self._conversation = Conversation(
-            self._writer,
-            store.reader(),
-            rules_of(config).agents,
-            config.tickers,
-            may_speak=lambda: not self._controller.stopping,
-            has_begun=lambda: self._fold.pipeline_state != events.PIPELINE_STATE_READY,
-        )
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
         dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
@@ -184,6 +177,16 @@ class Gateway:
             generation=self._ticket.generation,
             clock=CycleClock(config.pipeline.cycle_deadline_s or DEFAULT_CYCLE_DEADLINE_S),
             lease_held=self._lease.held,
+        )
+
+    def _make_conversation(self, config: RunConfig) -> Conversation:
+        return Conversation(
+            self._writer,
+            self._store.reader(),
+            rules_of(config).agents,
+            config.tickers,
+            may_speak=lambda: not self._controller.stopping,
+            has_begun=lambda: self._fold.pipeline_state != events.PIPELINE_STATE_READY,
         )
 
     def _make_order_desk(self, config: RunConfig, opened: Opened) -> OrderDesk:

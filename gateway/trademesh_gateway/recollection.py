@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
+from trademesh_gateway.agents.answers import percent
 from trademesh_gateway.agents.records import Stance
 from trademesh_gateway.agents.work import AnalystWork, Choice, Fate, Headroom, ManagerWork, Passage, RiskWork, View
 from trademesh_runs.journal import KIND_NUMBERS, JournalReader
 
 _OUTCOMES = frozenset(
-    KIND_NUMBERS[kind] for kind in ("orders_gated", "approval_resolved", "order_rejected", "order_filled", "cycle_failed")
+    KIND_NUMBERS[kind] for kind in ("orders_gated", "approval_resolved", "order_canceled", "order_rejected", "order_filled", "cycle_failed")
 )
 _MOST_OUTCOMES = 100_000
 """More than the orders of any session."""
@@ -118,6 +119,8 @@ class _Outcomes:
                 what = "approved" if resolved.approved else "refused"
                 said = f"{what} by {resolved.decided_by}" if resolved.decided_by else "nobody decided on it in time"
                 self._fate(resolved.order_id).sayings.append(said + (f" ({resolved.reason})" if resolved.reason else ""))
+            case "order_canceled":
+                self._fate(event.order_canceled.order_id).sayings.append(f"taken back by {event.order_canceled.canceled_by}")
             case "order_rejected":
                 rejected = event.order_rejected
                 self._fate(rejected.order_id).sayings.append(f"{rejected.quantity:,} were not filled: {_limit(rejected.reason)}")
@@ -142,8 +145,8 @@ def _passage(result: events.GateResult) -> Passage:
         result.requested_quantity,
         result.order.quantity,
         _limit(result.limit),
-        result.limit_value if result.HasField("limit_value") else None,
-        result.figure if result.HasField("figure") else None,
+        percent(result.limit_value) if result.HasField("limit_value") else "",
+        percent(result.figure) if result.HasField("figure") else "",
     )
 
 

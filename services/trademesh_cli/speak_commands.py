@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from trademesh.gateway.v1 import pipeline_service_pb2, pipeline_service_pb2_grpc
-from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
-from trademesh_cli.rpc import EXIT_FAILED, as_record, call, fail, plain, print_json, runtime_client
+from trademesh.gateway.v1 import pipeline_service_pb2
+from trademesh_cli.rpc import as_record, call, plain, print_json
 from trademesh_cli.run_commands import AsJson, RunId
-from trademesh_kernel.client import ServiceClient
+from trademesh_cli.run_gateway import gateway_of
 
 speak_app = typer.Typer()
 
@@ -27,20 +26,12 @@ def say(
     """Say something to the agents of a run, and print what they answer. It is kept with the run, and changes nothing that they decide."""
     request = pipeline_service_pb2.SendMessageRequest(run_id=run_id, text=text, agent_ids=to, sender=sender, request_id=str(uuid.uuid4()))
 
-    async def work() -> pipeline_service_pb2.SendMessageResponse | None:
-        async with runtime_client() as runtime:
-            stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
-            run: runtime_pb2.Run = (await runtime.call(stub.GetRun, runtime_service_pb2.GetRunRequest(run_id=run_id))).run
-        if not run.target:
-            return None
-        async with ServiceClient(run.target, f"the gateway of {run_id}") as gateway:
-            service = gateway.stub(pipeline_service_pb2_grpc.PipelineServiceStub)
-            answer: pipeline_service_pb2.SendMessageResponse = await gateway.call(service.SendMessage, request, timeout_s=30)
+    async def work() -> pipeline_service_pb2.SendMessageResponse:
+        async with gateway_of(run_id, "its agents answer") as (gateway, pipeline):
+            answer: pipeline_service_pb2.SendMessageResponse = await gateway.call(pipeline.SendMessage, request, timeout_s=30)
             return answer
 
     answer = call(work)
-    if answer is None:
-        fail(f"run {run_id} has no gateway now: its agents are not there to answer", None, EXIT_FAILED)
     if as_json:
         print_json(as_record(answer))
         return

@@ -120,7 +120,7 @@ def test_a_run_that_has_ended_answers_while_its_gateway_lingers_and_its_desk_did
         assert undisturbed[name] == before[name], name
     assert undisturbed["journal_sha256"] != after["journal_sha256"]
     outcome = mesh.cli("run", "say", "lingers", "hello?")
-    assert (outcome.returncode, outcome.stderr) == (1, "error: run lingers has no gateway now: its agents are not there to answer\n")
+    assert (outcome.returncode, outcome.stderr) == (1, "error: run lingers has no gateway: its agents answer while it is live\n")
     tail = mesh.cli("feed", "tail", "lingers", "--after", "0", "--kind", "message_sent", "--kind", "message_answered").stdout.splitlines()
     assert len(tail) == 1 + 6 + 1 + 2
     assert tail[7].endswith("  message_sent  ann to portfolio_manager, risk_manager: why GE?")

@@ -62,8 +62,8 @@ def _view(view: View) -> str:
 def risk_answer(work: RiskWork, question: Question) -> Answer:
     """From its newest notes: the book, and headroom in the tickers that are named, or what binds in any."""
     book = (
-        f"Net asset value {_dollars(work.nav_micros)}, gross {_percent(work.gross)}, net {_percent(work.net)}, "
-        f"drawdown {_percent(work.drawdown)}"
+        f"Net asset value {_dollars(work.nav_micros)}, gross {percent(work.gross)}, net {percent(work.net)}, "
+        f"drawdown {percent(work.drawdown)}"
     )
     if question.named:
         told = [f"{ticker} {_headroom(work.headroom[ticker])}" for ticker in question.named[:MOST_TOLD] if ticker in work.headroom]
@@ -85,7 +85,7 @@ def risk_answer(work: RiskWork, question: Question) -> Answer:
 
 def _headroom(note: Headroom) -> str:
     text = f"room to add {note.most_to_add:,} shares and to take away {note.most_to_take_away:,}"
-    text += ", volatility unknown" if note.volatility is None else f", volatility {_percent(note.volatility)} a year"
+    text += ", volatility unknown" if note.volatility is None else f", volatility {percent(note.volatility)} a year"
     if note.bound_by:
         return f"{text}; bound by the {note.bound_by}"
     return f"{text}; over a limit or close to it" if note.warned else text
@@ -137,9 +137,8 @@ def _passage(passage: Passage) -> str:
     if not passage.limit:
         return "the limits let it pass whole"
     let = f"let {passage.allowed:,} of them pass" if passage.allowed else "refused it"
-    figures = [f"it would have come to {_percent(passage.figure)}"] if passage.figure is not None else []
-    figures += [f"the limit is {_percent(passage.limit_value)}"] if passage.limit_value is not None else []
-    return f"{passage.limit} {let}" + (f" ({', '.join(figures)})" if figures else "")
+    told = f"{passage.figure} against a limit of {passage.bound}" if passage.figure else f"limit {passage.bound}"
+    return f"{passage.limit} {let}" + (f" ({told})" if passage.bound else "")
 
 
 def _void(work: ManagerWork) -> str:
@@ -147,7 +146,7 @@ def _void(work: ManagerWork) -> str:
 
 
 def _aim(choice: Choice) -> str:
-    return f"mean score {_score(choice.score)}, confidence {choice.confidence:.2f}, target weight {_percent(choice.target_weight)}"
+    return f"mean score {_score(choice.score)}, confidence {choice.confidence:.2f}, target weight {percent(choice.target_weight)}"
 
 
 def _verb(choice: Choice) -> str:
@@ -186,7 +185,8 @@ def _every(count: int) -> str:
     return f"all {count:,} tickers" if count != 1 else "the one ticker"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """A fraction as people read it."""
     # Plus zero: what rounds to nothing has no sign.
     return f"{round(100 * fraction, 1) + 0.0:.1f} %"
 

@@ -61,13 +61,14 @@ class RiskWork:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What the limits made of an order: shares asked for and let pass, and the limit that made the difference, in words."""
+    """What the limits made of an order: shares asked for and let pass, and the limit that made the difference. `bound` is the limit's value and
+    `figure` what was held against it, both in words with their unit; empty if they are not told."""
 
     requested: int
     allowed: int
     limit: str = ""
-    limit_value: float | None = None
-    figure: float | None = None
+    bound: str = ""
+    figure: str = ""
 
 
 @dataclass(slots=True)

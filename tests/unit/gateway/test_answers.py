@@ -79,7 +79,7 @@ def test_the_risk_manager_tells_the_headroom_of_a_ticker_that_is_named() -> None
     )
 
 
-CUT = Passage(120, 80, "position limit", 0.2, 0.234)
+CUT = Passage(120, 80, "position limit", "20.0 %", "23.4 %")
 
 
 def choices(**fates: Fate) -> dict[str, Choice]:
@@ -88,7 +88,7 @@ def choices(**fates: Fate) -> dict[str, Choice]:
 
     return {
         "AAPL": Choice(120, 0.214, 0.6, 0.052, CUT, fate("AAPL")),
-        "GE": Choice(-7_000, -0.9, 0.5, -0.1, Passage(7_000, 0, "drawdown stop", 0.5), fate("GE")),
+        "GE": Choice(-7_000, -0.9, 0.5, -0.1, Passage(7_000, 0, "drawdown stop", "50.0 %"), fate("GE")),
         "KO": Choice(0, 0.05, 0.4, 0.02),
         "XOM": Choice(0, 0.0, 0.0, 0.0),
         "JNJ": Choice(10, 0.3, 0.9, 0.2, Passage(10, 10), fate("JNJ")),
@@ -104,7 +104,7 @@ def told(work: ManagerWork, ticker: str) -> str:
 
 AAPL = (
     "I wanted to buy 120 shares, mean score +0.21, confidence 0.60, target weight 5.2 %; "
-    "position limit let 80 of them pass (it would have come to 23.4 %, the limit is 20.0 %)"
+    "position limit let 80 of them pass (23.4 % against a limit of 20.0 %)"
 )
 
 
@@ -115,7 +115,7 @@ def test_the_portfolio_manager_tells_why_and_what_the_limits_and_the_market_made
         f"{AAPL}; approved by ann (fine); 10 were not filled: insufficient cash; 70 were filled, the last at $135.20; the position became 480."
     )
     assert told(work, "GE") == (
-        "I wanted to sell 7,000 shares, mean score -0.90, confidence 0.50, target weight -10.0 %; drawdown stop refused it (the limit is 50.0 %)."
+        "I wanted to sell 7,000 shares, mean score -0.90, confidence 0.50, target weight -10.0 %; drawdown stop refused it (limit 50.0 %)."
     )
     assert told(work, "KO") == "I held, mean score +0.05, confidence 0.40, target weight 2.0 %."
     assert "something" not in told(work, "XOM")

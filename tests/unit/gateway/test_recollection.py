@@ -10,7 +10,7 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.agents.records import Book, Decision, Signals, Stance, abstention
 from trademesh_gateway.agents.work import Fate, Headroom, Passage
-from trademesh_gateway.pipeline.order_book import SessionOrder
+from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
 from trademesh_gateway.recollection import Known, recall
 from trademesh_gateway.risk.gate import Gated, Limit, Limits
 from trademesh_gateway.risk.limits import UNKNOWN_MARKET
@@ -39,8 +39,11 @@ def decisions_of(day: str, *deltas: int) -> Draft:
     return Draft("decisions", wire.decisions(TICKERS, rows), day, events.PHASE_DECISION, "portfolio_manager")
 
 
-def gated(day: str, *rows: Gated) -> Draft:
+def gated(day: str, *rows: Gated, of_a_person: Gated | None = None) -> Draft:
     orders = [(SessionOrder(wire.order_id(day, TICKERS[row.column]), row.column, row.requested), row) for row in rows]
+    if of_a_person is not None:
+        working = WorkingOrder("of-a-person", TICKERS[of_a_person.column], of_a_person.requested, OrderType.MARKET, 0, False, 1)
+        orders.append((SessionOrder("of-a-person", of_a_person.column, of_a_person.requested, working), of_a_person))
     return Draft("orders_gated", wire.orders_gated(TICKERS, orders), day, events.PHASE_GATE)
 
 
@@ -118,7 +121,12 @@ async def test_what_became_of_each_order_is_known_and_that_of_other_sessions_and
     )
     day = (
         decisions_of(DAY, 120, -40, 0),
-        gated(DAY, Gated(1, -40, -40, Limit.NONE), Gated(0, 120, 80, Limit.POSITION_LIMIT, 2_000, 2_340)),
+        gated(
+            DAY,
+            Gated(1, -40, -40, Limit.NONE),
+            Gated(0, 120, 80, Limit.POSITION_LIMIT, 2_000, 2_340),
+            of_a_person=Gated(0, 5, 5, Limit.NONE),
+        ),
         approved,
         Draft("order_rejected", cash, DAY, events.PHASE_EXECUTION, item=f"{DAY}/AAPL"),
         filled(DAY, "AAPL", 50, 10_000_000, account),
@@ -129,7 +137,7 @@ async def test_what_became_of_each_order_is_known_and_that_of_other_sessions_and
     assert (known.session, known.settled, known.given_up_because) == (DAY, False, "")
     apple, electric, cola = known.choices.values()
     assert (apple.delta, apple.score, apple.target_weight) == (120, 0.0, 0.2)
-    assert apple.passage == Passage(120, 80, "position limit", 0.2, 0.234)
+    assert apple.passage == Passage(120, 80, "position limit", "20.0 %", "23.4 %")
     assert apple.fate == Fate(["approved by ann (fine)", "30 were not filled: insufficient cash"], 50, 10_000_000, 50)
     assert (electric.delta, electric.passage, electric.fate) == (-40, Passage(40, 40), Fate())
     assert (cola.delta, cola.passage, cola.fate) == (0, None, Fate())
@@ -143,7 +151,7 @@ async def test_what_became_of_each_order_is_known_and_that_of_other_sessions_and
     assert after.choices == known.choices
 
 
-async def test_an_order_that_nobody_decided_on_and_one_of_a_cycle_that_was_given_up_are_known_as_such() -> None:
+async def test_an_order_that_people_or_time_have_ended_is_known_as_such() -> None:
     order_id = f"{DAY}/AAPL"
     nobody = SimpleNamespace(approval_id="", approved=False, decided_by="", reason="", expired=True)
     no = SimpleNamespace(approval_id="", approved=False, decided_by="bob", reason="too large", expired=False)
@@ -158,6 +166,10 @@ async def test_an_order_that_nobody_decided_on_and_one_of_a_cycle_that_was_given
         ["nobody decided on it in time", "9 were not filled: approval expired"],
         ["refused by bob (too large)", "9 were not filled: approval denied"],
     ]
+    canceled = events.OrderCanceled(order_id=order_id, ticker="AAPL", canceled_by="cy")
+    known = (await known_of(decisions_of(DAY, 9, 0, 0), Draft("order_canceled", canceled, item=order_id))).manager
+    assert known is not None
+    assert known.choices["AAPL"].fate.sayings == ["taken back by cy"]
     failed = Draft("cycle_failed", events.CycleFailed(phase=events.PHASE_APPROVAL, reason="too slow"), DAY, events.PHASE_APPROVAL)
     known = (await known_of(decisions_of(DAY, 9, 0, 0), failed, settled(DAY))).manager
     assert known is not None
