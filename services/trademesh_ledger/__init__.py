@@ -5,4 +5,6 @@ costs       fees, slippage, ticks
 portfolio   the account and what a fill does to it
 margin      what may be filled
 metrics     ratios over a series of net asset values
+scores      how good predictions were
+baselines   what the same money would be worth by simple rules
 """

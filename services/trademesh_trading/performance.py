@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from trademesh.gateway.v1 import event_pb2 as events
-from trademesh.trading.v1.portfolio_service_pb2 import GetPerformanceResponse
-from trademesh_ledger.metrics import ClosingTrade, hit_rate, mean_gross_exposure, performance, profit_factor, turnover
+from trademesh.trading.v1.portfolio_service_pb2 import GetPerformanceResponse, PerformanceFlag
+from trademesh_ledger.metrics import (
+    ClosingTrade,
+    closing_fee,
+    hit_rate,
+    mean_exposure,
+    performance,
+    profit_factor,
+    share_invested,
+    turnover,
+)
 
 TALLIED_KINDS = ("order_filled", "settled")
 _CLOSING = (events.LEG_KIND_SELL, events.LEG_KIND_COVER)
@@ -18,6 +27,7 @@ class Tally:
         self._initial_cash_micros = 0
         self._closes_micros = list[int]()
         self._gross_micros = list[int]()
+        self._net_micros = list[int]()
         self._trades = list[ClosingTrade]()
         self._traded_micros = 0
 
@@ -33,12 +43,14 @@ class Tally:
             account = event.settled.portfolio
             self._initial_cash_micros = account.initial_cash_micros
             self._closes_micros.append(event.settled.nav_micros)
-            self._gross_micros.append(sum(abs(position.quantity) * position.mark_micros for position in account.positions))
+            values = [position.quantity * position.mark_micros for position in account.positions]
+            self._gross_micros.append(sum(map(abs, values)))
+            self._net_micros.append(sum(values))
 
-    def message(self, as_of_sequence: int) -> GetPerformanceResponse:
+    def message(self, as_of_sequence: int, risk_free_yield: float = 0.0) -> GetPerformanceResponse:
         """The figures so far."""
         values = [self._initial_cash_micros, *self._closes_micros]
-        figures = performance(values)
+        figures = performance(values, risk_free_yield)
         found = GetPerformanceResponse(
             sessions=figures.sessions,
             total_return=figures.total_return,
@@ -51,16 +63,22 @@ class Tally:
             calmar=figures.calmar,
             hit_rate=hit_rate(self._trades),
             profit_factor=profit_factor(self._trades),
-            mean_gross_exposure=mean_gross_exposure(self._gross_micros, self._closes_micros),
+            mean_gross_exposure=mean_exposure(self._gross_micros, self._closes_micros),
+            mean_net_exposure=mean_exposure(self._net_micros, self._closes_micros),
+            share_invested=share_invested(self._gross_micros),
             turnover=turnover(self._traded_micros, values),
             undefined=figures.undefined,
             as_of_sequence=as_of_sequence,
+            closing_trades=len(self._trades),
+            flags=[PerformanceFlag.Value(f"PERFORMANCE_FLAG_{flag}") for flag in figures.flags],
         )
         worthless = "the account was never worth anything at a close" if figures.sessions else _NO_SESSION
         for name, present, reason in (
             ("hit_rate", found.HasField("hit_rate"), "no trade was closed with a gain or a loss"),
             ("profit_factor", found.HasField("profit_factor"), "no trade was closed with a loss"),
             ("mean_gross_exposure", found.HasField("mean_gross_exposure"), worthless),
+            ("mean_net_exposure", found.HasField("mean_net_exposure"), worthless),
+            ("share_invested", found.HasField("share_invested"), _NO_SESSION),
             ("turnover", found.HasField("turnover"), worthless),
         ):
             if not present:
@@ -69,6 +87,6 @@ class Tally:
 
 
 def closing_trade(fill: events.OrderFilled) -> ClosingTrade | None:
-    """The part of a fill that closed a position, with its share of the order's fee in whole micro-dollars, rounded down; None if none."""
+    """The part of a fill that closed a position, with its share of the order's fee; None if none did."""
     closed = sum(leg.quantity for leg in fill.legs if leg.kind in _CLOSING)
-    return ClosingTrade(fill.realised_micros, fill.fee_micros * closed // fill.quantity) if closed else None
+    return ClosingTrade(fill.realised_micros, closing_fee(fill.fee_micros, closed, fill.quantity)) if closed else None

@@ -73,6 +73,6 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
         at = request.at_sequence if request.HasField("at_sequence") else None
 
         async def ask(reader: RunReader) -> messages.GetPerformanceResponse:
-            return await reader.performance(at)
+            return await reader.performance(at, request.risk_free_yield)
 
         return await self._runs.ask(request.run_id, ask)

@@ -49,7 +49,7 @@ class RunReader(Protocol):
     async def events(self, kind: str, after: int, size: int, wanted: Wanted) -> Found:
         """The first events of one kind after a sequence that are wanted, at most so many."""
 
-    async def performance(self, at: int | None) -> GetPerformanceResponse:
+    async def performance(self, at: int | None, risk_free_yield: float) -> GetPerformanceResponse:
         """Figures of performance."""
 
 
@@ -85,7 +85,7 @@ class FinishedRun:
 
         return await self._source.work(scan)
 
-    async def performance(self, at: int | None) -> GetPerformanceResponse:
+    async def performance(self, at: int | None, risk_free_yield: float) -> GetPerformanceResponse:
         """Figures of performance."""
         through = self._through(at)
         numbers = {KIND_NUMBERS[kind] for kind in TALLIED_KINDS}
@@ -98,7 +98,7 @@ class FinishedRun:
             tally = Tally()
             for stored in all_events(reader, 0, through, kinds=numbers):
                 tally.add(stored.parse())
-            return tally.message(through)
+            return tally.message(through, risk_free_yield)
 
         return await self._source.work(scan)
 
@@ -133,7 +133,7 @@ class LiveRun:
                 return Found(found, page.compacted_through)
             after = page.events[-1].sequence
 
-    async def performance(self, at: int | None) -> GetPerformanceResponse:
+    async def performance(self, at: int | None, risk_free_yield: float) -> GetPerformanceResponse:
         """Figures of performance, up to the head that the first page tells."""
         tally = Tally()
         page = await self._page(TALLIED_KINDS, 0, EVENTS_PER_PAGE)
@@ -151,7 +151,7 @@ class LiveRun:
         while True:
             await asyncio.to_thread(add, page.events)
             if not page.next_page_token or page.events[-1].sequence >= through:
-                return await asyncio.to_thread(tally.message, through)
+                return await asyncio.to_thread(tally.message, through, risk_free_yield)
             page = await self._page(TALLIED_KINDS, page.events[-1].sequence, EVENTS_PER_PAGE)
 
     async def _page(self, kinds: Sequence[str], after: int, size: int) -> feed.ListEventsResponse:

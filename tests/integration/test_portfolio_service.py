@@ -209,9 +209,11 @@ async def account(bench: Bench, run_id: str, at: int | None = None) -> messages.
     return answer
 
 
-async def figures(bench: Bench, run_id: str, at: int | None = None) -> messages.GetPerformanceResponse:
+async def figures(
+    bench: Bench, run_id: str, at: int | None = None, risk_free_yield: float | None = None
+) -> messages.GetPerformanceResponse:
     """GetPerformance."""
-    request = messages.GetPerformanceRequest(run_id=run_id, at_sequence=at)
+    request = messages.GetPerformanceRequest(run_id=run_id, at_sequence=at, risk_free_yield=risk_free_yield)
     answer: messages.GetPerformanceResponse = await bench.trading.call(bench.trading.stub(PORTFOLIO).GetPerformance, request)
     return answer
 
@@ -257,6 +259,30 @@ async def test_a_run_has_the_same_figures_live_and_finished(bench: Bench) -> Non
     assert performance.sharpe == pytest.approx(summary.sharpe)
     assert 0 < performance.hit_rate < 1
     assert dict(performance.undefined) == {}
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_risk_free_yield_moves_the_ratios_and_nothing_else(bench: Bench, live: bool) -> None:
+    if live:
+        await bench.gateway("run", desk(80))
+    else:
+        await write_journal(bench.runs, "run", desk(80))
+        bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
+    plain, above = await figures(bench, "run"), await figures(bench, "run", risk_free_yield=0.05)
+    assert above.sharpe < plain.sharpe
+    assert above.sortino < plain.sortino
+    for name in ("sharpe", "sortino"):
+        plain.ClearField(name)
+        above.ClearField(name)
+    assert plain == above
+    assert (plain.closing_trades, plain.share_invested, list(plain.flags)) == (77, 1.0, [])
+    assert plain.mean_net_exposure < plain.mean_gross_exposure
+
+
+async def test_the_growth_of_a_short_run_is_flagged(bench: Bench) -> None:
+    await write_journal(bench.runs, "run", desk(40))
+    bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
+    assert list((await figures(bench, "run")).flags) == [messages.PERFORMANCE_FLAG_SHORT_SAMPLE]
 
 
 def test_an_order_that_turns_a_position_closes_with_its_share_of_the_fee() -> None:

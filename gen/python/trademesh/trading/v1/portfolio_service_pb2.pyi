@@ -7,6 +7,7 @@ from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
+from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 from trademesh.gateway.v1 import event_pb2 as event_pb2
 from trademesh.gateway.v1 import state_pb2 as state_pb2
 import builtins as builtins
@@ -19,6 +20,25 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: descriptor.FileDescriptor
+
+class _PerformanceFlag:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PerformanceFlagEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_PerformanceFlag.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    PERFORMANCE_FLAG_UNSPECIFIED: _PerformanceFlag.ValueType  # 0
+    """Never sent."""
+    PERFORMANCE_FLAG_SHORT_SAMPLE: _PerformanceFlag.ValueType  # 1
+    """Fewer than 63 sessions: a rate for the year says little."""
+
+class PerformanceFlag(_PerformanceFlag, metaclass=_PerformanceFlagEnumTypeWrapper):
+    """What to think of a figure that is there."""
+
+PERFORMANCE_FLAG_UNSPECIFIED: PerformanceFlag.ValueType  # 0
+"""Never sent."""
+PERFORMANCE_FLAG_SHORT_SAMPLE: PerformanceFlag.ValueType  # 1
+"""Fewer than 63 sessions: a rate for the year says little."""
 
 @typing.final
 class GetPortfolioRequest(message.Message):
@@ -234,23 +254,32 @@ class GetPerformanceRequest(message.Message):
 
     RUN_ID_FIELD_NUMBER: builtins.int
     AT_SEQUENCE_FIELD_NUMBER: builtins.int
+    RISK_FREE_YIELD_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     at_sequence: builtins.int
     """At which sequence; absent: the newest."""
+    risk_free_yield: builtins.float
+    """Risk-free yield of a year, for Sharpe and Sortino: 0.04 is 4 %; absent: 0."""
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         at_sequence: builtins.int | None = ...,
+        risk_free_yield: builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "_risk_free_yield", b"_risk_free_yield", "at_sequence", b"at_sequence", "risk_free_yield", b"risk_free_yield"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "_risk_free_yield", b"_risk_free_yield", "at_sequence", b"at_sequence", "risk_free_yield", b"risk_free_yield", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__at_sequence: _TypeAlias = typing.Literal["at_sequence"]  # noqa: Y015
     _WhichOneofArgType__at_sequence: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence"]  # noqa: Y015
+    _WhichOneofReturnType__risk_free_yield: _TypeAlias = typing.Literal["risk_free_yield"]  # noqa: Y015
+    _WhichOneofArgType__risk_free_yield: _TypeAlias = typing.Literal["_risk_free_yield", b"_risk_free_yield"]  # noqa: Y015
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__at_sequence) -> _WhichOneofReturnType__at_sequence | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__risk_free_yield) -> _WhichOneofReturnType__risk_free_yield | None: ...
 
 @typing.final
 class GetPerformanceResponse(message.Message):
@@ -293,6 +322,10 @@ class GetPerformanceResponse(message.Message):
     TURNOVER_FIELD_NUMBER: builtins.int
     UNDEFINED_FIELD_NUMBER: builtins.int
     AS_OF_SEQUENCE_FIELD_NUMBER: builtins.int
+    MEAN_NET_EXPOSURE_FIELD_NUMBER: builtins.int
+    SHARE_INVESTED_FIELD_NUMBER: builtins.int
+    CLOSING_TRADES_FIELD_NUMBER: builtins.int
+    FLAGS_FIELD_NUMBER: builtins.int
     sessions: builtins.int
     """Sessions settled."""
     total_return: builtins.float
@@ -302,9 +335,9 @@ class GetPerformanceResponse(message.Message):
     annualised_volatility: builtins.float
     """Standard deviation of daily returns, times the root of 252 (Bacon 2008)."""
     sharpe: builtins.float
-    """Annualised mean over standard deviation of daily returns, risk-free rate 0 (Sharpe 1994)."""
+    """Annualised mean over standard deviation of daily returns above the risk-free rate (Sharpe 1994)."""
     sortino: builtins.float
-    """Annualised mean over downside deviation of daily returns (Sortino and Price 1994)."""
+    """Annualised mean over downside deviation of daily returns above the risk-free rate (Sortino and Price 1994)."""
     max_drawdown: builtins.float
     """Deepest fall from an earlier peak, a negative fraction (Bacon 2008)."""
     max_drawdown_sessions: builtins.int
@@ -321,9 +354,19 @@ class GetPerformanceResponse(message.Message):
     """Yearly traded value over twice the mean net asset value."""
     as_of_sequence: builtins.int
     """The sequence that this covers."""
+    mean_net_exposure: builtins.float
+    """Mean of net exposure (long less short positions) over net asset value."""
+    share_invested: builtins.float
+    """Share of sessions that closed with a position."""
+    closing_trades: builtins.int
+    """Closing trades behind `hit_rate` and `profit_factor`, those with neither gain nor loss too."""
     @builtins.property
     def undefined(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Why a figure is absent, by the figure's name."""
+
+    @builtins.property
+    def flags(self) -> containers.RepeatedScalarFieldContainer[PerformanceFlag.ValueType]:
+        """What to think of these figures."""
 
     def __init__(
         self,
@@ -343,10 +386,14 @@ class GetPerformanceResponse(message.Message):
         turnover: builtins.float | None = ...,
         undefined: abc.Mapping[builtins.str, builtins.str] | None = ...,
         as_of_sequence: builtins.int = ...,
+        mean_net_exposure: builtins.float | None = ...,
+        share_invested: builtins.float | None = ...,
+        closing_trades: builtins.int = ...,
+        flags: abc.Iterable[PerformanceFlag.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility", "_cagr", b"_cagr", "_calmar", b"_calmar", "_hit_rate", b"_hit_rate", "_max_drawdown", b"_max_drawdown", "_max_drawdown_sessions", b"_max_drawdown_sessions", "_mean_gross_exposure", b"_mean_gross_exposure", "_profit_factor", b"_profit_factor", "_sharpe", b"_sharpe", "_sortino", b"_sortino", "_total_return", b"_total_return", "_turnover", b"_turnover", "annualised_volatility", b"annualised_volatility", "cagr", b"cagr", "calmar", b"calmar", "hit_rate", b"hit_rate", "max_drawdown", b"max_drawdown", "max_drawdown_sessions", b"max_drawdown_sessions", "mean_gross_exposure", b"mean_gross_exposure", "profit_factor", b"profit_factor", "sharpe", b"sharpe", "sortino", b"sortino", "total_return", b"total_return", "turnover", b"turnover"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility", "_cagr", b"_cagr", "_calmar", b"_calmar", "_hit_rate", b"_hit_rate", "_max_drawdown", b"_max_drawdown", "_max_drawdown_sessions", b"_max_drawdown_sessions", "_mean_gross_exposure", b"_mean_gross_exposure", "_mean_net_exposure", b"_mean_net_exposure", "_profit_factor", b"_profit_factor", "_share_invested", b"_share_invested", "_sharpe", b"_sharpe", "_sortino", b"_sortino", "_total_return", b"_total_return", "_turnover", b"_turnover", "annualised_volatility", b"annualised_volatility", "cagr", b"cagr", "calmar", b"calmar", "hit_rate", b"hit_rate", "max_drawdown", b"max_drawdown", "max_drawdown_sessions", b"max_drawdown_sessions", "mean_gross_exposure", b"mean_gross_exposure", "mean_net_exposure", b"mean_net_exposure", "profit_factor", b"profit_factor", "share_invested", b"share_invested", "sharpe", b"sharpe", "sortino", b"sortino", "total_return", b"total_return", "turnover", b"turnover"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility", "_cagr", b"_cagr", "_calmar", b"_calmar", "_hit_rate", b"_hit_rate", "_max_drawdown", b"_max_drawdown", "_max_drawdown_sessions", b"_max_drawdown_sessions", "_mean_gross_exposure", b"_mean_gross_exposure", "_profit_factor", b"_profit_factor", "_sharpe", b"_sharpe", "_sortino", b"_sortino", "_total_return", b"_total_return", "_turnover", b"_turnover", "annualised_volatility", b"annualised_volatility", "as_of_sequence", b"as_of_sequence", "cagr", b"cagr", "calmar", b"calmar", "hit_rate", b"hit_rate", "max_drawdown", b"max_drawdown", "max_drawdown_sessions", b"max_drawdown_sessions", "mean_gross_exposure", b"mean_gross_exposure", "profit_factor", b"profit_factor", "sessions", b"sessions", "sharpe", b"sharpe", "sortino", b"sortino", "total_return", b"total_return", "turnover", b"turnover", "undefined", b"undefined"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility", "_cagr", b"_cagr", "_calmar", b"_calmar", "_hit_rate", b"_hit_rate", "_max_drawdown", b"_max_drawdown", "_max_drawdown_sessions", b"_max_drawdown_sessions", "_mean_gross_exposure", b"_mean_gross_exposure", "_mean_net_exposure", b"_mean_net_exposure", "_profit_factor", b"_profit_factor", "_share_invested", b"_share_invested", "_sharpe", b"_sharpe", "_sortino", b"_sortino", "_total_return", b"_total_return", "_turnover", b"_turnover", "annualised_volatility", b"annualised_volatility", "as_of_sequence", b"as_of_sequence", "cagr", b"cagr", "calmar", b"calmar", "closing_trades", b"closing_trades", "flags", b"flags", "hit_rate", b"hit_rate", "max_drawdown", b"max_drawdown", "max_drawdown_sessions", b"max_drawdown_sessions", "mean_gross_exposure", b"mean_gross_exposure", "mean_net_exposure", b"mean_net_exposure", "profit_factor", b"profit_factor", "sessions", b"sessions", "share_invested", b"share_invested", "sharpe", b"sharpe", "sortino", b"sortino", "total_return", b"total_return", "turnover", b"turnover", "undefined", b"undefined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__annualised_volatility: _TypeAlias = typing.Literal["annualised_volatility"]  # noqa: Y015
     _WhichOneofArgType__annualised_volatility: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility"]  # noqa: Y015
@@ -362,8 +409,12 @@ class GetPerformanceResponse(message.Message):
     _WhichOneofArgType__max_drawdown_sessions: _TypeAlias = typing.Literal["_max_drawdown_sessions", b"_max_drawdown_sessions"]  # noqa: Y015
     _WhichOneofReturnType__mean_gross_exposure: _TypeAlias = typing.Literal["mean_gross_exposure"]  # noqa: Y015
     _WhichOneofArgType__mean_gross_exposure: _TypeAlias = typing.Literal["_mean_gross_exposure", b"_mean_gross_exposure"]  # noqa: Y015
+    _WhichOneofReturnType__mean_net_exposure: _TypeAlias = typing.Literal["mean_net_exposure"]  # noqa: Y015
+    _WhichOneofArgType__mean_net_exposure: _TypeAlias = typing.Literal["_mean_net_exposure", b"_mean_net_exposure"]  # noqa: Y015
     _WhichOneofReturnType__profit_factor: _TypeAlias = typing.Literal["profit_factor"]  # noqa: Y015
     _WhichOneofArgType__profit_factor: _TypeAlias = typing.Literal["_profit_factor", b"_profit_factor"]  # noqa: Y015
+    _WhichOneofReturnType__share_invested: _TypeAlias = typing.Literal["share_invested"]  # noqa: Y015
+    _WhichOneofArgType__share_invested: _TypeAlias = typing.Literal["_share_invested", b"_share_invested"]  # noqa: Y015
     _WhichOneofReturnType__sharpe: _TypeAlias = typing.Literal["sharpe"]  # noqa: Y015
     _WhichOneofArgType__sharpe: _TypeAlias = typing.Literal["_sharpe", b"_sharpe"]  # noqa: Y015
     _WhichOneofReturnType__sortino: _TypeAlias = typing.Literal["sortino"]  # noqa: Y015
@@ -387,7 +438,11 @@ class GetPerformanceResponse(message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_gross_exposure) -> _WhichOneofReturnType__mean_gross_exposure | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_net_exposure) -> _WhichOneofReturnType__mean_net_exposure | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__profit_factor) -> _WhichOneofReturnType__profit_factor | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share_invested) -> _WhichOneofReturnType__share_invested | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sharpe) -> _WhichOneofReturnType__sharpe | None: ...
     @typing.overload

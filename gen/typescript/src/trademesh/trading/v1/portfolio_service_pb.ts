@@ -2,8 +2,8 @@
 // @generated from file trademesh/trading/v1/portfolio_service.proto (package trademesh.trading.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
 import type { OrderFilled, PortfolioState } from "../../gateway/v1/event_pb.js";
 import { file_trademesh_gateway_v1_event } from "../../gateway/v1/event_pb.js";
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/trading/v1/portfolio_service.proto.
  */
 export const file_trademesh_trading_v1_portfolio_service: GenFile = /*@__PURE__*/
-  fileDesc("Cix0cmFkZW1lc2gvdHJhZGluZy92MS9wb3J0Zm9saW9fc2VydmljZS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEicQoTR2V0UG9ydGZvbGlvUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKC2F0X3NlcXVlbmNlGAIgASgESACIAQFCDgoMX2F0X3NlcXVlbmNlIpEBChRHZXRQb3J0Zm9saW9SZXNwb25zZRI3Cglwb3J0Zm9saW8YASABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRISCgpuYXZfbWljcm9zGAIgASgDEhYKDmFzX29mX3NlcXVlbmNlGAMgASgEEhQKDHNlc3Npb25fZGF0ZRgEIAEoCSKYAQoQTGlzdEZpbGxzUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCASFwoGdGlja2VyGAQgASgJQge6SARyAhggIngKEUxpc3RGaWxsc1Jlc3BvbnNlEi8KBWZpbGxzGAEgAygLMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuRmlsbFJlY29yZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSGQoRY29tcGFjdGVkX3Rocm91Z2gYAyABKAQiZQoKRmlsbFJlY29yZBIQCghzZXF1ZW5jZRgBIAEoBBIUCgxzZXNzaW9uX2RhdGUYAiABKAkSLwoEZmlsbBgDIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRmlsbGVkIoABChFMaXN0RXF1aXR5UmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMYkE4SHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCAiYAoSTGlzdEVxdWl0eVJlc3BvbnNlEjEKBnBvaW50cxgBIAMoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLkVxdWl0eVBvaW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJzChVHZXRQZXJmb3JtYW5jZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIYCgthdF9zZXF1ZW5jZRgCIAEoBEgAiAEBQg4KDF9hdF9zZXF1ZW5jZSLGBQoWR2V0UGVyZm9ybWFuY2VSZXNwb25zZRIQCghzZXNzaW9ucxgBIAEoDRIZCgx0b3RhbF9yZXR1cm4YAiABKAFIAIgBARIRCgRjYWdyGAMgASgBSAGIAQESIgoVYW5udWFsaXNlZF92b2xhdGlsaXR5GAQgASgBSAKIAQESEwoGc2hhcnBlGAUgASgBSAOIAQESFAoHc29ydGlubxgGIAEoAUgEiAEBEhkKDG1heF9kcmF3ZG93bhgHIAEoAUgFiAEBEiIKFW1heF9kcmF3ZG93bl9zZXNzaW9ucxgIIAEoDUgGiAEBEhMKBmNhbG1hchgJIAEoAUgHiAEBEhUKCGhpdF9yYXRlGAogASgBSAiIAQESGgoNcHJvZml0X2ZhY3RvchgLIAEoAUgJiAEBEiAKE21lYW5fZ3Jvc3NfZXhwb3N1cmUYDCABKAFICogBARIVCgh0dXJub3ZlchgNIAEoAUgLiAEBEk4KCXVuZGVmaW5lZBgOIAMoCzI7LnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFBlcmZvcm1hbmNlUmVzcG9uc2UuVW5kZWZpbmVkRW50cnkSFgoOYXNfb2Zfc2VxdWVuY2UYDyABKAQaMAoOVW5kZWZpbmVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIPCg1fdG90YWxfcmV0dXJuQgcKBV9jYWdyQhgKFl9hbm51YWxpc2VkX3ZvbGF0aWxpdHlCCQoHX3NoYXJwZUIKCghfc29ydGlub0IPCg1fbWF4X2RyYXdkb3duQhgKFl9tYXhfZHJhd2Rvd25fc2Vzc2lvbnNCCQoHX2NhbG1hckILCglfaGl0X3JhdGVCEAoOX3Byb2ZpdF9mYWN0b3JCFgoUX21lYW5fZ3Jvc3NfZXhwb3N1cmVCCwoJX3R1cm5vdmVyMqUDChBQb3J0Zm9saW9TZXJ2aWNlEmUKDEdldFBvcnRmb2xpbxIpLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFBvcnRmb2xpb1JlcXVlc3QaKi50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQb3J0Zm9saW9SZXNwb25zZRJcCglMaXN0RmlsbHMSJi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RmlsbHNSZXF1ZXN0GicudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEZpbGxzUmVzcG9uc2USXwoKTGlzdEVxdWl0eRInLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RFcXVpdHlSZXF1ZXN0GigudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEVxdWl0eVJlc3BvbnNlEmsKDkdldFBlcmZvcm1hbmNlEisudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UGVyZm9ybWFuY2VSZXF1ZXN0GiwudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UGVyZm9ybWFuY2VSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_state]);
+  fileDesc("Cix0cmFkZW1lc2gvdHJhZGluZy92MS9wb3J0Zm9saW9fc2VydmljZS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEicQoTR2V0UG9ydGZvbGlvUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKC2F0X3NlcXVlbmNlGAIgASgESACIAQFCDgoMX2F0X3NlcXVlbmNlIpEBChRHZXRQb3J0Zm9saW9SZXNwb25zZRI3Cglwb3J0Zm9saW8YASABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRISCgpuYXZfbWljcm9zGAIgASgDEhYKDmFzX29mX3NlcXVlbmNlGAMgASgEEhQKDHNlc3Npb25fZGF0ZRgEIAEoCSKYAQoQTGlzdEZpbGxzUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCASFwoGdGlja2VyGAQgASgJQge6SARyAhggIngKEUxpc3RGaWxsc1Jlc3BvbnNlEi8KBWZpbGxzGAEgAygLMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuRmlsbFJlY29yZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSGQoRY29tcGFjdGVkX3Rocm91Z2gYAyABKAQiZQoKRmlsbFJlY29yZBIQCghzZXF1ZW5jZRgBIAEoBBIUCgxzZXNzaW9uX2RhdGUYAiABKAkSLwoEZmlsbBgDIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRmlsbGVkIoABChFMaXN0RXF1aXR5UmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMYkE4SHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCAiYAoSTGlzdEVxdWl0eVJlc3BvbnNlEjEKBnBvaW50cxgBIAMoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLkVxdWl0eVBvaW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK+AQoVR2V0UGVyZm9ybWFuY2VSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoLYXRfc2VxdWVuY2UYAiABKARIAIgBARI1Cg9yaXNrX2ZyZWVfeWllbGQYAyABKAFCF7pIFBISGQAAAAAAACRAKQAAAAAAAOC/SAGIAQFCDgoMX2F0X3NlcXVlbmNlQhIKEF9yaXNrX2ZyZWVfeWllbGQi+gYKFkdldFBlcmZvcm1hbmNlUmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0SGQoMdG90YWxfcmV0dXJuGAIgASgBSACIAQESEQoEY2FnchgDIAEoAUgBiAEBEiIKFWFubnVhbGlzZWRfdm9sYXRpbGl0eRgEIAEoAUgCiAEBEhMKBnNoYXJwZRgFIAEoAUgDiAEBEhQKB3NvcnRpbm8YBiABKAFIBIgBARIZCgxtYXhfZHJhd2Rvd24YByABKAFIBYgBARIiChVtYXhfZHJhd2Rvd25fc2Vzc2lvbnMYCCABKA1IBogBARITCgZjYWxtYXIYCSABKAFIB4gBARIVCghoaXRfcmF0ZRgKIAEoAUgIiAEBEhoKDXByb2ZpdF9mYWN0b3IYCyABKAFICYgBARIgChNtZWFuX2dyb3NzX2V4cG9zdXJlGAwgASgBSAqIAQESFQoIdHVybm92ZXIYDSABKAFIC4gBARJOCgl1bmRlZmluZWQYDiADKAsyOy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlc3BvbnNlLlVuZGVmaW5lZEVudHJ5EhYKDmFzX29mX3NlcXVlbmNlGA8gASgEEh4KEW1lYW5fbmV0X2V4cG9zdXJlGBAgASgBSAyIAQESGwoOc2hhcmVfaW52ZXN0ZWQYESABKAFIDYgBARIWCg5jbG9zaW5nX3RyYWRlcxgSIAEoDRI0CgVmbGFncxgTIAMoDjIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLlBlcmZvcm1hbmNlRmxhZxowCg5VbmRlZmluZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg8KDV90b3RhbF9yZXR1cm5CBwoFX2NhZ3JCGAoWX2FubnVhbGlzZWRfdm9sYXRpbGl0eUIJCgdfc2hhcnBlQgoKCF9zb3J0aW5vQg8KDV9tYXhfZHJhd2Rvd25CGAoWX21heF9kcmF3ZG93bl9zZXNzaW9uc0IJCgdfY2FsbWFyQgsKCV9oaXRfcmF0ZUIQCg5fcHJvZml0X2ZhY3RvckIWChRfbWVhbl9ncm9zc19leHBvc3VyZUILCglfdHVybm92ZXJCFAoSX21lYW5fbmV0X2V4cG9zdXJlQhEKD19zaGFyZV9pbnZlc3RlZCpWCg9QZXJmb3JtYW5jZUZsYWcSIAocUEVSRk9STUFOQ0VfRkxBR19VTlNQRUNJRklFRBAAEiEKHVBFUkZPUk1BTkNFX0ZMQUdfU0hPUlRfU0FNUExFEAEypQMKEFBvcnRmb2xpb1NlcnZpY2USZQoMR2V0UG9ydGZvbGlvEikudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UG9ydGZvbGlvUmVxdWVzdBoqLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFBvcnRmb2xpb1Jlc3BvbnNlElwKCUxpc3RGaWxscxImLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RGaWxsc1JlcXVlc3QaJy50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RmlsbHNSZXNwb25zZRJfCgpMaXN0RXF1aXR5EicudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEVxdWl0eVJlcXVlc3QaKC50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RXF1aXR5UmVzcG9uc2USawoOR2V0UGVyZm9ybWFuY2USKy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlcXVlc3QaLC50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_state]);
 
 /**
  * Asks for an account.
@@ -281,6 +281,13 @@ export type GetPerformanceRequest = Message<"trademesh.trading.v1.GetPerformance
    * @generated from field: optional uint64 at_sequence = 2;
    */
   atSequence?: bigint | undefined;
+
+  /**
+   * Risk-free yield of a year, for Sharpe and Sortino: 0.04 is 4 %; absent: 0.
+   *
+   * @generated from field: optional double risk_free_yield = 3;
+   */
+  riskFreeYield?: number | undefined;
 };
 
 /**
@@ -325,14 +332,14 @@ export type GetPerformanceResponse = Message<"trademesh.trading.v1.GetPerformanc
   annualisedVolatility?: number | undefined;
 
   /**
-   * Annualised mean over standard deviation of daily returns, risk-free rate 0 (Sharpe 1994).
+   * Annualised mean over standard deviation of daily returns above the risk-free rate (Sharpe 1994).
    *
    * @generated from field: optional double sharpe = 5;
    */
   sharpe?: number | undefined;
 
   /**
-   * Annualised mean over downside deviation of daily returns (Sortino and Price 1994).
+   * Annualised mean over downside deviation of daily returns above the risk-free rate (Sortino and Price 1994).
    *
    * @generated from field: optional double sortino = 6;
    */
@@ -400,6 +407,34 @@ export type GetPerformanceResponse = Message<"trademesh.trading.v1.GetPerformanc
    * @generated from field: uint64 as_of_sequence = 15;
    */
   asOfSequence: bigint;
+
+  /**
+   * Mean of net exposure (long less short positions) over net asset value.
+   *
+   * @generated from field: optional double mean_net_exposure = 16;
+   */
+  meanNetExposure?: number | undefined;
+
+  /**
+   * Share of sessions that closed with a position.
+   *
+   * @generated from field: optional double share_invested = 17;
+   */
+  shareInvested?: number | undefined;
+
+  /**
+   * Closing trades behind `hit_rate` and `profit_factor`, those with neither gain nor loss too.
+   *
+   * @generated from field: uint32 closing_trades = 18;
+   */
+  closingTrades: number;
+
+  /**
+   * What to think of these figures.
+   *
+   * @generated from field: repeated trademesh.trading.v1.PerformanceFlag flags = 19;
+   */
+  flags: PerformanceFlag[];
 };
 
 /**
@@ -408,6 +443,33 @@ export type GetPerformanceResponse = Message<"trademesh.trading.v1.GetPerformanc
  */
 export const GetPerformanceResponseSchema: GenMessage<GetPerformanceResponse> = /*@__PURE__*/
   messageDesc(file_trademesh_trading_v1_portfolio_service, 8);
+
+/**
+ * What to think of a figure that is there.
+ *
+ * @generated from enum trademesh.trading.v1.PerformanceFlag
+ */
+export enum PerformanceFlag {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: PERFORMANCE_FLAG_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Fewer than 63 sessions: a rate for the year says little.
+   *
+   * @generated from enum value: PERFORMANCE_FLAG_SHORT_SAMPLE = 1;
+   */
+  SHORT_SAMPLE = 1,
+}
+
+/**
+ * Describes the enum trademesh.trading.v1.PerformanceFlag.
+ */
+export const PerformanceFlagSchema: GenEnum<PerformanceFlag> = /*@__PURE__*/
+  enumDesc(file_trademesh_trading_v1_portfolio_service, 0);
 
 /**
  * Accounts of runs at any sequence, whether the gateway lives (it is asked) or not (its journal is read).
