@@ -6,7 +6,6 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.trading.v1.portfolio_service_pb2 import GetPerformanceResponse, PerformanceFlag
 from trademesh_ledger.metrics import (
     ClosingTrade,
-    closing_fee,
     hit_rate,
     mean_exposure,
     performance,
@@ -14,9 +13,9 @@ from trademesh_ledger.metrics import (
     share_invested,
     turnover,
 )
+from trademesh_runs.scoreboard import closing_trade
 
 TALLIED_KINDS = ("order_filled", "settled")
-_CLOSING = (events.LEG_KIND_SELL, events.LEG_KIND_COVER)
 _NO_SESSION = "no session was settled"
 
 
@@ -84,9 +83,3 @@ class Tally:
             if not present:
                 found.undefined[name] = reason
         return found
-
-
-def closing_trade(fill: events.OrderFilled) -> ClosingTrade | None:
-    """The part of a fill that closed a position, with its share of the order's fee; None if none did."""
-    closed = sum(leg.quantity for leg in fill.legs if leg.kind in _CLOSING)
-    return ClosingTrade(fill.realised_micros, closing_fee(fill.fee_micros, closed, fill.quantity)) if closed else None
