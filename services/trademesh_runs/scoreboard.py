@@ -121,9 +121,10 @@ class Scoreboard:
             self.whole = False
             return self
         kinds = KINDS | {SIGNALS} if coefficients else KINDS
-        for stored in all_events(reader, self.sequence, through, kinds=kinds):
-            self.add(stored.parse())
-        self.sequence = through
+        if through > self.sequence:
+            for stored in all_events(reader, self.sequence, through, kinds=kinds):
+                self.add(stored.parse())
+            self.sequence = through
         return self
 
     def add(self, event: events.Event) -> None:
