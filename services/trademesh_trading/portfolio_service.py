@@ -10,10 +10,11 @@ from trademesh.trading.v1 import portfolio_service_pb2 as messages
 from trademesh.trading.v1 import portfolio_service_pb2_grpc
 from trademesh_kernel.context import Context
 from trademesh_kernel.paging import page_token, read_page_place
+from trademesh_runs.account_history import HISTORY_KINDS, AccountHistory
 from trademesh_runs.fold import equity_point
 from trademesh_runs.scoreboard import Scoreboard
 from trademesh_trading.leaderboard import SCORED_KINDS, leaderboard_message
-from trademesh_trading.performance import TALLIED_KINDS, Tally
+from trademesh_trading.performance import performance_message
 from trademesh_trading.run_comparison import COMPARED_KINDS, RunFacts, compared_run, divergence, figure_rows
 from trademesh_trading.run_readers import Found, RunReader, RunReaders
 
@@ -80,9 +81,9 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
         at = request.at_sequence if request.HasField("at_sequence") else None
 
         async def ask(reader: RunReader) -> messages.GetPerformanceResponse:
-            tally = Tally()
-            through = await reader.take(TALLIED_KINDS, at, tally.add)
-            return await asyncio.to_thread(tally.message, through, request.risk_free_yield)
+            history = AccountHistory()
+            through = await reader.take(HISTORY_KINDS, at, history.add)
+            return await asyncio.to_thread(performance_message, history, through, request.risk_free_yield)
 
         return await self._runs.ask(request.run_id, ask)
 
@@ -102,7 +103,7 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
         # One after the other: two runs at once are all that is in memory.
         for place, run_id in enumerate(request.run_ids):
             facts = await self._facts(run_id)
-            figures.append(await asyncio.to_thread(facts.tally.message, facts.through))
+            figures.append(await asyncio.to_thread(performance_message, facts.history, facts.through))
             found.runs.append(compared_run(run_id, facts))
             if place == 0:
                 first = facts

@@ -13,9 +13,9 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.trading.v1 import portfolio_service_pb2 as messages
 from trademesh_kernel.front_matter import split_front_matter
+from trademesh_runs.account_history import AccountHistory
 from trademesh_runs.bootstrap import write_bootstrap
 from trademesh_runs.journal import KIND_NUMBERS
-from trademesh_trading.performance import Tally
 
 COMPARED_KINDS = tuple(name for name, number in KIND_NUMBERS.items() if number >= 40)
 MOST_SETTINGS = 100
@@ -38,7 +38,7 @@ class RunFacts:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.started = events.RunStarted()
-        self.tally = Tally()
+        self.history = AccountHistory()
         self.sessions: dict[str, tuple[Print, ...]] = {}
         """Fingerprints of each settled session, by phase and agent."""
         self.decisions: dict[str, int] = {}
@@ -53,7 +53,7 @@ class RunFacts:
         kind = event.WhichOneof("payload") or ""
         if kind == "run_started":
             self.started.CopyFrom(event.run_started)
-        self.tally.add(event)
+        self.history.add(event)
         if not event.session_date or kind == _NOT_COMPARED:
             return
         key = (event.phase, event.agent_id)
