@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.market.bar_source import BarSource
 from trademesh_gateway.pipeline.cycle import SessionTimes
 from trademesh_gateway.pipeline.desk_run import DeskRules, DeskRun
+from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.gate import Limits
 from trademesh_ledger.costs import CostModel, Tick
 from trademesh_ledger.margin import MarginRules
@@ -25,6 +26,8 @@ class DeskStart:
     portfolio: Portfolio
     fills: int
     peak_nav_micros: int
+    orders: OrderBook = field(default_factory=OrderBook)
+    """Orders of people, in force for the session that comes."""
 
 
 def rules_of(config: RunConfig) -> DeskRules:
@@ -67,7 +70,7 @@ async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, ses
         closes = [int(close) for close in view.last_closes(1)[0]]
         before = source.history.as_of(session.close_unix_s - 1)
         desk.mark(session.date, before, closes[: len(tickers)], closes[len(tickers)] if len(closes) > len(tickers) else 0)
-    desk.portfolio = account
+    desk.portfolio, desk.orders = account, start.orders
     desk.sessions_settled, desk.fills = start.sessions_settled, start.fills
     desk.peak_nav_micros = max(cash, start.peak_nav_micros)
     return desk

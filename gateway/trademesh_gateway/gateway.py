@@ -28,6 +28,7 @@ from trademesh_gateway.lease import Lease
 from trademesh_gateway.live_feed import LiveFeed
 from trademesh_gateway.liveness import watch_progress
 from trademesh_gateway.opening import Opened, open_run
+from trademesh_gateway.order_desk import OrderDesk
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_gateway.pipeline_service import Control, PipelineServicer, SupervisionServicer
@@ -88,7 +89,7 @@ class Gateway:
         opened = await self._open_journal()
         controller = self._controller = self._make_controller(config)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk)
-        self._server = self._make_server()
+        self._server = self._make_server(self._make_order_desk(config, opened))
         await self._server.start()
         target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
         write_identity(self._ticket, target)
@@ -128,6 +129,7 @@ class Gateway:
     async def _open_journal(self) -> Opened:
         """Takes the journal over, and folds what is in it."""
         store: JournalStore = SqliteStore(self._layout.journal, ballast=self._layout.ballast)
+        self._store = store
         watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
         self._writer = store.writer(
             self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, stalled=self._disk.stalled
@@ -165,7 +167,16 @@ class Gateway:
             lease_held=self._lease.held,
         )
 
-    def _make_server(self) -> MeshServer:
+    def _make_order_desk(self, config: RunConfig, opened: Opened) -> OrderDesk:
+        writer, book = self._writer, opened.desk_start.orders
+        tickers, run_id = frozenset(config.tickers), self._ticket.run_id
+        desk = OrderDesk(run_id, tickers, book, self._controller, writer.append, writer.flush, lambda: writer.assigned)
+        reader = self._store.reader()
+        desk.remember(reader)
+        reader.close()
+        return desk
+
+    def _make_server(self, orders: OrderDesk) -> MeshServer:
         ticket = self._ticket
         supervision = SupervisionServicer(self._control, ticket.generation, ticket.nonce, self._drain, self._lease.renew)
         find = only_source(ticket.run_id, self._feed)
@@ -174,7 +185,7 @@ class Gateway:
             [
                 registration(
                     pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server,
-                    PipelineServicer(self._control),
+                    PipelineServicer(self._control, orders),
                     pipeline_service_pb2.DESCRIPTOR,
                     "PipelineService",
                 ),

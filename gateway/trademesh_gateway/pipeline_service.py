@@ -12,6 +12,7 @@ from trademesh.gateway.v1 import supervision_service_pb2 as supervision
 from trademesh.gateway.v1.state_pb2 import Pipeline
 from trademesh_gateway.disk_watch import DiskWatch
 from trademesh_gateway.lease import LOST
+from trademesh_gateway.order_desk import OrderDesk
 from trademesh_gateway.pipeline.controller import Controller, Step
 from trademesh_gateway.pipeline_watch import PipelineWatch
 from trademesh_kernel.context import Context
@@ -63,8 +64,9 @@ class Control:
 class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
     """The pipeline by RPC."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, orders: OrderDesk) -> None:
         self._control = control
+        self._orders = orders
 
     async def StartPipeline(self, request: pipeline.StartPipelineRequest, context: Context) -> pipeline.StartPipelineResponse:
         await self._control.checked(request.run_id).start("StartPipeline")
@@ -101,6 +103,14 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
     async def SetPace(self, request: pipeline.SetPaceRequest, context: Context) -> pipeline.SetPaceResponse:
         await self._control.checked(request.run_id).set_pace(request.sessions_per_s)
         return pipeline.SetPaceResponse(pipeline=await self._control.pipeline())
+
+    async def SubmitOrder(self, request: pipeline.SubmitOrderRequest, context: Context) -> pipeline.SubmitOrderResponse:
+        self._control.check(request.run_id)
+        return await self._orders.submit(request)
+
+    async def CancelOrder(self, request: pipeline.CancelOrderRequest, context: Context) -> pipeline.CancelOrderResponse:
+        self._control.check(request.run_id)
+        return await self._orders.cancel(request)
 
 
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):

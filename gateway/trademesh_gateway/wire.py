@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway.agents.records import Book, Decision, Signals, Stance
+from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
 from trademesh_gateway.risk.gate import BASIS_POINTS, Gated, Limits
 from trademesh_ledger.portfolio import FillEffect, Portfolio
 from trademesh_runs.fold import portfolio_message
@@ -119,25 +120,61 @@ def decisions(tickers: Sequence[str], rows: Sequence[Decision]) -> events.Decisi
     )
 
 
-def orders_gated(session: str, tickers: Sequence[str], rows: Sequence[Gated]) -> events.OrdersGated:
+def orders_gated(tickers: Sequence[str], rows: Sequence[tuple[SessionOrder, Gated]]) -> events.OrdersGated:
     """What the limits made of the orders."""
     return events.OrdersGated(
         results=[
             events.GateResult(
-                order=events.Order(
-                    order_id=order_id(session, tickers[row.column]),
-                    ticker=tickers[row.column],
-                    side=side_of(row.requested),
-                    quantity=abs(row.allowed),
-                ),
-                requested_quantity=abs(row.requested),
-                limit=int(row.limit),  # type: ignore[arg-type]  # Limit has the contract's numbers
-                limit_value=row.limit_bp / BASIS_POINTS if row.limit_bp else None,
-                figure=row.figure_bp / BASIS_POINTS if row.figure_bp else None,
+                order=_order(order, tickers[order.column], gated),
+                requested_quantity=abs(gated.requested),
+                limit=int(gated.limit),  # type: ignore[arg-type]  # Limit has the contract's numbers
+                limit_value=gated.limit_bp / BASIS_POINTS if gated.limit_bp else None,
+                figure=gated.figure_bp / BASIS_POINTS if gated.figure_bp else None,
             )
-            for row in rows
+            for order, gated in rows
         ]
     )
+
+
+def _order(order: SessionOrder, ticker: str, gated: Gated) -> events.Order:
+    if order.working is not None:
+        found = working_order(order.working)
+        found.quantity = abs(gated.allowed)
+        return found
+    return events.Order(order_id=order.order_id, ticker=ticker, side=side_of(gated.requested), quantity=abs(gated.allowed))
+
+
+def working_order(order: WorkingOrder) -> events.Order:
+    """A person's order. Who submitted it is told where it was taken in."""
+    return events.Order(
+        order_id=order.order_id,
+        ticker=order.ticker,
+        side=side_of(order.delta),
+        quantity=abs(order.delta),
+        type=int(order.type),  # type: ignore[arg-type]  # OrderType has the contract's numbers
+        limit_price_micros=order.price_micros if order.type is OrderType.LIMIT else 0,
+        stop_price_micros=order.price_micros if order.type is OrderType.STOP else 0,
+        time_in_force=events.TIME_IN_FORCE_GOOD_TILL_CANCELED if order.good_till_canceled else events.TIME_IN_FORCE_DAY,
+    )
+
+
+def working_order_of(submitted: events.OrderSubmitted) -> WorkingOrder:
+    """A person's order from its event."""
+    order = submitted.order
+    return WorkingOrder(
+        order.order_id,
+        order.ticker,
+        order.quantity if order.side == words.SIDE_LONG else -order.quantity,
+        OrderType(order.type or OrderType.MARKET),
+        order.limit_price_micros or order.stop_price_micros,
+        order.time_in_force == events.TIME_IN_FORCE_GOOD_TILL_CANCELED,
+        submitted.from_session,
+    )
+
+
+def order_expired(order: WorkingOrder) -> events.OrderExpired:
+    """An order for the day that was not executed."""
+    return events.OrderExpired(order_id=order.order_id, ticker=order.ticker, quantity=abs(order.delta))
 
 
 def approval_resolved(answer: Any, order: str) -> events.ApprovalResolved:

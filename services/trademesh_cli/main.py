@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from trademesh_cli.data_commands import data_app
 from trademesh_cli.feed_commands import feed_app
 from trademesh_cli.journal_commands import journal_app
+from trademesh_cli.order_commands import order_app
 from trademesh_cli.report_commands import report_app
 from trademesh_cli.run_commands import run_app
 from trademesh_cli.up import run_mesh
@@ -27,6 +28,7 @@ run_app.add_typer(report_app)
 app.add_typer(run_app, name="run")
 app.add_typer(data_app, name="data")
 app.add_typer(feed_app, name="feed")
+app.add_typer(order_app, name="order")
 
 
 @app.callback()

@@ -8,6 +8,7 @@ milliseconds. A pure function makes them, so that `run verify` can make them aga
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -105,19 +106,19 @@ def _holdings(state: ServerState) -> list[dict[str, Any]]:
 
 
 def _trades(state: ServerState) -> list[dict[str, Any]]:
-    rows = list[dict[str, Any]]()
-    for fill in state.recent_fills:
-        session = fill.order_id.partition("/")[0]
+    rows, of_day = list[dict[str, Any]](), Counter[tuple[str, str]]()
+    for fill in reversed(state.recent_fills):
+        session, ticker = fill.session_date, fill.ticker
         rows.append(
             {
-                # An order is of one session and ticker, and is filled once: the first of its day is the only one.
-                "id": f"t_{session.replace('-', '')}_{fill.ticker}_0",
+                "id": f"t_{session.replace('-', '')}_{ticker}_{of_day[session, ticker]}",
                 "timestamp": _milliseconds(session),
                 "trading_date": session,
                 "side": words.Side.Name(fill.side).removeprefix("SIDE_"),
-                "ticker": fill.ticker,
+                "ticker": ticker,
                 "qty": fill.quantity,
                 "price": _dollars(fill.price_micros),
             }
         )
-    return rows
+        of_day[session, ticker] += 1
+    return rows[::-1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,13 @@ class Book:
     peak_nav_micros: int
     quantity: Sequence[int]
     price_micros: Sequence[int]
+
+    def after(self, orders: Iterable[tuple[int, int]]) -> Book:
+        """The book with orders (column, signed shares) executed at its prices."""
+        quantity = list(self.quantity)
+        for column, delta in orders:
+            quantity[column] += delta
+        return replace(self, quantity=quantity)
 
     def weight(self, column: int) -> float:
         """Signed value of a position over net asset value."""

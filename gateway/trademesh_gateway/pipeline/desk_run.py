@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.market.point_in_time import PointInTimeView
+from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.gate import Limits
 from trademesh_ledger.baselines import MOMENTUM_CLOSES, Holding, Momentum, equal_weight
 from trademesh_ledger.costs import CostModel
@@ -44,6 +45,7 @@ class DeskRun:
     marks: dict[str, int] = field(default_factory=dict)
     first_index_close: int = 0
     index_mark: int = 0
+    orders: OrderBook = field(default_factory=OrderBook)
 
     def book(self, last_closes: Sequence[int]) -> Book:
         """The account at the last known closes, as agents see it."""

@@ -55,14 +55,15 @@ def apply_limits(orders: Sequence[tuple[int, int]], book: Book, limits: Limits) 
     quantity = list(book.quantity)
     stopped = limits.drawdown_stop_bp > 0 and (nav - book.peak_nav_micros) * BASIS_POINTS <= -limits.drawdown_stop_bp * book.peak_nav_micros
     results = list[Gated]()
-    for column, requested in sorted(orders, key=lambda order: (not _reduces(book.quantity[order[0]], order[1]), order[0])):
+    for column, requested in sorted(orders, key=lambda order: (not reduces(book.quantity[order[0]], order[1]), order[0])):
         result = _one(column, requested, quantity, book, limits, stopped)
         quantity[column] += result.allowed
         results.append(result)
     return results
 
 
-def _reduces(held: int, delta: int) -> bool:
+def reduces(held: int, delta: int) -> bool:
+    """True for an order that takes from a position and does not turn it."""
     return held * delta < 0 and abs(delta) <= abs(held)
 
 
@@ -70,7 +71,7 @@ def _one(column: int, requested: int, quantity: list[int], book: Book, limits: L
     held, price, nav = quantity[column], book.price_micros[column], book.nav_micros
     if price == 0:
         return Gated(column, requested, 0, Limit.NO_PRICE)
-    if _reduces(held, requested):
+    if reduces(held, requested):
         return Gated(column, requested, requested, Limit.NONE)
     # What closes the position passes in any case; only the rest is limited.
     closing = -held if held * requested < 0 else 0

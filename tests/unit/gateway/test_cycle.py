@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from real_closes import CASH, FIRST, SESSIONS, history, no_one, us20
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.agents.indicators import momentum, volatility, z_score
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.configuration import rules_of
-from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
+from trademesh_gateway.market.point_in_time import MarketHistory
 from trademesh_gateway.pipeline.cycle import PHASES, ApprovalAnswer, ApprovalQuestion, Cycle, Emit, OpenSession, SessionTimes
 from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.risk.gate import Limit, Limits, apply_limits
@@ -25,40 +25,6 @@ from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.fold import Fold
 from trademesh_runs.journal import Draft, Encoder, StoredEvent
 from trademesh_runs.run_config import normalised
-from trademesh_trading.store import EMBEDDED_SETS, MarketSet, load_set
-
-FIRST, SESSIONS = 300, 90
-CASH = 1_000_000_000_000
-
-
-@cache
-def us20() -> MarketSet:
-    """The embedded set."""
-    return load_set(EMBEDDED_SETS / "us20")
-
-
-def history(through: int, *, later_factor: float = 1.0, cut: int | None = None) -> MarketHistory:
-    """The first rows of the set; rows after `cut` are changed by a factor, and news is made of big moves."""
-    data = us20()
-    columns = [*range(20), 25]
-    closes = data.close_micros[:through][:, columns].copy()
-    if cut is not None:
-        closes[cut:] = (closes[cut:] * later_factor).astype(np.int64)
-    found = MarketHistory([data.instruments[column].ticker for column in columns])
-    found.add_sessions(data.sessions[:through], data.close_unix_s[:through].tolist(), closes)
-    news = list[NewsFact]()
-    for row in range(1, through):
-        for column in range(20):
-            change = closes[row, column] / closes[row - 1, column] - 1
-            if abs(change) > 0.05:
-                news.append(NewsFact(found.tickers[column], int(data.close_unix_s[row]) + 1800, 1 if change > 0 else -1))
-    found.add_news(news)
-    return found
-
-
-async def no_one(_question: ApprovalQuestion, _emit: Emit) -> ApprovalAnswer:
-    """Nobody is to be asked here."""
-    raise AssertionError
 
 
 def drafts_of(market: MarketHistory, sessions: int, ask: object = no_one, config: RunConfig | None = None) -> list[Draft]:

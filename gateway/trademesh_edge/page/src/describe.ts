@@ -1,7 +1,7 @@
 /** Events in words: one line each, and the reasons behind it, item by item. */
 
 import { Action, Side } from "@trademesh/contracts/trademesh/common/v1/vocabulary_pb.js";
-import { Direction, type Event, LimitCode, PipelineState, Severity, type Signals, Stance } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
+import { Direction, type Event, LimitCode, PipelineState, Severity, type Signals, Stance, TimeInForce } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
 import { dollars, percent, ratio, signedPercent, whole, words } from "./format";
 
 export interface Description {
@@ -102,6 +102,19 @@ export function describe(event: Event): Description {
     }
     case "orderRejected":
       return said(`${whole(payload.value.quantity)} ${payload.value.ticker} not filled: ${words(LimitCode, payload.value.reason)}`);
+    case "orderSubmitted": {
+      const order = payload.value.order;
+      const price = order?.limitPriceMicros ? ` limit ${dollars(order.limitPriceMicros)}` : order?.stopPriceMicros ? ` stop ${dollars(order.stopPriceMicros)}` : "";
+      const verb = order?.side === Side.LONG ? "buy" : "sell";
+      return said(`${order?.submittedBy ?? ""} orders to ${verb} ${whole(order?.quantity ?? 0n)} ${order?.ticker ?? ""}${price}`, () => [
+        `order ${order?.orderId ?? ""}`,
+        `in force from session ${whole(payload.value.fromSession)}${order?.timeInForce === TimeInForce.GOOD_TILL_CANCELED ? " until canceled" : ""}`,
+      ]);
+    }
+    case "orderCanceled":
+      return said(`${payload.value.canceledBy} takes an order in ${payload.value.ticker} back`, () => [`order ${payload.value.orderId}`]);
+    case "orderExpired":
+      return said(`${whole(payload.value.quantity)} ${payload.value.ticker} expired without being executed`, () => [`order ${payload.value.orderId}`]);
     case "settled": {
       const settled = payload.value;
       return said(`net asset value ${dollars(settled.navMicros)}`, () => [

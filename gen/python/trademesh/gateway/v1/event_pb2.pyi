@@ -255,6 +255,60 @@ LIMIT_CODE_APPROVAL_DENIED: LimitCode.ValueType  # 11
 LIMIT_CODE_APPROVAL_EXPIRED: LimitCode.ValueType  # 12
 """Nobody answered in time."""
 
+class _OrderType:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrderTypeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderType.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    ORDER_TYPE_UNSPECIFIED: _OrderType.ValueType  # 0
+    """Left out; read as MARKET."""
+    ORDER_TYPE_MARKET: _OrderType.ValueType  # 1
+    """At the price of that moment."""
+    ORDER_TYPE_LIMIT: _OrderType.ValueType  # 2
+    """At the price of that moment if it is not worse than the limit."""
+    ORDER_TYPE_STOP: _OrderType.ValueType  # 3
+    """As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
+    are not known, so it is not executed at the stop price but at what follows.
+    """
+
+class OrderType(_OrderType, metaclass=_OrderTypeEnumTypeWrapper):
+    """At what price an order is executed. The moment is the run's (`execution.fill`), for instance each session's close."""
+
+ORDER_TYPE_UNSPECIFIED: OrderType.ValueType  # 0
+"""Left out; read as MARKET."""
+ORDER_TYPE_MARKET: OrderType.ValueType  # 1
+"""At the price of that moment."""
+ORDER_TYPE_LIMIT: OrderType.ValueType  # 2
+"""At the price of that moment if it is not worse than the limit."""
+ORDER_TYPE_STOP: OrderType.ValueType  # 3
+"""As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
+are not known, so it is not executed at the stop price but at what follows.
+"""
+
+class _TimeInForce:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TimeInForceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_TimeInForce.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    TIME_IN_FORCE_UNSPECIFIED: _TimeInForce.ValueType  # 0
+    """Left out; read as DAY."""
+    TIME_IN_FORCE_DAY: _TimeInForce.ValueType  # 1
+    """For one session."""
+    TIME_IN_FORCE_GOOD_TILL_CANCELED: _TimeInForce.ValueType  # 2
+    """Until it is executed or canceled."""
+
+class TimeInForce(_TimeInForce, metaclass=_TimeInForceEnumTypeWrapper):
+    """How long an order is in force."""
+
+TIME_IN_FORCE_UNSPECIFIED: TimeInForce.ValueType  # 0
+"""Left out; read as DAY."""
+TIME_IN_FORCE_DAY: TimeInForce.ValueType  # 1
+"""For one session."""
+TIME_IN_FORCE_GOOD_TILL_CANCELED: TimeInForce.ValueType  # 2
+"""Until it is executed or canceled."""
+
 class _LegKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -318,6 +372,9 @@ class Event(message.Message):
     SETTLED_FIELD_NUMBER: builtins.int
     RUN_FINISHED_FIELD_NUMBER: builtins.int
     CYCLE_FAILED_FIELD_NUMBER: builtins.int
+    ORDER_SUBMITTED_FIELD_NUMBER: builtins.int
+    ORDER_CANCELED_FIELD_NUMBER: builtins.int
+    ORDER_EXPIRED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the run's journal: gapless, from 1."""
     event_id: builtins.str
@@ -410,6 +467,18 @@ class Event(message.Message):
     def cycle_failed(self) -> CycleFailed:
         """A cycle was given up before its orders were executed."""
 
+    @builtins.property
+    def order_submitted(self) -> OrderSubmitted:
+        """A person submitted an order."""
+
+    @builtins.property
+    def order_canceled(self) -> OrderCanceled:
+        """A person took an order back before it was executed."""
+
+    @builtins.property
+    def order_expired(self) -> OrderExpired:
+        """An order was not executed in the time that it was in force."""
+
     def __init__(
         self,
         *,
@@ -439,12 +508,15 @@ class Event(message.Message):
         settled: Settled | None = ...,
         run_finished: RunFinished | None = ...,
         cycle_failed: CycleFailed | None = ...,
+        order_submitted: OrderSubmitted | None = ...,
+        order_canceled: OrderCanceled | None = ...,
+        order_expired: OrderExpired | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1082,6 +1154,11 @@ class Order(message.Message):
     TICKER_FIELD_NUMBER: builtins.int
     SIDE_FIELD_NUMBER: builtins.int
     QUANTITY_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    LIMIT_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    STOP_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    TIME_IN_FORCE_FIELD_NUMBER: builtins.int
+    SUBMITTED_BY_FIELD_NUMBER: builtins.int
     order_id: builtins.str
     """Name within the run, for example `2008-09-15/AAPL`."""
     ticker: builtins.str
@@ -1090,6 +1167,16 @@ class Order(message.Message):
     """Which way."""
     quantity: builtins.int
     """Whole shares."""
+    type: OrderType.ValueType
+    """When it is executed; unspecified for the desk's own orders, which are market orders."""
+    limit_price_micros: builtins.int
+    """The worst price at which a LIMIT order is executed, in micro-dollars."""
+    stop_price_micros: builtins.int
+    """The price at which a STOP order becomes a market order, in micro-dollars."""
+    time_in_force: TimeInForce.ValueType
+    """How long it is in force; unspecified for the desk's own orders, which are for their session."""
+    submitted_by: builtins.str
+    """Who submitted it; empty for the desk's own orders."""
     def __init__(
         self,
         *,
@@ -1097,10 +1184,101 @@ class Order(message.Message):
         ticker: builtins.str = ...,
         side: vocabulary_pb2.Side.ValueType = ...,
         quantity: builtins.int = ...,
+        type: OrderType.ValueType = ...,
+        limit_price_micros: builtins.int = ...,
+        stop_price_micros: builtins.int = ...,
+        time_in_force: TimeInForce.ValueType = ...,
+        submitted_by: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["order_id", b"order_id", "quantity", b"quantity", "side", b"side", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["limit_price_micros", b"limit_price_micros", "order_id", b"order_id", "quantity", b"quantity", "side", b"side", "stop_price_micros", b"stop_price_micros", "submitted_by", b"submitted_by", "ticker", b"ticker", "time_in_force", b"time_in_force", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OrderSubmitted(message.Message):
+    """A person submitted an order. It passes limits, approvals and ledger like the desk's own."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: builtins.int
+    FROM_SESSION_FIELD_NUMBER: builtins.int
+    from_session: builtins.int
+    """The first session for which it is in force, counted from 1."""
+    @builtins.property
+    def order(self) -> Order:
+        """The order."""
+
+    def __init__(
+        self,
+        *,
+        order: Order | None = ...,
+        from_session: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["from_session", b"from_session", "order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OrderCanceled(message.Message):
+    """A person took an order back."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    CANCELED_BY_FIELD_NUMBER: builtins.int
+    GATED_IN_SESSION_FIELD_NUMBER: builtins.int
+    order_id: builtins.str
+    """Which order; also one of the desk's own."""
+    ticker: builtins.str
+    """Which ticker."""
+    canceled_by: builtins.str
+    """Who did."""
+    gated_in_session: builtins.int
+    """The session whose limits it had passed by then, counted from 1; 0 if none."""
+    def __init__(
+        self,
+        *,
+        order_id: builtins.str = ...,
+        ticker: builtins.str = ...,
+        canceled_by: builtins.str = ...,
+        gated_in_session: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["canceled_by", b"canceled_by", "gated_in_session", b"gated_in_session", "order_id", b"order_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OrderExpired(message.Message):
+    """An order was not executed in the time that it was in force."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    order_id: builtins.str
+    """Which order."""
+    ticker: builtins.str
+    """Which ticker."""
+    quantity: builtins.int
+    """Shares that were not executed."""
+    def __init__(
+        self,
+        *,
+        order_id: builtins.str = ...,
+        ticker: builtins.str = ...,
+        quantity: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["order_id", b"order_id", "quantity", b"quantity", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1279,6 +1457,7 @@ class OrderFilled(message.Message):
     LEGS_FIELD_NUMBER: builtins.int
     POSITION_QUANTITY_FIELD_NUMBER: builtins.int
     CASH_MICROS_FIELD_NUMBER: builtins.int
+    SESSION_DATE_FIELD_NUMBER: builtins.int
     order_id: builtins.str
     """Which order."""
     ticker: builtins.str
@@ -1297,6 +1476,8 @@ class OrderFilled(message.Message):
     """Position afterwards."""
     cash_micros: builtins.int
     """Cash afterwards."""
+    session_date: builtins.str
+    """Session in which it was filled, ISO date. Told in states; beside an event it is `Event.session_date`."""
     @builtins.property
     def legs(self) -> containers.RepeatedCompositeFieldContainer[Leg]:
         """One leg, or two if the position changed its sign."""
@@ -1314,10 +1495,11 @@ class OrderFilled(message.Message):
         legs: abc.Iterable[Leg] | None = ...,
         position_quantity: builtins.int = ...,
         cash_micros: builtins.int = ...,
+        session_date: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cash_micros", b"cash_micros", "fee_micros", b"fee_micros", "legs", b"legs", "order_id", b"order_id", "position_quantity", b"position_quantity", "price_micros", b"price_micros", "quantity", b"quantity", "realised_micros", b"realised_micros", "side", b"side", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cash_micros", b"cash_micros", "fee_micros", b"fee_micros", "legs", b"legs", "order_id", b"order_id", "position_quantity", b"position_quantity", "price_micros", b"price_micros", "quantity", b"quantity", "realised_micros", b"realised_micros", "session_date", b"session_date", "side", b"side", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

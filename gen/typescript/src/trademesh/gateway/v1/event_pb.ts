@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/event.proto.
  */
 export const file_trademesh_gateway_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEi2woKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zIrgBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCSJaCg1TZXNzaW9uT3BlbmVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEjEKDWRlY2lzaW9uX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgdTaWduYWxzEi0KB3NpZ25hbHMYASADKAsyHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TaWduYWwSMwoHZmlndXJlcxgCIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkZpZ3VyZUNvbHVtbhIZChFhYnN0YWluZWRfYmVjYXVzZRgDIAEoCSKRAQoGU2lnbmFsEg4KBnRpY2tlchgBIAEoCRIsCgZzdGFuY2UYAiABKA4yHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFuY2USDQoFc2NvcmUYAyABKAESEgoKY29uZmlkZW5jZRgEIAEoARIYChBob3Jpem9uX3Nlc3Npb25zGAUgASgNEgwKBG5vdGUYBiABKAkiOgoMRmlndXJlQ29sdW1uEgwKBHRvb2wYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZ2YWx1ZXMYAyADKAEiRAoLUHJlZGljdGlvbnMSNQoLcHJlZGljdGlvbnMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmVkaWN0aW9uImQKClByZWRpY3Rpb24SDgoGdGlja2VyGAEgASgJEjIKCWRpcmVjdGlvbhgCIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRpcmVjdGlvbhISCgpjb25maWRlbmNlGAMgASgBInwKCVJpc2tOb3RlcxISCgpuYXZfbWljcm9zGAEgASgDEg0KBWdyb3NzGAIgASgBEgsKA25ldBgDIAEoARIQCghkcmF3ZG93bhgEIAEoARItCgVub3RlcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3RlItUBCghSaXNrTm90ZRIOCgZ0aWNrZXIYASABKAkSMAoIc2V2ZXJpdHkYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXZlcml0eRIXCgp2b2xhdGlsaXR5GAMgASgBSACIAQESFgoObWF4X2J1eV9zaGFyZXMYBCABKAMSFwoPbWF4X3NlbGxfc2hhcmVzGAUgASgDEi4KBWxpbWl0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlQg0KC192b2xhdGlsaXR5Ij4KCURlY2lzaW9ucxIxCglkZWNpc2lvbnMYASADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5EZWNpc2lvbiKTAQoIRGVjaXNpb24SDgoGdGlja2VyGAEgASgJEisKBmFjdGlvbhgCIAEoDjIbLnRyYWRlbWVzaC5jb21tb24udjEuQWN0aW9uEhAKCHF1YW50aXR5GAMgASgDEhIKCmNvbmZpZGVuY2UYBCABKAESDQoFc2NvcmUYBSABKAESFQoNdGFyZ2V0X3dlaWdodBgGIAEoASJkCgVPcmRlchIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAyJACgtPcmRlcnNHYXRlZBIxCgdyZXN1bHRzGAEgAygLMiAudHJhZGVtZXNoLmdhdGV3YXkudjEuR2F0ZVJlc3VsdCLOAQoKR2F0ZVJlc3VsdBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhoKEnJlcXVlc3RlZF9xdWFudGl0eRgCIAEoAxIuCgVsaW1pdBgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIYCgtsaW1pdF92YWx1ZRgEIAEoAUgAiAEBEhMKBmZpZ3VyZRgFIAEoAUgBiAEBQg4KDF9saW1pdF92YWx1ZUIJCgdfZmlndXJlIoQBChFBcHByb3ZhbFJlcXVlc3RlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIqCgVvcmRlchgCIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEi4KCmV4cGlyZXNfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIm8KEEFwcHJvdmFsUmVzb2x2ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEAoIb3JkZXJfaWQYAiABKAkSEAoIYXBwcm92ZWQYAyABKAgSEgoKZGVjaWRlZF9ieRgEIAEoCRIOCgZyZWFzb24YBSABKAkiRAoDTGVnEisKBGtpbmQYASABKA4yHS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWdLaW5kEhAKCHF1YW50aXR5GAIgASgDIoYCCgtPcmRlckZpbGxlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAxIUCgxwcmljZV9taWNyb3MYBSABKAMSEgoKZmVlX21pY3JvcxgGIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYByABKAMSJwoEbGVncxgIIAMoCzIZLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZxIZChFwb3NpdGlvbl9xdWFudGl0eRgJIAEoAxITCgtjYXNoX21pY3JvcxgKIAEoAyJ0Cg1PcmRlclJlamVjdGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRIvCgZyZWFzb24YAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSEAoIcXVhbnRpdHkYBCABKAMi1QEKB1NldHRsZWQSFgoOc2Vzc2lvbl9udW1iZXIYASABKA0SEgoKbmF2X21pY3JvcxgCIAEoAxI3Cglwb3J0Zm9saW8YAyABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRIxCgliYXNlbGluZXMYBCADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZRIUCgxjbG9zZV9taWNyb3MYCSADKAMSHAoUZWFybGllcl9jbG9zZV9taWNyb3MYCiADKAMiLAoIQmFzZWxpbmUSDAoEbmFtZRgBIAEoCRISCgpuYXZfbWljcm9zGAIgASgDIkIKC1J1bkZpbmlzaGVkEhAKCHNlc3Npb25zGAEgASgNEhIKCm5hdl9taWNyb3MYAiABKAMSDQoFZmlsbHMYAyABKA0qzgEKBVBoYXNlEhUKEVBIQVNFX1VOU1BFQ0lGSUVEEAASEQoNUEhBU0VfUFJFUEFSRRABEhIKDlBIQVNFX0FOQUxZU0lTEAISDgoKUEhBU0VfUklTSxADEhQKEFBIQVNFX1BSRURJQ1RJT04QBBISCg5QSEFTRV9ERUNJU0lPThAFEg4KClBIQVNFX0dBVEUQBhISCg5QSEFTRV9BUFBST1ZBTBAHEhMKD1BIQVNFX0VYRUNVVElPThAIEhQKEFBIQVNFX1NFVFRMRU1FTlQQCSq5AQoNUGlwZWxpbmVTdGF0ZRIeChpQSVBFTElORV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBJUEVMSU5FX1NUQVRFX1JFQURZEAESGgoWUElQRUxJTkVfU1RBVEVfUlVOTklORxACEhkKFVBJUEVMSU5FX1NUQVRFX1BBVVNFRBADEhsKF1BJUEVMSU5FX1NUQVRFX0ZJTklTSEVEEAQSGgoWUElQRUxJTkVfU1RBVEVfU1RPUFBFRBAFKnAKBlN0YW5jZRIWChJTVEFOQ0VfVU5TUEVDSUZJRUQQABISCg5TVEFOQ0VfQlVMTElTSBABEhIKDlNUQU5DRV9CRUFSSVNIEAISEgoOU1RBTkNFX05FVVRSQUwQAxISCg5TVEFOQ0VfQUJTVEFJThAEKmMKCURpcmVjdGlvbhIZChVESVJFQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxESVJFQ1RJT05fVVAQARISCg5ESVJFQ1RJT05fRE9XThACEhUKEURJUkVDVElPTl9ORVVUUkFMEAMqXgoIU2V2ZXJpdHkSGAoUU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIRCg1TRVZFUklUWV9JTkZPEAESEQoNU0VWRVJJVFlfV0FSThACEhIKDlNFVkVSSVRZX0JMT0NLEAMqlQMKCUxpbWl0Q29kZRIaChZMSU1JVF9DT0RFX1VOU1BFQ0lGSUVEEAASHQoZTElNSVRfQ09ERV9VTktOT1dOX1RJQ0tFUhABEhsKF0xJTUlUX0NPREVfQkFEX1FVQU5USVRZEAISFwoTTElNSVRfQ09ERV9OT19QUklDRRADEhwKGExJTUlUX0NPREVfRFJBV0RPV05fU1RPUBAEEh0KGUxJTUlUX0NPREVfU0hPUlRfRElTQUJMRUQQBRIdChlMSU1JVF9DT0RFX1BPU0lUSU9OX0xJTUlUEAYSGgoWTElNSVRfQ09ERV9HUk9TU19MSU1JVBAHEhgKFExJTUlUX0NPREVfTkVUX0xJTUlUEAgSIAocTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfQ0FTSBAJEiIKHkxJTUlUX0NPREVfSU5TVUZGSUNJRU5UX01BUkdJThAKEh4KGkxJTUlUX0NPREVfQVBQUk9WQUxfREVOSUVEEAsSHwobTElNSVRfQ09ERV9BUFBST1ZBTF9FWFBJUkVEEAwqcAoHTGVnS2luZBIYChRMRUdfS0lORF9VTlNQRUNJRklFRBAAEhAKDExFR19LSU5EX0JVWRABEhEKDUxFR19LSU5EX1NFTEwQAhISCg5MRUdfS0lORF9TSE9SVBADEhIKDkxFR19LSU5EX0NPVkVSEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEimAwKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAEj8KD29yZGVyX3N1Ym1pdHRlZBg2IAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyU3VibWl0dGVkSAASPQoOb3JkZXJfY2FuY2VsZWQYNyABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckNhbmNlbGVkSAASOwoNb3JkZXJfZXhwaXJlZBg4IAEoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRXhwaXJlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zIrgBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCSJaCg1TZXNzaW9uT3BlbmVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEjEKDWRlY2lzaW9uX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgdTaWduYWxzEi0KB3NpZ25hbHMYASADKAsyHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TaWduYWwSMwoHZmlndXJlcxgCIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkZpZ3VyZUNvbHVtbhIZChFhYnN0YWluZWRfYmVjYXVzZRgDIAEoCSKRAQoGU2lnbmFsEg4KBnRpY2tlchgBIAEoCRIsCgZzdGFuY2UYAiABKA4yHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFuY2USDQoFc2NvcmUYAyABKAESEgoKY29uZmlkZW5jZRgEIAEoARIYChBob3Jpem9uX3Nlc3Npb25zGAUgASgNEgwKBG5vdGUYBiABKAkiOgoMRmlndXJlQ29sdW1uEgwKBHRvb2wYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZ2YWx1ZXMYAyADKAEiRAoLUHJlZGljdGlvbnMSNQoLcHJlZGljdGlvbnMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmVkaWN0aW9uImQKClByZWRpY3Rpb24SDgoGdGlja2VyGAEgASgJEjIKCWRpcmVjdGlvbhgCIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRpcmVjdGlvbhISCgpjb25maWRlbmNlGAMgASgBInwKCVJpc2tOb3RlcxISCgpuYXZfbWljcm9zGAEgASgDEg0KBWdyb3NzGAIgASgBEgsKA25ldBgDIAEoARIQCghkcmF3ZG93bhgEIAEoARItCgVub3RlcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3RlItUBCghSaXNrTm90ZRIOCgZ0aWNrZXIYASABKAkSMAoIc2V2ZXJpdHkYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXZlcml0eRIXCgp2b2xhdGlsaXR5GAMgASgBSACIAQESFgoObWF4X2J1eV9zaGFyZXMYBCABKAMSFwoPbWF4X3NlbGxfc2hhcmVzGAUgASgDEi4KBWxpbWl0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlQg0KC192b2xhdGlsaXR5Ij4KCURlY2lzaW9ucxIxCglkZWNpc2lvbnMYASADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5EZWNpc2lvbiKTAQoIRGVjaXNpb24SDgoGdGlja2VyGAEgASgJEisKBmFjdGlvbhgCIAEoDjIbLnRyYWRlbWVzaC5jb21tb24udjEuQWN0aW9uEhAKCHF1YW50aXR5GAMgASgDEhIKCmNvbmZpZGVuY2UYBCABKAESDQoFc2NvcmUYBSABKAESFQoNdGFyZ2V0X3dlaWdodBgGIAEoASKaAgoFT3JkZXISEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEicKBHNpZGUYAyABKA4yGS50cmFkZW1lc2guY29tbW9uLnYxLlNpZGUSEAoIcXVhbnRpdHkYBCABKAMSLQoEdHlwZRgFIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyVHlwZRIaChJsaW1pdF9wcmljZV9taWNyb3MYBiABKAMSGQoRc3RvcF9wcmljZV9taWNyb3MYByABKAMSOAoNdGltZV9pbl9mb3JjZRgIIAEoDjIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlRpbWVJbkZvcmNlEhQKDHN1Ym1pdHRlZF9ieRgJIAEoCSJSCg5PcmRlclN1Ym1pdHRlZBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhQKDGZyb21fc2Vzc2lvbhgCIAEoDSJgCg1PcmRlckNhbmNlbGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRITCgtjYW5jZWxlZF9ieRgDIAEoCRIYChBnYXRlZF9pbl9zZXNzaW9uGAQgASgNIkIKDE9yZGVyRXhwaXJlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSEAoIcXVhbnRpdHkYAyABKAMiQAoLT3JkZXJzR2F0ZWQSMQoHcmVzdWx0cxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGVSZXN1bHQizgEKCkdhdGVSZXN1bHQSKgoFb3JkZXIYASABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIaChJyZXF1ZXN0ZWRfcXVhbnRpdHkYAiABKAMSLgoFbGltaXQYAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSGAoLbGltaXRfdmFsdWUYBCABKAFIAIgBARITCgZmaWd1cmUYBSABKAFIAYgBAUIOCgxfbGltaXRfdmFsdWVCCQoHX2ZpZ3VyZSKEAQoRQXBwcm92YWxSZXF1ZXN0ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSKgoFb3JkZXIYAiABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIuCgpleHBpcmVzX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJvChBBcHByb3ZhbFJlc29sdmVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEhAKCG9yZGVyX2lkGAIgASgJEhAKCGFwcHJvdmVkGAMgASgIEhIKCmRlY2lkZWRfYnkYBCABKAkSDgoGcmVhc29uGAUgASgJIkQKA0xlZxIrCgRraW5kGAEgASgOMh0udHJhZGVtZXNoLmdhdGV3YXkudjEuTGVnS2luZBIQCghxdWFudGl0eRgCIAEoAyKcAgoLT3JkZXJGaWxsZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEicKBHNpZGUYAyABKA4yGS50cmFkZW1lc2guY29tbW9uLnYxLlNpZGUSEAoIcXVhbnRpdHkYBCABKAMSFAoMcHJpY2VfbWljcm9zGAUgASgDEhIKCmZlZV9taWNyb3MYBiABKAMSFwoPcmVhbGlzZWRfbWljcm9zGAcgASgDEicKBGxlZ3MYCCADKAsyGS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWcSGQoRcG9zaXRpb25fcXVhbnRpdHkYCSABKAMSEwoLY2FzaF9taWNyb3MYCiABKAMSFAoMc2Vzc2lvbl9kYXRlGAsgASgJInQKDU9yZGVyUmVqZWN0ZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEi8KBnJlYXNvbhgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIQCghxdWFudGl0eRgEIAEoAyLVAQoHU2V0dGxlZBIWCg5zZXNzaW9uX251bWJlchgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEjcKCXBvcnRmb2xpbxgDIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEjEKCWJhc2VsaW5lcxgEIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lEhQKDGNsb3NlX21pY3JvcxgJIAMoAxIcChRlYXJsaWVyX2Nsb3NlX21pY3JvcxgKIAMoAyIsCghCYXNlbGluZRIMCgRuYW1lGAEgASgJEhIKCm5hdl9taWNyb3MYAiABKAMiQgoLUnVuRmluaXNoZWQSEAoIc2Vzc2lvbnMYASABKA0SEgoKbmF2X21pY3JvcxgCIAEoAxINCgVmaWxscxgDIAEoDSrOAQoFUGhhc2USFQoRUEhBU0VfVU5TUEVDSUZJRUQQABIRCg1QSEFTRV9QUkVQQVJFEAESEgoOUEhBU0VfQU5BTFlTSVMQAhIOCgpQSEFTRV9SSVNLEAMSFAoQUEhBU0VfUFJFRElDVElPThAEEhIKDlBIQVNFX0RFQ0lTSU9OEAUSDgoKUEhBU0VfR0FURRAGEhIKDlBIQVNFX0FQUFJPVkFMEAcSEwoPUEhBU0VfRVhFQ1VUSU9OEAgSFAoQUEhBU0VfU0VUVExFTUVOVBAJKrkBCg1QaXBlbGluZVN0YXRlEh4KGlBJUEVMSU5FX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUElQRUxJTkVfU1RBVEVfUkVBRFkQARIaChZQSVBFTElORV9TVEFURV9SVU5OSU5HEAISGQoVUElQRUxJTkVfU1RBVEVfUEFVU0VEEAMSGwoXUElQRUxJTkVfU1RBVEVfRklOSVNIRUQQBBIaChZQSVBFTElORV9TVEFURV9TVE9QUEVEEAUqcAoGU3RhbmNlEhYKElNUQU5DRV9VTlNQRUNJRklFRBAAEhIKDlNUQU5DRV9CVUxMSVNIEAESEgoOU1RBTkNFX0JFQVJJU0gQAhISCg5TVEFOQ0VfTkVVVFJBTBADEhIKDlNUQU5DRV9BQlNUQUlOEAQqYwoJRGlyZWN0aW9uEhkKFURJUkVDVElPTl9VTlNQRUNJRklFRBAAEhAKDERJUkVDVElPTl9VUBABEhIKDkRJUkVDVElPTl9ET1dOEAISFQoRRElSRUNUSU9OX05FVVRSQUwQAypeCghTZXZlcml0eRIYChRTRVZFUklUWV9VTlNQRUNJRklFRBAAEhEKDVNFVkVSSVRZX0lORk8QARIRCg1TRVZFUklUWV9XQVJOEAISEgoOU0VWRVJJVFlfQkxPQ0sQAyqVAwoJTGltaXRDb2RlEhoKFkxJTUlUX0NPREVfVU5TUEVDSUZJRUQQABIdChlMSU1JVF9DT0RFX1VOS05PV05fVElDS0VSEAESGwoXTElNSVRfQ09ERV9CQURfUVVBTlRJVFkQAhIXChNMSU1JVF9DT0RFX05PX1BSSUNFEAMSHAoYTElNSVRfQ09ERV9EUkFXRE9XTl9TVE9QEAQSHQoZTElNSVRfQ09ERV9TSE9SVF9ESVNBQkxFRBAFEh0KGUxJTUlUX0NPREVfUE9TSVRJT05fTElNSVQQBhIaChZMSU1JVF9DT0RFX0dST1NTX0xJTUlUEAcSGAoUTElNSVRfQ09ERV9ORVRfTElNSVQQCBIgChxMSU1JVF9DT0RFX0lOU1VGRklDSUVOVF9DQVNIEAkSIgoeTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfTUFSR0lOEAoSHgoaTElNSVRfQ09ERV9BUFBST1ZBTF9ERU5JRUQQCxIfChtMSU1JVF9DT0RFX0FQUFJPVkFMX0VYUElSRUQQDCppCglPcmRlclR5cGUSGgoWT1JERVJfVFlQRV9VTlNQRUNJRklFRBAAEhUKEU9SREVSX1RZUEVfTUFSS0VUEAESFAoQT1JERVJfVFlQRV9MSU1JVBACEhMKD09SREVSX1RZUEVfU1RPUBADKmkKC1RpbWVJbkZvcmNlEh0KGVRJTUVfSU5fRk9SQ0VfVU5TUEVDSUZJRUQQABIVChFUSU1FX0lOX0ZPUkNFX0RBWRABEiQKIFRJTUVfSU5fRk9SQ0VfR09PRF9USUxMX0NBTkNFTEVEEAIqcAoHTGVnS2luZBIYChRMRUdfS0lORF9VTlNQRUNJRklFRBAAEhAKDExFR19LSU5EX0JVWRABEhEKDUxFR19LSU5EX1NFTEwQAhISCg5MRUdfS0lORF9TSE9SVBADEhIKDkxFR19LSU5EX0NPVkVSEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
 
 /**
  * One thing that happened in a run. The journal holds nothing else, and everything a reader sees is a fold over these.
@@ -228,6 +228,30 @@ export type Event = Message<"trademesh.gateway.v1.Event"> & {
      */
     value: CycleFailed;
     case: "cycleFailed";
+  } | {
+    /**
+     * A person submitted an order.
+     *
+     * @generated from field: trademesh.gateway.v1.OrderSubmitted order_submitted = 54;
+     */
+    value: OrderSubmitted;
+    case: "orderSubmitted";
+  } | {
+    /**
+     * A person took an order back before it was executed.
+     *
+     * @generated from field: trademesh.gateway.v1.OrderCanceled order_canceled = 55;
+     */
+    value: OrderCanceled;
+    case: "orderCanceled";
+  } | {
+    /**
+     * An order was not executed in the time that it was in force.
+     *
+     * @generated from field: trademesh.gateway.v1.OrderExpired order_expired = 56;
+     */
+    value: OrderExpired;
+    case: "orderExpired";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1042,6 +1066,41 @@ export type Order = Message<"trademesh.gateway.v1.Order"> & {
    * @generated from field: int64 quantity = 4;
    */
   quantity: bigint;
+
+  /**
+   * When it is executed; unspecified for the desk's own orders, which are market orders.
+   *
+   * @generated from field: trademesh.gateway.v1.OrderType type = 5;
+   */
+  type: OrderType;
+
+  /**
+   * The worst price at which a LIMIT order is executed, in micro-dollars.
+   *
+   * @generated from field: int64 limit_price_micros = 6;
+   */
+  limitPriceMicros: bigint;
+
+  /**
+   * The price at which a STOP order becomes a market order, in micro-dollars.
+   *
+   * @generated from field: int64 stop_price_micros = 7;
+   */
+  stopPriceMicros: bigint;
+
+  /**
+   * How long it is in force; unspecified for the desk's own orders, which are for their session.
+   *
+   * @generated from field: trademesh.gateway.v1.TimeInForce time_in_force = 8;
+   */
+  timeInForce: TimeInForce;
+
+  /**
+   * Who submitted it; empty for the desk's own orders.
+   *
+   * @generated from field: string submitted_by = 9;
+   */
+  submittedBy: string;
 };
 
 /**
@@ -1050,6 +1109,111 @@ export type Order = Message<"trademesh.gateway.v1.Order"> & {
  */
 export const OrderSchema: GenMessage<Order> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_event, 20);
+
+/**
+ * A person submitted an order. It passes limits, approvals and ledger like the desk's own.
+ *
+ * @generated from message trademesh.gateway.v1.OrderSubmitted
+ */
+export type OrderSubmitted = Message<"trademesh.gateway.v1.OrderSubmitted"> & {
+  /**
+   * The order.
+   *
+   * @generated from field: trademesh.gateway.v1.Order order = 1;
+   */
+  order?: Order | undefined;
+
+  /**
+   * The first session for which it is in force, counted from 1.
+   *
+   * @generated from field: uint32 from_session = 2;
+   */
+  fromSession: number;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.OrderSubmitted.
+ * Use `create(OrderSubmittedSchema)` to create a new message.
+ */
+export const OrderSubmittedSchema: GenMessage<OrderSubmitted> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 21);
+
+/**
+ * A person took an order back.
+ *
+ * @generated from message trademesh.gateway.v1.OrderCanceled
+ */
+export type OrderCanceled = Message<"trademesh.gateway.v1.OrderCanceled"> & {
+  /**
+   * Which order; also one of the desk's own.
+   *
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 2;
+   */
+  ticker: string;
+
+  /**
+   * Who did.
+   *
+   * @generated from field: string canceled_by = 3;
+   */
+  canceledBy: string;
+
+  /**
+   * The session whose limits it had passed by then, counted from 1; 0 if none.
+   *
+   * @generated from field: uint32 gated_in_session = 4;
+   */
+  gatedInSession: number;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.OrderCanceled.
+ * Use `create(OrderCanceledSchema)` to create a new message.
+ */
+export const OrderCanceledSchema: GenMessage<OrderCanceled> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 22);
+
+/**
+ * An order was not executed in the time that it was in force.
+ *
+ * @generated from message trademesh.gateway.v1.OrderExpired
+ */
+export type OrderExpired = Message<"trademesh.gateway.v1.OrderExpired"> & {
+  /**
+   * Which order.
+   *
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 2;
+   */
+  ticker: string;
+
+  /**
+   * Shares that were not executed.
+   *
+   * @generated from field: int64 quantity = 3;
+   */
+  quantity: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.OrderExpired.
+ * Use `create(OrderExpiredSchema)` to create a new message.
+ */
+export const OrderExpiredSchema: GenMessage<OrderExpired> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 23);
 
 /**
  * What the limits made of the orders of a session.
@@ -1070,7 +1234,7 @@ export type OrdersGated = Message<"trademesh.gateway.v1.OrdersGated"> & {
  * Use `create(OrdersGatedSchema)` to create a new message.
  */
 export const OrdersGatedSchema: GenMessage<OrdersGated> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 21);
+  messageDesc(file_trademesh_gateway_v1_event, 24);
 
 /**
  * What the limits made of one order.
@@ -1119,7 +1283,7 @@ export type GateResult = Message<"trademesh.gateway.v1.GateResult"> & {
  * Use `create(GateResultSchema)` to create a new message.
  */
 export const GateResultSchema: GenMessage<GateResult> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 22);
+  messageDesc(file_trademesh_gateway_v1_event, 25);
 
 /**
  * A person is asked about an order.
@@ -1154,7 +1318,7 @@ export type ApprovalRequested = Message<"trademesh.gateway.v1.ApprovalRequested"
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 23);
+  messageDesc(file_trademesh_gateway_v1_event, 26);
 
 /**
  * The answer to a request for approval, or that none came.
@@ -1203,7 +1367,7 @@ export type ApprovalResolved = Message<"trademesh.gateway.v1.ApprovalResolved"> 
  * Use `create(ApprovalResolvedSchema)` to create a new message.
  */
 export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 24);
+  messageDesc(file_trademesh_gateway_v1_event, 27);
 
 /**
  * A part of a fill.
@@ -1231,7 +1395,7 @@ export type Leg = Message<"trademesh.gateway.v1.Leg"> & {
  * Use `create(LegSchema)` to create a new message.
  */
 export const LegSchema: GenMessage<Leg> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 25);
+  messageDesc(file_trademesh_gateway_v1_event, 28);
 
 /**
  * An order was filled. Amounts in micro-dollars.
@@ -1308,6 +1472,13 @@ export type OrderFilled = Message<"trademesh.gateway.v1.OrderFilled"> & {
    * @generated from field: int64 cash_micros = 10;
    */
   cashMicros: bigint;
+
+  /**
+   * Session in which it was filled, ISO date. Told in states; beside an event it is `Event.session_date`.
+   *
+   * @generated from field: string session_date = 11;
+   */
+  sessionDate: string;
 };
 
 /**
@@ -1315,7 +1486,7 @@ export type OrderFilled = Message<"trademesh.gateway.v1.OrderFilled"> & {
  * Use `create(OrderFilledSchema)` to create a new message.
  */
 export const OrderFilledSchema: GenMessage<OrderFilled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 26);
+  messageDesc(file_trademesh_gateway_v1_event, 29);
 
 /**
  * An order was not filled, or not whole, at execution.
@@ -1357,7 +1528,7 @@ export type OrderRejected = Message<"trademesh.gateway.v1.OrderRejected"> & {
  * Use `create(OrderRejectedSchema)` to create a new message.
  */
 export const OrderRejectedSchema: GenMessage<OrderRejected> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 27);
+  messageDesc(file_trademesh_gateway_v1_event, 30);
 
 /**
  * A session's closing account. Amounts in micro-dollars.
@@ -1413,7 +1584,7 @@ export type Settled = Message<"trademesh.gateway.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 28);
+  messageDesc(file_trademesh_gateway_v1_event, 31);
 
 /**
  * What the same money would be worth elsewhere.
@@ -1441,7 +1612,7 @@ export type Baseline = Message<"trademesh.gateway.v1.Baseline"> & {
  * Use `create(BaselineSchema)` to create a new message.
  */
 export const BaselineSchema: GenMessage<Baseline> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 29);
+  messageDesc(file_trademesh_gateway_v1_event, 32);
 
 /**
  * Every session is settled.
@@ -1476,7 +1647,7 @@ export type RunFinished = Message<"trademesh.gateway.v1.RunFinished"> & {
  * Use `create(RunFinishedSchema)` to create a new message.
  */
 export const RunFinishedSchema: GenMessage<RunFinished> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 30);
+  messageDesc(file_trademesh_gateway_v1_event, 33);
 
 /**
  * Phases of a session's cycle, in their order.
@@ -1851,6 +2022,82 @@ export const LimitCodeSchema: GenEnum<LimitCode> = /*@__PURE__*/
   enumDesc(file_trademesh_gateway_v1_event, 5);
 
 /**
+ * At what price an order is executed. The moment is the run's (`execution.fill`), for instance each session's close.
+ *
+ * @generated from enum trademesh.gateway.v1.OrderType
+ */
+export enum OrderType {
+  /**
+   * Left out; read as MARKET.
+   *
+   * @generated from enum value: ORDER_TYPE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * At the price of that moment.
+   *
+   * @generated from enum value: ORDER_TYPE_MARKET = 1;
+   */
+  MARKET = 1,
+
+  /**
+   * At the price of that moment if it is not worse than the limit.
+   *
+   * @generated from enum value: ORDER_TYPE_LIMIT = 2;
+   */
+  LIMIT = 2,
+
+  /**
+   * As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
+   * are not known, so it is not executed at the stop price but at what follows.
+   *
+   * @generated from enum value: ORDER_TYPE_STOP = 3;
+   */
+  STOP = 3,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.OrderType.
+ */
+export const OrderTypeSchema: GenEnum<OrderType> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_event, 6);
+
+/**
+ * How long an order is in force.
+ *
+ * @generated from enum trademesh.gateway.v1.TimeInForce
+ */
+export enum TimeInForce {
+  /**
+   * Left out; read as DAY.
+   *
+   * @generated from enum value: TIME_IN_FORCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * For one session.
+   *
+   * @generated from enum value: TIME_IN_FORCE_DAY = 1;
+   */
+  DAY = 1,
+
+  /**
+   * Until it is executed or canceled.
+   *
+   * @generated from enum value: TIME_IN_FORCE_GOOD_TILL_CANCELED = 2;
+   */
+  GOOD_TILL_CANCELED = 2,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.TimeInForce.
+ */
+export const TimeInForceSchema: GenEnum<TimeInForce> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_event, 7);
+
+/**
  * What a part of a fill does to a position.
  *
  * @generated from enum trademesh.gateway.v1.LegKind
@@ -1896,5 +2143,5 @@ export enum LegKind {
  * Describes the enum trademesh.gateway.v1.LegKind.
  */
 export const LegKindSchema: GenEnum<LegKind> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 6);
+  enumDesc(file_trademesh_gateway_v1_event, 8);
 

@@ -6,7 +6,7 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Baseline, OrderFilled, Phase, PipelineState, PortfolioState } from "./event_pb.js";
+import type { Baseline, OrderFilled, OrderSubmitted, Phase, PipelineState, PortfolioState } from "./event_pb.js";
 import { file_trademesh_gateway_v1_event } from "./event_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/state.proto.
  */
 export const file_trademesh_gateway_v1_state: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9zdGF0ZS5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEiigMKC1NlcnZlclN0YXRlEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIwCghwaXBlbGluZRgEIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lEjcKCXBvcnRmb2xpbxgFIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhIKCm5hdl9taWNyb3MYBiABKAMSMQoGZXF1aXR5GAcgAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXF1aXR5UG9pbnQSNwoMcmVjZW50X2ZpbGxzGAggAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJGaWxsZWQSMQoJYmFzZWxpbmVzGAkgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSDQoFZmlsbHMYCiABKA0SFwoPcGVha19uYXZfbWljcm9zGAsgASgDIrwCCghQaXBlbGluZRIOCgZydW5faWQYASABKAkSMgoFc3RhdGUYAiABKA4yIy50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZVN0YXRlEg4KBnJlYXNvbhgDIAEoCRIYChBzZXNzaW9uc19zZXR0bGVkGAQgASgNEhYKDnNlc3Npb25zX3RvdGFsGAUgASgNEhQKDHNlc3Npb25fZGF0ZRgGIAEoCRIqCgVwaGFzZRgHIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhsKE3BhY2Vfc2Vzc2lvbnNfcGVyX3MYCCABKAESFQoNaGVhZF9zZXF1ZW5jZRgJIAEoBBI0ChBjeWNsZV9zdGFydGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJ8CgtFcXVpdHlQb2ludBIUCgxzZXNzaW9uX2RhdGUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAxIxCgliYXNlbGluZXMYAyADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZRIQCghzZXF1ZW5jZRgEIAEoBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_gateway_v1_event]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9zdGF0ZS5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEiyAMKC1NlcnZlclN0YXRlEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIwCghwaXBlbGluZRgEIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lEjcKCXBvcnRmb2xpbxgFIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhIKCm5hdl9taWNyb3MYBiABKAMSMQoGZXF1aXR5GAcgAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXF1aXR5UG9pbnQSNwoMcmVjZW50X2ZpbGxzGAggAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJGaWxsZWQSMQoJYmFzZWxpbmVzGAkgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSDQoFZmlsbHMYCiABKA0SFwoPcGVha19uYXZfbWljcm9zGAsgASgDEjwKDndvcmtpbmdfb3JkZXJzGA0gAygLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJTdWJtaXR0ZWQivAIKCFBpcGVsaW5lEg4KBnJ1bl9pZBgBIAEoCRIyCgVzdGF0ZRgCIAEoDjIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGUSDgoGcmVhc29uGAMgASgJEhgKEHNlc3Npb25zX3NldHRsZWQYBCABKA0SFgoOc2Vzc2lvbnNfdG90YWwYBSABKA0SFAoMc2Vzc2lvbl9kYXRlGAYgASgJEioKBXBoYXNlGAcgASgOMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuUGhhc2USGwoTcGFjZV9zZXNzaW9uc19wZXJfcxgIIAEoARIVCg1oZWFkX3NlcXVlbmNlGAkgASgEEjQKEGN5Y2xlX3N0YXJ0ZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInwKC0VxdWl0eVBvaW50EhQKDHNlc3Npb25fZGF0ZRgBIAEoCRISCgpuYXZfbWljcm9zGAIgASgDEjEKCWJhc2VsaW5lcxgDIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lEhAKCHNlcXVlbmNlGAQgASgEYgZwcm90bzM", [file_google_protobuf_timestamp, file_trademesh_gateway_v1_event]);
 
 /**
  * What a run looks like at one sequence: the fold of all events up to it. Also the content of `state/server_state.json`.
@@ -98,6 +98,13 @@ export type ServerState = Message<"trademesh.gateway.v1.ServerState"> & {
    * @generated from field: int64 peak_nav_micros = 11;
    */
   peakNavMicros: bigint;
+
+  /**
+   * Orders of people that are in force, oldest first.
+   *
+   * @generated from field: repeated trademesh.gateway.v1.OrderSubmitted working_orders = 13;
+   */
+  workingOrders: OrderSubmitted[];
 };
 
 /**
