@@ -103,6 +103,17 @@ def test_a_ticker_without_both_closes_has_no_rank_and_without_any_rank_there_is_
     assert one.portfolio.cash_micros == 1_000 * DOLLAR
 
 
+def test_fees_of_sales_come_out_of_the_last_purchase_and_never_out_of_nothing() -> None:
+    one = Momentum(1_000 * DOLLAR, ("A", "B"), CostModel(fee_bp=500))
+    prices = [DOLLAR] * 2
+    one.settle("2008-01-02", prices, closes_before(1, 0), prices)
+    assert holdings(one) == {"A": 952}
+    one.settle("2008-02-01", prices, closes_before(0, 1), prices)
+    # 952 dollars less 47.60 and 0.40 in cash buy 861; before the fee of the sale it looked like 907.
+    assert holdings(one) == {"B": 861}
+    assert one.portfolio.cash_micros == 750_000
+
+
 def test_a_month_that_begins_without_prices_turns_over_when_there_are_some() -> None:
     one = Momentum(1_000 * DOLLAR, ("A",), FREE)
     assert one.settle("2008-01-02", [0], closes_before(1), [0]) == 1_000 * DOLLAR

@@ -91,6 +91,15 @@ def test_predictions_of_a_session_that_is_not_settled_do_not_count() -> None:
     assert board.agents["technical_analyst"].all == HitCount()
 
 
+def test_an_agent_that_says_nothing_in_a_session_is_not_judged_by_what_it_said_before() -> None:
+    said = [predicted("2008-01-02", {"A": UP}), scored("2008-01-02", [0.1, 0.4, -0.1, 0.2, -0.5, 0.3])]
+    board = board_of(
+        [began(), *said, settled("2008-01-02", [11, 12, 9, 13, 8, 40], [10] * 6), settled("2008-01-03", [11, 12, 13, 14, 15, 16])]
+    )
+    record = board.agents["technical_analyst"]
+    assert (record.all, record.sessions_predicted, len(record.coefficients)) == (HitCount(1, 1), 1, 1)
+
+
 def test_a_session_that_was_predicted_twice_counts_once() -> None:
     twice = [predicted("2008-01-02", {"A": UP}), predicted("2008-01-02", {"A": UP})]
     board = board_of([began(), *twice, settled("2008-01-02", [11] * 6, [10] * 6)])
