@@ -100,7 +100,12 @@ _ALLOWED: tuple[tuple[Any, str, Destination, tuple[str, ...]], ...] = (
     ),
     (feed_service_pb2, "FeedService", Destination.RUN_FEED, ("Subscribe", "ListEvents", "GetSnapshot")),
     (market_data_service_pb2, "MarketDataService", Destination.TRADING, ("ListInstruments", "ListSessions", "ListBars", "StreamBars")),
-    (portfolio_service_pb2, "PortfolioService", Destination.TRADING, ("GetPortfolio", "ListFills", "ListEquity", "GetPerformance")),
+    (
+        portfolio_service_pb2,
+        "PortfolioService",
+        Destination.TRADING,
+        ("GetPortfolio", "ListFills", "ListEquity", "GetPerformance", "GetLeaderboard", "CompareRuns"),
+    ),
     (news_service_pb2, "NewsService", Destination.NEWS, ("ListNews",)),
     (explain_service_pb2, "ExplainService", Destination.NEWS, ("ExplainMove",)),
     (workspace_service_pb2, "WorkspaceService", Destination.AGENT, ("GetWorkspace", "ListWorkspaces")),

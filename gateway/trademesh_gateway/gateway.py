@@ -150,7 +150,7 @@ class Gateway:
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
         dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
-        self._exporter = Exporter(self._layout, self._fold, self._writer.flush, dashboard=dashboard)
+        self._exporter = Exporter(self._layout, self._fold, self._writer.flush, store.reader, dashboard=dashboard)
         return opened
 
     def _publish(self, group: Sequence[StoredEvent]) -> None:

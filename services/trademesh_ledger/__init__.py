@@ -11,4 +11,6 @@ borrow             the cost of short positions
 maintenance        margin calls and forced liquidation
 account            all of these in the sequence of a session
 metrics            ratios over a series of net asset values
+scores             how good predictions were
+baselines          what the same money would be worth by simple rules
 """

@@ -85,6 +85,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "trading.v1.PortfolioService.ListFills": (NOBODY, "RESOURCE_NOT_FOUND"),
     "trading.v1.PortfolioService.ListEquity": (NOBODY, "RESOURCE_NOT_FOUND"),
     "trading.v1.PortfolioService.GetPerformance": (NOBODY, "RESOURCE_NOT_FOUND"),
+    "trading.v1.PortfolioService.GetLeaderboard": (NOBODY, "RESOURCE_NOT_FOUND"),
+    "trading.v1.PortfolioService.CompareRuns": ({"run_ids": ["nobody", "nobody-else"]}, "RESOURCE_NOT_FOUND"),
     "news.v1.NewsService.ListNews": (MOON, "DATA_ABSENT"),
     "news.v1.ExplainService.ExplainMove": ({**MOON, "ticker": "AAPL", "start": "2008-09-15"}, "DATA_ABSENT"),
     "gateway.v1.PipelineService.StartPipeline": (NOBODY, "RESOURCE_NOT_FOUND"),

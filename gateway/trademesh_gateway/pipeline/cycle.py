@@ -290,12 +290,15 @@ class Cycle:
             self._desk.orders.close()
         closes = self._closes_of_session()
         index_close = closes[self._count] if len(closes) > self._count else 0
-        nav, equal, index = self._desk.mark(closes[: self._count], index_close)
+        before = self._history.as_of(self._session.close_unix_s - 1)
+        nav, baselines = self._desk.mark(self._session.date, before, closes[: self._count], index_close)
         known = {ticker: close for ticker, close in zip(self._history.tickers, closes, strict=True) if close}
         self._closes_known(self._session.date, self._session.close_unix_s, known)
         self._desk.sessions_settled = self._number
-        baselines = [("equal_weight", equal)] + ([(f"index:{self._desk.index_name}", index)] if index is not None else [])
         settled = wire.settled(self._number, nav, self._desk.portfolio, self._desk.marks, baselines)
+        settled.close_micros.extend(closes[: self._count])
+        if self._number == 1:
+            settled.earlier_close_micros.extend(before.last_closes(1)[:, : self._count].ravel().tolist())
         self._draft(9, "settled", settled)
         if self._number % CHECKPOINT_SESSIONS == 0:
             desk = self._desk

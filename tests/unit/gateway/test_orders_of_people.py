@@ -16,7 +16,7 @@ from trademesh_gateway import wire
 from trademesh_gateway.configuration import rules_of
 from trademesh_gateway.opening import fold_run
 from trademesh_gateway.pipeline.cycle import PHASES, Cycle, OpenSession, SessionTimes
-from trademesh_gateway.pipeline.desk_run import DeskRun, EqualWeight
+from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.fold import fold_journal, replay_journal
 from trademesh_runs.journal import Draft, Encoder
@@ -61,13 +61,12 @@ class Desk:
         opened = fold_run("demo", self.store.reader())
         rules = rules_of(self.config)
         start = opened.desk_start
-        self.desk = DeskRun(
-            history(FIRST + SESSIONS).tickers[:20], Portfolio(CASH), rules, EqualWeight(CASH, 20, rules.costs), "SP500", CASH
-        )
+        self.desk = DeskRun(history(FIRST + SESSIONS).tickers[:20], Portfolio(CASH), rules, "SP500", CASH)
         data, market = us20(), history(FIRST + SESSIONS)
         for row in range(FIRST, FIRST + start.sessions_settled):
-            closes = [int(close) for close in market.as_of(int(data.close_unix_s[row])).last_closes(1)[0]]
-            self.desk.mark(closes[:20], closes[20])
+            closed_at = int(data.close_unix_s[row])
+            closes = [int(close) for close in market.as_of(closed_at).last_closes(1)[0]]
+            self.desk.mark(data.sessions[row], market.as_of(closed_at - 1), closes[:20], closes[20])
         self.desk.portfolio = start.portfolio if start.sessions_settled else Portfolio(CASH)
         self.desk.orders = start.orders
         self.desk.sessions_settled, self.desk.fills = start.sessions_settled, start.fills

@@ -1652,6 +1652,8 @@ class Settled(message.Message):
     NAV_MICROS_FIELD_NUMBER: builtins.int
     PORTFOLIO_FIELD_NUMBER: builtins.int
     BASELINES_FIELD_NUMBER: builtins.int
+    CLOSE_MICROS_FIELD_NUMBER: builtins.int
+    EARLIER_CLOSE_MICROS_FIELD_NUMBER: builtins.int
     session_number: builtins.int
     """Counts the run's sessions from 1."""
     nav_micros: builtins.int
@@ -1664,6 +1666,14 @@ class Settled(message.Message):
     def baselines(self) -> containers.RepeatedCompositeFieldContainer[Baseline]:
         """What the same money would be worth elsewhere."""
 
+    @builtins.property
+    def close_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Closes of the session, by which predictions are judged: one per ticker of the run, in its order, 0 where there is none. In micro-dollars."""
+
+    @builtins.property
+    def earlier_close_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """In the run's first session: closes of the session before, likewise."""
+
     def __init__(
         self,
         *,
@@ -1671,10 +1681,12 @@ class Settled(message.Message):
         nav_micros: builtins.int = ...,
         portfolio: PortfolioState | None = ...,
         baselines: abc.Iterable[Baseline] | None = ...,
+        close_micros: abc.Iterable[builtins.int] | None = ...,
+        earlier_close_micros: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["portfolio", b"portfolio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["baselines", b"baselines", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_number", b"session_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["baselines", b"baselines", "close_micros", b"close_micros", "earlier_close_micros", b"earlier_close_micros", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_number", b"session_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1687,7 +1699,7 @@ class Baseline(message.Message):
     NAME_FIELD_NUMBER: builtins.int
     NAV_MICROS_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """`equal_weight`, or `index:` and the ticker of the index."""
+    """`equal_weight`, `momentum`, or `index:` and the ticker of the index."""
     nav_micros: builtins.int
     """In micro-dollars."""
     def __init__(
