@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.gate import Limits
+from trademesh_gateway.risk.stops import Stops
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.money import BASIS_POINTS, divide_half_even
@@ -67,6 +68,10 @@ class DeskRun:
     first_index_close: int = 0
     index_mark: int = 0
     orders: OrderBook = field(default_factory=OrderBook)
+    stops: Stops = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stops = Stops(self.rules.limits.drawdown_stop_bp, self.portfolio.initial_cash_micros)
 
     def book(self, last_closes: Sequence[int]) -> Book:
         """The account at the last known closes, as agents see it."""
@@ -74,9 +79,11 @@ class DeskRun:
         marks = {**self.marks, **prices}
         return Book(
             self.portfolio.net_asset_value(marks) if self.portfolio.positions else self.portfolio.cash_micros,
-            self.peak_nav_micros,
+            self.stops.peak_micros,
             [self.portfolio.quantity(ticker) for ticker in self.tickers],
             [marks.get(ticker, 0) for ticker in self.tickers],
+            self.stops.previous_nav_micros,
+            self.stops.drawdown_stopped,
         )
 
     def mark(self, closes: Sequence[int], index_close: int) -> tuple[int, int, int | None]:
@@ -91,4 +98,5 @@ class DeskRun:
         initial = self.portfolio.initial_cash_micros
         index = divide_half_even(initial * self.index_mark, self.first_index_close) if self.first_index_close else None
         self.peak_nav_micros = max(self.peak_nav_micros, nav)
+        self.stops.settle(nav)
         return nav, equal, index
