@@ -95,6 +95,7 @@ _ALLOWED: tuple[tuple[Any, str, Destination, tuple[str, ...]], ...] = (
             "SetPace",
             "SubmitOrder",
             "CancelOrder",
+            "SendMessage",
         ),
     ),
     (feed_service_pb2, "FeedService", Destination.RUN_FEED, ("Subscribe", "ListEvents", "GetSnapshot")),

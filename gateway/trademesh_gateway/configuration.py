@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trademesh.runtime.v1 import run_config_pb2 as contract
@@ -11,11 +12,12 @@ from trademesh_gateway.market.bar_source import BarSource
 from trademesh_gateway.pipeline.cycle import SessionTimes
 from trademesh_gateway.pipeline.desk_run import DeskRules, DeskRun
 from trademesh_gateway.pipeline.order_book import OrderBook
-from trademesh_gateway.risk.gate import Limits
+from trademesh_gateway.risk.limits import GroupLimit, Limits
 from trademesh_ledger.costs import CostModel, Tick
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_ledger.portfolio import Portfolio
+from trademesh_runs.run_config import DEFAULT_VOLATILITY_POSITIONS
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class DeskStart:
 
 def rules_of(config: RunConfig) -> DeskRules:
     """The rules in a normalised configuration. Fractions become whole basis points here."""
-    risk, costs, margin = config.risk, config.costs, config.margin
+    costs, margin = config.costs, config.margin
     return DeskRules(
         costs=CostModel(
             costs.fee_bp,
@@ -41,18 +43,41 @@ def rules_of(config: RunConfig) -> DeskRules:
             Tick.US_EQUITY if costs.tick == contract.TICK_RULE_US_EQUITY else Tick.NONE,
         ),
         margin=MarginRules(margin.enabled, margin.initial_bp, margin.allow_debit),
-        limits=Limits(
-            _basis_points(risk.position),
-            _basis_points(risk.gross),
-            _basis_points(risk.net),
-            _basis_points(risk.drawdown_stop),
-            shorts_allowed=margin.enabled,
-        ),
-        resize_on_gap=risk.on_gap == contract.GAP_POLICY_RESIZE,
-        position_limit=risk.position,
+        limits=limits_of(config),
+        resize_on_gap=config.risk.on_gap == contract.GAP_POLICY_RESIZE,
+        position_limit=config.risk.position,
         agents={agent_id: frozenset(agent.skills) for agent_id, agent in config.agents.items() if agent.enabled},
         approval_over_bp=_basis_points(config.approvals.orders_over_nav) if config.approvals.HasField("orders_over_nav") else None,
         approval_ttl_s=config.approvals.ttl_s,
+    )
+
+
+def limits_of(config: RunConfig) -> Limits:
+    """The limits in a normalised configuration, tickers as columns. One written before there was a limit has that limit off."""
+    risk = config.risk
+    columns = {ticker: column for column, ticker in enumerate(config.tickers)}
+
+    def found(tickers: Iterable[str]) -> frozenset[int]:
+        return frozenset(columns[ticker] for ticker in tickers if ticker in columns)
+
+    return Limits(
+        _basis_points(risk.position),
+        _basis_points(risk.gross),
+        _basis_points(risk.net),
+        _basis_points(risk.drawdown_stop),
+        shorts_allowed=config.margin.enabled,
+        halted=risk.halted,
+        halted_columns=found(risk.halted_tickers),
+        not_borrowable=found(risk.not_borrowable),
+        daily_loss_bp=_basis_points(risk.daily_loss),
+        volatility_target_bp=_basis_points(risk.volatility_target),
+        volatility_positions=risk.volatility_positions or DEFAULT_VOLATILITY_POSITIONS,
+        groups=tuple(GroupLimit(name, found(group.tickers), _basis_points(group.limit)) for name, group in sorted(risk.groups.items())),
+        concentration_bp=_basis_points(risk.concentration),
+        order_size_bp=_basis_points(risk.order_size),
+        turnover_bp=_basis_points(risk.turnover),
+        orders_per_session=risk.orders,
+        volume_bp=_basis_points(risk.volume_share),
     )
 
 
@@ -77,4 +102,5 @@ async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, ses
 
 
 def _basis_points(fraction: float) -> int:
+    """Rounded half to even."""
     return round(fraction * BASIS_POINTS)

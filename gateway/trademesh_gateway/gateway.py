@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from trademesh.gateway.v1 import event_pb2 as events
@@ -21,6 +22,8 @@ from trademesh.gateway.v1 import (
 )
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.runtime.v1.runtime_pb2 import RunProgress
+from trademesh_gateway.configuration import limits_of, rules_of
+from trademesh_gateway.conversation import Conversation
 from trademesh_gateway.disk_watch import DiskWatch
 from trademesh_gateway.exporter import Exporter
 from trademesh_gateway.launch import EXIT_OK, EXIT_TEMPORARY, Launcher, LaunchTicket, write_identity
@@ -34,6 +37,8 @@ from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_gateway.pipeline_service import Control, PipelineServicer, SupervisionServicer
 from trademesh_gateway.session_loop import SessionLoop
 from trademesh_gateway.settings import ExportSettings, GatewaySettings
+from trademesh_gateway.stop_history import hear, stops_after
+from trademesh_gateway.wire import limits_in_force
 from trademesh_kernel.health import Readiness
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
@@ -86,9 +91,11 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         config = read_bootstrap_file(self._layout.bootstrap)
-        opened = await self._open_journal()
+        opened = await self._open_journal(config)
         controller = self._controller = self._make_controller(config)
-        self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk)
+        limits = partial(limits_in_force, tuple(config.tickers), limits_of(config), self._stops)
+        self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk, limits)
+        self._conversation = self._make_conversation(config)
         self._server = self._make_server(self._make_order_desk(config, opened))
         await self._server.start()
         target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
@@ -126,7 +133,7 @@ class Gateway:
             return EXIT_TEMPORARY, "no runtime_service renewed the lease"
         return EXIT_OK, "stopped"
 
-    async def _open_journal(self) -> Opened:
+    async def _open_journal(self, config: RunConfig) -> Opened:
         """Takes the journal over, and folds what is in it."""
         store: JournalStore = SqliteStore(self._layout.journal, ballast=self._layout.ballast)
         self._store = store
@@ -138,6 +145,7 @@ class Gateway:
         self._log.info("journal taken over", sqlite=SQLITE_VERSION, head_sequence=self._writer.committed, epoch=self._writer.epoch)
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
         self._fold = opened.fold
+        self._stops = stops_after(reader, self._fold, limits_of(config).drawdown_stop_bp, config.capital.initial_cash_micros)
         self._feed = LiveFeed(self._ticket.run_id, reader, store.reader(), self._fold)
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
@@ -155,16 +163,30 @@ class Gateway:
         """A session has closed: the one place from which quotes go to readers."""
         self._feed.board.update(session, close_unix_s, closes)
 
+    def _lifecycle(self, draft: Draft) -> None:
+        self._writer.append(draft)
+        hear(self._stops, draft)
+
     def _make_controller(self, config: RunConfig) -> Controller:
         return Controller(
             self._ticket.run_id,
-            self._writer.append,
+            self._lifecycle,
             state=self._fold.pipeline_state,
             reason=self._fold.pipeline_reason,
             pace=0.0,
             generation=self._ticket.generation,
             clock=CycleClock(config.pipeline.cycle_deadline_s or DEFAULT_CYCLE_DEADLINE_S),
             lease_held=self._lease.held,
+        )
+
+    def _make_conversation(self, config: RunConfig) -> Conversation:
+        return Conversation(
+            self._writer,
+            self._store.reader(),
+            rules_of(config).agents,
+            config.tickers,
+            may_speak=lambda: not self._controller.stopping,
+            has_begun=lambda: self._fold.pipeline_state != events.PIPELINE_STATE_READY,
         )
 
     def _make_order_desk(self, config: RunConfig, opened: Opened) -> OrderDesk:
@@ -185,7 +207,7 @@ class Gateway:
             [
                 registration(
                     pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server,
-                    PipelineServicer(self._control, orders),
+                    PipelineServicer(self._control, orders, self._conversation),
                     pipeline_service_pb2.DESCRIPTOR,
                     "PipelineService",
                 ),
@@ -217,6 +239,7 @@ class Gateway:
             export=self._exporter.export,
             waits=lambda what: self._launcher.tell("progress", what=what),
             closes_known=self._closes_known,
+            stops=self._stops,
         )
         await loop.run(self._fold.pace if opened.began else config.pipeline.pace_sessions_per_s)
         if self._controller.state in TERMINAL:
@@ -292,6 +315,7 @@ class Gateway:
         await self._server.calls_done(STREAMS_END_S)
         await self._server.stop()
         self._feed.close()
+        self._conversation.close()
         await self._writer.close()
 
 

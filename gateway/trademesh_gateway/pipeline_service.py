@@ -9,12 +9,14 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import pipeline_service_pb2 as pipeline
 from trademesh.gateway.v1 import pipeline_service_pb2_grpc, supervision_service_pb2_grpc
 from trademesh.gateway.v1 import supervision_service_pb2 as supervision
-from trademesh.gateway.v1.state_pb2 import Pipeline
+from trademesh.gateway.v1.state_pb2 import LimitsInForce, Pipeline
+from trademesh_gateway.conversation import Conversation
 from trademesh_gateway.disk_watch import DiskWatch
 from trademesh_gateway.lease import LOST
 from trademesh_gateway.order_desk import OrderDesk
 from trademesh_gateway.pipeline.controller import Controller, Step
 from trademesh_gateway.pipeline_watch import PipelineWatch
+from trademesh_gateway.stop_history import BY_A_PERSON
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import NotAllowed, NotFound
 from trademesh_runs.fold import Fold
@@ -24,9 +26,16 @@ class Control:
     """What the servicers need of a gateway: its controller, where the fold stands, and what is told to watchers."""
 
     def __init__(
-        self, run_id: str, fold: Fold, flush: Callable[[], Awaitable[None]], controller: Controller, disk: DiskWatch | None = None
+        self,
+        run_id: str,
+        fold: Fold,
+        flush: Callable[[], Awaitable[None]],
+        controller: Controller,
+        disk: DiskWatch | None = None,
+        limits: Callable[[], LimitsInForce] = LimitsInForce,
     ) -> None:
         self.run_id = run_id
+        self.limits = limits
         self.fold = fold
         self._flush = flush
         self._controller = controller
@@ -64,9 +73,10 @@ class Control:
 class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
     """The pipeline by RPC."""
 
-    def __init__(self, control: Control, orders: OrderDesk) -> None:
+    def __init__(self, control: Control, orders: OrderDesk, conversation: Conversation) -> None:
         self._control = control
         self._orders = orders
+        self._conversation = conversation
 
     async def StartPipeline(self, request: pipeline.StartPipelineRequest, context: Context) -> pipeline.StartPipelineResponse:
         await self._control.checked(request.run_id).start("StartPipeline")
@@ -77,7 +87,7 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
         return pipeline.PausePipelineResponse(pipeline=await self._control.pipeline())
 
     async def ResumePipeline(self, request: pipeline.ResumePipelineRequest, context: Context) -> pipeline.ResumePipelineResponse:
-        await self._control.checked(request.run_id).resume("ResumePipeline")
+        await self._control.checked(request.run_id).resume(BY_A_PERSON)
         return pipeline.ResumePipelineResponse(pipeline=await self._control.pipeline())
 
     async def StepPipeline(self, request: pipeline.StepPipelineRequest, context: Context) -> pipeline.StepPipelineResponse:
@@ -87,7 +97,9 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
 
     async def GetPipeline(self, request: pipeline.GetPipelineRequest, context: Context) -> pipeline.GetPipelineResponse:
         self._control.check(request.run_id)
-        return pipeline.GetPipelineResponse(pipeline=self._control.now())
+        found = self._control.now()
+        found.limits.CopyFrom(self._control.limits())
+        return pipeline.GetPipelineResponse(pipeline=found)
 
     async def StopPipeline(self, request: pipeline.StopPipelineRequest, context: Context) -> pipeline.StopPipelineResponse:
         await self._control.checked(request.run_id).end(request.reason or "StopPipeline")
@@ -111,6 +123,12 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
     async def CancelOrder(self, request: pipeline.CancelOrderRequest, context: Context) -> pipeline.CancelOrderResponse:
         self._control.check(request.run_id)
         return await self._orders.cancel(request)
+
+    async def SendMessage(self, request: pipeline.SendMessageRequest, context: Context) -> pipeline.SendMessageResponse:
+        self._control.check(request.run_id)
+        exchange = await self._conversation.send(request.text, request.agent_ids, request.sender, request.request_id)
+        answers = [pipeline.MessageAnswer(agent_id=one.agent_id, text=one.text, sequence=one.sequence) for one in exchange.answers]
+        return pipeline.SendMessageResponse(message_id=exchange.message_id, sequence=exchange.sequence, answers=answers)
 
 
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):

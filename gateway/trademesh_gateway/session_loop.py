@@ -18,6 +18,7 @@ from trademesh_gateway.market.bar_source import BarSource
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller, Ended, Stopped
 from trademesh_gateway.pipeline.cycle import ClosesKnown, Cycle, OpenSession, SessionTimes
 from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_gateway.risk.stops import Stops
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, RemoteError, TrademeshError
 from trademesh_kernel.health import Readiness
@@ -70,6 +71,7 @@ class SessionLoop:
         export: Callable[[], Awaitable[None]],
         waits: Callable[[str], None],
         closes_known: ClosesKnown,
+        stops: Stops,
     ) -> None:
         """
         Args:
@@ -77,6 +79,7 @@ class SessionLoop:
             open_session: what the journal holds of the session after it.
             began: whether the journal tells the run's beginning.
             waits: is told what a start waits for.
+            stops: what the desk's own result says of its orders, after everything in the journal.
         """
         self._ticket = ticket
         self._config = config
@@ -89,6 +92,7 @@ class SessionLoop:
         self._export = export
         self._waits = waits
         self._closes_known = closes_known
+        self._stops = stops
         self._said_missing = ""
         self._log = get_logger("sessions")
 
@@ -157,7 +161,9 @@ class SessionLoop:
 
     async def _opened(self, source: BarSource) -> tuple[BarSource, list[SessionTimes], DeskRun]:
         sessions = await source.open(list(self._config.tickers))
-        return source, sessions, await first_desk(self._config, rules_of(self._config), source, sessions, self._start)
+        desk = await first_desk(self._config, rules_of(self._config), source, sessions, self._start)
+        desk.stops = self._stops
+        return source, sessions, desk
 
     async def _trade(self, desk: DeskRun, source: BarSource, sessions: list[SessionTimes], approvals: ApprovalDesk) -> None:
         for number in range(desk.sessions_settled + 1, len(sessions) + 1):

@@ -11,9 +11,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
+from trademesh.gateway.v1.state_pb2 import LimitInForce, LimitsInForce
 from trademesh_gateway.agents.records import Book, Decision, Signals, Stance
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
-from trademesh_gateway.risk.gate import BASIS_POINTS, Gated, Limits
+from trademesh_gateway.risk.gate import Gated, most_in_ticker, restraint_of
+from trademesh_gateway.risk.limits import UNITS, Limit, Limits, Market, Unit, limits_that_are_on
+from trademesh_gateway.risk.stops import Stops, has_fallen
+from trademesh_ledger.money import BASIS_POINTS
 from trademesh_ledger.portfolio import FillEffect, Portfolio
 from trademesh_runs.fold import portfolio_message
 
@@ -74,24 +78,29 @@ def predictions(tickers: Sequence[str], one: Signals) -> events.Predictions:
     return events.Predictions(predictions=rows)
 
 
-def risk_notes(tickers: Sequence[str], book: Book, limits: Limits, volatilities: Any) -> events.RiskNotes:
+def risk_notes(tickers: Sequence[str], book: Book, limits: Limits, volatilities: Any, market: Market) -> events.RiskNotes:
     """Exposure of the book and headroom in each ticker."""
     nav = book.nav_micros
     values = [shares * price for shares, price in zip(book.quantity, book.price_micros, strict=True)]
-    stopped = limits.drawdown_stop_bp > 0 and (nav - book.peak_nav_micros) * BASIS_POINTS <= -limits.drawdown_stop_bp * book.peak_nav_micros
+    restraint = restraint_of(book, limits)
     notes = list[events.RiskNote]()
     for column, ticker in enumerate(tickers):
         price, value = book.price_micros[column], values[column]
-        most = limits.position_bp * nav // BASIS_POINTS
+        most, binding = most_in_ticker(book, limits, market, column)
         level = float(volatilities[column])
+        held_back = restraint.limit if restraint else Limit.TICKER_HALTED if column in limits.halted_columns else Limit.NONE
+        # The position limit is on for every run: only another one is worth naming.
+        named = binding if held_back is Limit.NONE and binding is not Limit.POSITION_LIMIT else held_back
         notes.append(
             events.RiskNote(
                 ticker=ticker,
-                severity=events.SEVERITY_BLOCK if stopped else events.SEVERITY_WARN if abs(value) > most else events.SEVERITY_INFO,
+                severity=events.SEVERITY_BLOCK if held_back else events.SEVERITY_WARN if abs(value) > most else events.SEVERITY_INFO,
                 volatility=None if math.isnan(level) else round(level, _DIGITS),
                 max_buy_shares=max(0, most - value) // price if price else 0,
-                max_sell_shares=max(0, (most if limits.shorts_allowed else 0) + value) // price if price else 0,
-                limit=events.LIMIT_CODE_DRAWDOWN_STOP if stopped else events.LIMIT_CODE_UNSPECIFIED,
+                max_sell_shares=max(0, (most if limits.shorts_allowed and column not in limits.not_borrowable else 0) + value) // price
+                if price
+                else 0,
+                limit=int(named),  # type: ignore[arg-type]  # Limit has the contract's numbers
             )
         )
     return events.RiskNotes(
@@ -128,8 +137,10 @@ def orders_gated(tickers: Sequence[str], rows: Sequence[tuple[SessionOrder, Gate
                 order=_order(order, tickers[order.column], gated),
                 requested_quantity=abs(gated.requested),
                 limit=int(gated.limit),  # type: ignore[arg-type]  # Limit has the contract's numbers
-                limit_value=gated.limit_bp / BASIS_POINTS if gated.limit_bp else None,
-                figure=gated.figure_bp / BASIS_POINTS if gated.figure_bp else None,
+                limit_value=_in_unit(gated.bound, UNITS[gated.limit]),
+                figure=_in_unit(gated.figure, UNITS[gated.limit]),
+                unit=int(UNITS[gated.limit]),  # type: ignore[arg-type]  # so has Unit
+                group=gated.group,
             )
             for order, gated in rows
         ]
@@ -175,6 +186,33 @@ def working_order_of(submitted: events.OrderSubmitted) -> WorkingOrder:
 def order_expired(order: WorkingOrder) -> events.OrderExpired:
     """An order for the day that was not executed."""
     return events.OrderExpired(order_id=order.order_id, ticker=order.ticker, quantity=abs(order.delta))
+
+
+def _in_unit(value: int | None, unit: Unit) -> float | None:
+    return None if value is None else float(value) if unit is Unit.ORDERS else value / BASIS_POINTS
+
+
+def limits_in_force(tickers: Sequence[str], limits: Limits, stops: Stops) -> LimitsInForce:
+    """The limits of a run, and what they hold back after the last settled close."""
+    nav, peak, previous = stops.nav_micros, stops.peak_micros, stops.previous_nav_micros
+    return LimitsInForce(
+        limits=[
+            LimitInForce(
+                limit=int(one.limit),  # type: ignore[arg-type]  # Limit has the contract's numbers
+                value=_in_unit(one.bound, one.unit),
+                unit=int(one.unit),  # type: ignore[arg-type]  # so has Unit
+                group=one.group,
+                tickers=[tickers[column] for column in sorted(one.columns)],
+            )
+            for one in limits_that_are_on(limits)
+        ],
+        shorts_allowed=limits.shorts_allowed,
+        halted=limits.halted,
+        drawdown_stopped=stops.drawdown_stopped,
+        loss_stopped=has_fallen(previous, nav, limits.daily_loss_bp),
+        drawdown=round(nav / peak - 1, _DIGITS) if peak > 0 else 0.0,
+        last_return=round(nav / previous - 1, _DIGITS) if previous > 0 else None,
+    )
 
 
 def approval_resolved(answer: Any, order: str) -> events.ApprovalResolved:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from trademesh.common.v1 import vocabulary_pb2 as words
-from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc, pipeline_service_pb2, pipeline_service_pb2_grpc
-from trademesh.runtime.v1 import runtime_service_pb2, runtime_service_pb2_grpc
-from trademesh_cli.rpc import EXIT_FAILED, EXIT_USAGE, as_record, call, fail, print_json, runtime_client
-from trademesh_kernel.client import ServiceClient
+from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc, pipeline_service_pb2
+from trademesh_cli.rpc import EXIT_USAGE, as_record, call, fail, print_json
+from trademesh_cli.run_gateway import gateway_of
 
 order_app = typer.Typer(no_args_is_help=True, help="Orders of people: they pass the same limits, approvals and ledger as the desk's own.")
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 MICROS = 1_000_000
+NEEDED_FOR = "orders are taken"
 
 
 class Way(enum.StrEnum):
@@ -62,7 +60,7 @@ def submit(
         request.stop_price_micros = _micros(stop)
 
     async def work() -> pipeline_service_pb2.SubmitOrderResponse:
-        async with _gateway_of(run_id) as (gateway, stub):
+        async with gateway_of(run_id, NEEDED_FOR) as (gateway, stub):
             answer: pipeline_service_pb2.SubmitOrderResponse = await gateway.call(stub.SubmitOrder, request)
             return answer
 
@@ -94,7 +92,7 @@ def cancel(
     request = pipeline_service_pb2.CancelOrderRequest(run_id=run_id, order_id=order_id, canceled_by=by)
 
     async def work() -> pipeline_service_pb2.CancelOrderResponse:
-        async with _gateway_of(run_id) as (gateway, stub):
+        async with gateway_of(run_id, NEEDED_FOR) as (gateway, stub):
             answer: pipeline_service_pb2.CancelOrderResponse = await gateway.call(stub.CancelOrder, request)
             return answer
 
@@ -107,7 +105,7 @@ def list_orders(run_id: RunId, as_json: AsJson = False) -> None:
     """List people's orders that are in force."""
 
     async def work() -> feed_service_pb2.GetSnapshotResponse:
-        async with _gateway_of(run_id) as (gateway, _):
+        async with gateway_of(run_id, NEEDED_FOR) as (gateway, _):
             request = feed_service_pb2.GetSnapshotRequest(run_id=run_id)
             found: feed_service_pb2.GetSnapshotResponse = await gateway.call(
                 gateway.stub(feed_service_pb2_grpc.FeedServiceStub).GetSnapshot, request, timeout_s=30
@@ -132,14 +130,3 @@ def line_of(submitted: event_pb2.OrderSubmitted) -> str:
     lasts = " until canceled" if order.time_in_force == event_pb2.TIME_IN_FORCE_GOOD_TILL_CANCELED else ""
     way = Way.BUY if order.side == words.SIDE_LONG else Way.SELL
     return f"{order.order_id}  {way} {order.quantity} {order.ticker}{price}{lasts}, from session {submitted.from_session}, by {order.submitted_by}"
-
-
-@asynccontextmanager
-async def _gateway_of(run_id: str) -> AsyncIterator[tuple[ServiceClient, Any]]:
-    async with runtime_client() as runtime:
-        stub = runtime.stub(runtime_service_pb2_grpc.RuntimeServiceStub)
-        run = (await runtime.call(stub.GetRun, runtime_service_pb2.GetRunRequest(run_id=run_id))).run
-    if not run.target:
-        fail(f"run {run_id} has no gateway: orders are taken while it is live", None, EXIT_FAILED)
-    async with ServiceClient(run.target, f"gateway of {run_id}") as gateway:
-        yield gateway, gateway.stub(pipeline_service_pb2_grpc.PipelineServiceStub)

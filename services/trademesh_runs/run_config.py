@@ -13,6 +13,11 @@ from trademesh_kernel.validation import is_date, violations_of
 
 DEFAULT_INITIAL_CASH_MICROS = 1_000_000_000_000
 DEFAULT_CYCLE_DEADLINE_S = 300
+DEFAULT_GROUP_LIMIT = 0.4
+DEFAULT_VOLATILITY_POSITIONS = 10
+LONGEST_GROUP_NAME = 64
+
+LIMITS_OFF_BY_DEFAULT = ("daily_loss", "volatility_target", "concentration", "order_size", "turnover", "orders", "volume_share")
 
 ROLE_SKILLS: dict[str, tuple[str, ...]] = {
     "fundamentals_analyst": (),
@@ -44,6 +49,9 @@ def normalised(config: RunConfig) -> RunConfig:
         (full.margin, {"enabled": True, "initial_bp": 5000}),
         (full.costs, {"fee_bp": 1}),
         (full.risk, {"position": 0.2, "gross": 1.5, "net": 1.0, "drawdown_stop": 0.5}),
+        (full.risk, dict.fromkeys(LIMITS_OFF_BY_DEFAULT, 0)),
+        (full.risk, {"volatility_positions": DEFAULT_VOLATILITY_POSITIONS}),
+        *((group, {"limit": DEFAULT_GROUP_LIMIT}) for group in full.risk.groups.values()),
         (full.pipeline, {"autostart": True, "cycle_deadline_s": DEFAULT_CYCLE_DEADLINE_S}),
         (full.approvals, {"ttl_s": 900}),
     )
@@ -71,7 +79,23 @@ def faults_of(config: RunConfig) -> list[FieldViolation]:
             faults.append(FieldViolation(f"sessions.{name}", f"{text} is not a date"))
     if config.sessions.start and config.sessions.end and config.sessions.start > config.sessions.end:
         faults.append(FieldViolation("sessions.end", "is before sessions.start"))
-    return faults + _faults_of_agents(config)
+    return faults + faults_of_limits(config) + _faults_of_agents(config)
+
+
+def faults_of_limits(config: RunConfig) -> list[FieldViolation]:
+    """Tickers of limits that are not the run's: a limit that silently binds nothing is worse than none. A configuration that names no tickers
+    has no such fault before those of its data set are filled in."""
+    risk, traded = config.risk, frozenset(config.tickers)
+    named = [("risk.halted_tickers", risk.halted_tickers), ("risk.not_borrowable", risk.not_borrowable)]
+    named += [(f"risk.groups.{name}.tickers", group.tickers) for name, group in risk.groups.items()]
+    faults = [
+        FieldViolation(path, f"{ticker} is not one of the run's tickers")
+        for path, tickers in named
+        for ticker in tickers
+        if traded and ticker not in traded
+    ]
+    wrong = [name for name in risk.groups if not 0 < len(name) <= LONGEST_GROUP_NAME]
+    return faults + [FieldViolation(f"risk.groups.{name}", f"a name has 1 to {LONGEST_GROUP_NAME} characters") for name in wrong]
 
 
 def _faults_of_agents(config: RunConfig) -> list[FieldViolation]:

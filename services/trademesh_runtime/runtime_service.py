@@ -23,7 +23,7 @@ from trademesh_kernel.context import Context
 from trademesh_kernel.errors import FieldViolation, NotFound, RemoteError, RunConfigInvalid
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.paging import page_token, read_page_place
-from trademesh_runs.run_config import faults_of, normalised
+from trademesh_runs.run_config import faults_of, faults_of_limits, normalised
 from trademesh_runtime import policy
 from trademesh_runtime.gateway_link import state_from_gateway
 from trademesh_runtime.gateway_logs import follow_lines
@@ -230,6 +230,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         config = normalised(given)
         faults = faults_of(config)
         faults += await self._faults_of_data(config)
+        faults += faults_of_limits(config)
         desk = built_in_desk()
         if config.workspace:
             try:

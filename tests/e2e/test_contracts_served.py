@@ -99,6 +99,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gateway.v1.PipelineService.SetPace": (NOBODY, "RESOURCE_NOT_FOUND"),
     "gateway.v1.PipelineService.SubmitOrder": (NOBODY | {"ticker": "AAPL", "side": 1, "quantity": 1}, "RESOURCE_NOT_FOUND"),
     "gateway.v1.PipelineService.CancelOrder": (NOBODY | {"order_id": "nothing"}, "RESOURCE_NOT_FOUND"),
+    "gateway.v1.PipelineService.SendMessage": ({**NOBODY, "text": "why?"}, "RESOURCE_NOT_FOUND"),
     "gateway.v1.FeedService.Subscribe": (NOBODY, "RESOURCE_NOT_FOUND"),
     "gateway.v1.FeedService.ListEvents": (NOBODY, "RESOURCE_NOT_FOUND"),
     "gateway.v1.FeedService.GetSnapshot": (NOBODY, "RESOURCE_NOT_FOUND"),

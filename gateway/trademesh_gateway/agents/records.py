@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -63,13 +63,10 @@ class Book:
     peak_nav_micros: int
     quantity: Sequence[int]
     price_micros: Sequence[int]
-
-    def after(self, orders: Iterable[tuple[int, int]]) -> Book:
-        """The book with orders (column, signed shares) executed at its prices."""
-        quantity = list(self.quantity)
-        for column, delta in orders:
-            quantity[column] += delta
-        return replace(self, quantity=quantity)
+    previous_nav_micros: int = 0
+    """Net asset value at the close before the last one; 0 if there is none."""
+    drawdown_stopped: bool = False
+    """True while a drawdown stop holds that no person has lifted."""
 
     def weight(self, column: int) -> float:
         """Signed value of a position over net asset value."""

@@ -76,7 +76,9 @@ class BarSource:
                 return
             block = response.block
             closes = np.array(block.close_micros, np.int64).reshape(len(block.session_dates), -1)
-            self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes)
+            told = block.volume_shares_plus_one
+            volumes = np.array(told, np.int64).reshape(closes.shape) if told else None
+            self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, volumes)
 
     async def _read_news(self, tickers: list[str]) -> None:
         """All news up to the run's end: some thousand items. Agents see them by the time at which they were published."""

@@ -27,25 +27,36 @@ class NewsFact:
 
 
 class MarketHistory:
-    """Closes of the run's tickers by session, in whole micro-dollars, 0 where there is none."""
+    """Closes of the run's tickers by session, in whole micro-dollars, 0 where there is none; and shares traded, plus one, 0 where that is not
+    known."""
 
     def __init__(self, tickers: Sequence[str]) -> None:
         self.tickers = tuple(tickers)
         self._sessions: list[str] = []
         self._known_at: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._closes: Closes = np.zeros((1024, len(tickers)), np.int64)
+        self._volumes_plus_one: Closes | None = None
+        """As many rows as closes; None as long as no volume was told."""
         self._news: list[NewsFact] = []
         self._news_published: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def add_sessions(self, sessions: Sequence[str], known_at_unix_s: Sequence[int], closes: Closes) -> None:
-        """Adds the sessions that follow those that are there; one row of closes each."""
+    def add_sessions(
+        self, sessions: Sequence[str], known_at_unix_s: Sequence[int], closes: Closes, volumes_plus_one: Closes | None = None
+    ) -> None:
+        """Adds the sessions that follow those that are there; one row of closes each, and one of volumes if there are any."""
         count = len(self._sessions)
+        if volumes_plus_one is not None and self._volumes_plus_one is None:
+            self._volumes_plus_one = np.zeros_like(self._closes)
         while count + len(sessions) > len(self._closes):
             self._closes = np.concatenate([self._closes, np.zeros_like(self._closes)])
+            if self._volumes_plus_one is not None:
+                self._volumes_plus_one = np.concatenate([self._volumes_plus_one, np.zeros_like(self._volumes_plus_one)])
         self._closes[count : count + len(sessions)] = closes
+        if self._volumes_plus_one is not None and volumes_plus_one is not None:
+            self._volumes_plus_one[count : count + len(sessions)] = volumes_plus_one
         self._sessions.extend(sessions)
         self._known_at = np.concatenate([self._known_at, np.asarray(known_at_unix_s, np.int64)])
 
@@ -86,6 +97,11 @@ class PointInTimeView:
     def last_closes(self, count: int) -> Closes:
         """Closes of the last sessions, oldest first, in micro-dollars; fewer rows if fewer are known. Not to be changed."""
         return self._history._closes[max(0, self.rows - count) : self.rows]
+
+    def last_volumes_plus_one(self, count: int) -> Closes | None:
+        """Shares traded in the last sessions, plus one, 0 where that is not known, in the columns of the history; None if no volume is."""
+        volumes = self._history._volumes_plus_one
+        return None if volumes is None else volumes[max(0, self.rows - count) : self.rows]
 
     def last_session(self) -> str:
         """The newest session that had closed; empty if none had."""

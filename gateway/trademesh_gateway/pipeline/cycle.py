@@ -11,7 +11,6 @@ again binds: one that was given up is given up again, and one whose execution ha
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -26,7 +25,8 @@ from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
 from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.pipeline.order_book import SessionOrder
-from trademesh_gateway.risk.gate import Gated, apply_limits, reduces
+from trademesh_gateway.risk.gate import Gated, Market, apply_limits
+from trademesh_gateway.risk.market import market_of
 from trademesh_ledger.margin import largest_fill, refusal_of
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.journal import Draft
@@ -165,6 +165,7 @@ class Cycle:
         self._desk.orders.begin(self._number, gated_before=self._gated_before)
         last = self._view.last_closes(1)
         closes = [int(close) for close in last[0][: self._count]] if len(last) else [0] * self._count
+        self._desk.stops.begin_session(self._session.date)
         self._book = self._desk.book(closes)
         self._draft(1, "session_opened", wire.session_opened(self._number, self._view.as_of_unix_s))
 
@@ -179,7 +180,7 @@ class Cycle:
     async def _risk(self) -> None:
         if "risk_manager" in self._desk.rules.agents:
             level = volatility(_TickersOnly(self._view, self._count), 20)
-            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level)
+            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level, self._market())
             self._draft(3, "risk_notes", notes, "risk_manager")
 
     async def _prediction(self) -> None:
@@ -196,33 +197,28 @@ class Cycle:
     async def _gate(self) -> None:
         own = [self._desk_order(decision) for decision in self._decisions if decision.delta]
         of_people = self._orders_of_people()
-        if not own and not of_people:
+        orders = of_people + own
+        if not orders:
             return
         self._desk.orders.also_gated({order.order_id: self._desk.tickers[order.column] for order in own})
-        # What room there is goes to people first; what reduces a position is executed first, whoever wants it.
-        book = self._the_book()
-        first = self._limited(of_people, book)
-        self._gated = first + self._limited(own, book.after((order.column, gated.allowed) for order, gated in first))
-        if of_people:
-            self._gated.sort(key=lambda one: not reduces(book.quantity[one[0].column], one[1].allowed))
+        wanted = [(order.column, order.delta) for order in orders]
+        # What room there is goes to people first.
+        results = apply_limits(wanted, self._the_book(), self._desk.rules.limits, self._market(), preferred=len(of_people))
+        self._gated = [(orders[gated.place], gated) for gated in results]
         self._draft(6, "orders_gated", wire.orders_gated(self._desk.tickers, self._gated))
         for order, gated in self._gated:
             if order.working is not None and not gated.allowed:
                 self._desk.orders.end(order.order_id)
                 self._reject(6, order, gated.limit, abs(gated.requested))
 
-    def _limited(self, orders: list[SessionOrder], book: Book) -> list[tuple[SessionOrder, Gated]]:
-        """Each order with what the limits made of it, in the order of execution."""
-        waiting: dict[tuple[int, int], deque[SessionOrder]] = {}
-        for order in orders:
-            waiting.setdefault((order.column, order.delta), deque()).append(order)
-        results = apply_limits([(order.column, order.delta) for order in orders], book, self._desk.rules.limits)
-        return [(waiting[gated.column, gated.requested].popleft(), gated) for gated in results]
-
     def _orders_of_people(self) -> list[SessionOrder]:
         book, columns = self._the_book(), {ticker: column for column, ticker in enumerate(self._desk.tickers)}
         due = self._desk.orders.due(lambda ticker: book.price_micros[columns[ticker]])
         return [SessionOrder(order.order_id, columns[order.ticker], order.delta, order) for order in due]
+
+    def _market(self) -> Market:
+        """What the limits need to know of the tickers beside the book, as of the decision."""
+        return market_of(_TickersOnly(self._view, self._count), self._desk.rules.limits)
 
     async def _approval(self) -> None:
         over_bp = self._desk.rules.approval_over_bp

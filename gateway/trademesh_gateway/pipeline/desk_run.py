@@ -9,6 +9,7 @@ from trademesh_gateway.agents.records import Book
 from trademesh_gateway.market.point_in_time import PointInTimeView
 from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.gate import Limits
+from trademesh_gateway.risk.stops import Stops
 from trademesh_ledger.baselines import MOMENTUM_CLOSES, Holding, Momentum, equal_weight
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.margin import MarginRules
@@ -46,6 +47,13 @@ class DeskRun:
     first_index_close: int = 0
     index_mark: int = 0
     orders: OrderBook = field(default_factory=OrderBook)
+    stops: Stops = field(init=False)
+
+    def __post_init__(self) -> None:
+        initial, costs = self.portfolio.initial_cash_micros, self.rules.costs
+        self.stops = Stops(self.rules.limits.drawdown_stop_bp, initial)
+        self._equal_weight: Holding = equal_weight(initial, self.tickers, costs)
+        self._momentum = Momentum(initial, self.tickers, costs)
 
     def book(self, last_closes: Sequence[int]) -> Book:
         """The account at the last known closes, as agents see it."""
@@ -53,15 +61,12 @@ class DeskRun:
         marks = {**self.marks, **prices}
         return Book(
             self.portfolio.net_asset_value(marks) if self.portfolio.positions else self.portfolio.cash_micros,
-            self.peak_nav_micros,
+            self.stops.peak_micros,
             [self.portfolio.quantity(ticker) for ticker in self.tickers],
             [marks.get(ticker, 0) for ticker in self.tickers],
+            self.stops.previous_nav_micros,
+            self.stops.drawdown_stopped,
         )
-
-    def __post_init__(self) -> None:
-        initial, costs = self.portfolio.initial_cash_micros, self.rules.costs
-        self._equal_weight: Holding = equal_weight(initial, self.tickers, costs)
-        self._momentum = Momentum(initial, self.tickers, costs)
 
     def mark(self, session: str, before: PointInTimeView, closes: Sequence[int], index_close: int) -> tuple[int, list[tuple[str, int]]]:
         """Takes in the closes of a session; `before` is what was known until then. Returns net asset value, and that of each baseline."""
@@ -70,6 +75,7 @@ class DeskRun:
                 self.marks[ticker] = close
         nav = self.portfolio.net_asset_value(self.marks)
         self.peak_nav_micros = max(self.peak_nav_micros, nav)
+        self.stops.settle(nav)
         marks = [self.marks.get(ticker, 0) for ticker in self.tickers]
         known = before.last_closes(MOMENTUM_CLOSES)[:, : len(marks)].tolist() if self._momentum.is_due(session) else []
         baselines = [

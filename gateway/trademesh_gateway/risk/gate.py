@@ -1,40 +1,37 @@
 """The gate: limits on every order before it is executed. A limit only shrinks an order; what one order leaves free is not handed on.
 
-Orders that reduce a position come first, so that the room they make is there for the others.
+Orders that reduce a position come first, so that the room they make is there for the others; the others follow by ticker. Each is held
+against the book as it would be after those before it, and gets the least that any limit leaves. Reductions pass, all but in a halt, and
+so does the part of an order that closes a position. A position that is over a limit already may stay as it is, and is not enlarged.
+
+All is whole numbers: bounds are rounded down, to the share; figures are rounded up to the basis point, so that one over its limit reads so.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 from trademesh_gateway.agents.records import Book
+from trademesh_gateway.risk.limits import BASIS_POINTS, UNITS, UNKNOWN_MARKET, GroupLimit, Limit, Limits, Market, Unit
+from trademesh_gateway.risk.projection import Projection
+from trademesh_gateway.risk.stops import has_fallen
 
-BASIS_POINTS = 10_000
-
-
-class Limit(enum.IntEnum):
-    """Limits that the gate knows; values are those of gateway.v1.LimitCode."""
-
-    NONE = 0
-    NO_PRICE = 3
-    DRAWDOWN_STOP = 4
-    SHORT_DISABLED = 5
-    POSITION_LIMIT = 6
-    GROSS_LIMIT = 7
-    NET_LIMIT = 8
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a run as whole basis points of net asset value; `drawdown_stop_bp` 0 is off."""
-
-    position_bp: int
-    gross_bp: int
-    net_bp: int
-    drawdown_stop_bp: int
-    shorts_allowed: bool
+__all__ = [
+    "BASIS_POINTS",
+    "UNITS",
+    "Gated",
+    "GroupLimit",
+    "Limit",
+    "Limits",
+    "Market",
+    "Restraint",
+    "Unit",
+    "apply_limits",
+    "most_in_ticker",
+    "restraint_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,66 +41,190 @@ class Gated:
     column: int
     requested: int
     allowed: int
+    limit: Limit = Limit.NONE
+    bound: int | None = None
+    """That limit, in its unit (`UNITS`)."""
+    figure: int | None = None
+    """What the order as asked would have come to."""
+    group: str = ""
+    """Whose limit it was, for SECTOR_LIMIT."""
+    place: int = 0
+    """Which of the orders given it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restraint:
+    """Why no order that opens or enlarges a position passes; in a halt, why none does."""
+
     limit: Limit
-    limit_bp: int = 0
-    figure_bp: int = 0
+    bound: int | None = None
+    figure: int | None = None
 
 
-def apply_limits(orders: Sequence[tuple[int, int]], book: Book, limits: Limits) -> list[Gated]:
-    """Puts orders (column, signed shares other than 0) through the limits, on the book as it would be after those before it."""
-    nav = book.nav_micros
-    quantity = list(book.quantity)
-    stopped = limits.drawdown_stop_bp > 0 and (nav - book.peak_nav_micros) * BASIS_POINTS <= -limits.drawdown_stop_bp * book.peak_nav_micros
-    results = list[Gated]()
-    for column, requested in sorted(orders, key=lambda order: (not reduces(book.quantity[order[0]], order[1]), order[0])):
-        result = _one(column, requested, quantity, book, limits, stopped)
-        quantity[column] += result.allowed
-        results.append(result)
-    return results
+def apply_limits(
+    orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market = UNKNOWN_MARKET, *, preferred: int = 0
+) -> list[Gated]:
+    """Puts a session's orders (column, signed shares other than 0) through the limits; results are in the order of execution.
+
+    The first `preferred` of those that do not reduce a position come before the others.
+    """
+    gate, held = _Gate(book, limits, market), book.quantity
+
+    def rank(place: int) -> tuple[bool, bool, int]:
+        column, delta = orders[place]
+        reduces = _reduces(held[column], delta)
+        return not reduces, not reduces and place >= preferred, column
+
+    return [gate.put(place, *orders[place]) for place in sorted(range(len(orders)), key=rank)]
 
 
-def reduces(held: int, delta: int) -> bool:
-    """True for an order that takes from a position and does not turn it."""
+def restraint_of(book: Book, limits: Limits) -> Restraint | None:
+    """What holds every order of the session back; None if nothing does."""
+    nav, peak, previous = book.nav_micros, book.peak_nav_micros, book.previous_nav_micros
+    if limits.halted:
+        return Restraint(Limit.RUN_HALTED)
+    if has_fallen(peak, nav, limits.drawdown_stop_bp) or book.drawdown_stopped or nav <= 0:
+        fall = _per(max(0, peak - nav), peak) if peak > 0 else None
+        return Restraint(Limit.DRAWDOWN_STOP, limits.drawdown_stop_bp or None, fall)
+    if has_fallen(previous, nav, limits.daily_loss_bp):
+        return Restraint(Limit.DAILY_LOSS, limits.daily_loss_bp, _per(previous - nav, previous))
+    return None
+
+
+def most_in_ticker(book: Book, limits: Limits, market: Market, column: int) -> tuple[int, Limit]:
+    """The largest absolute value of a position that the limits of its ticker allow, in micro-dollars, and which of them it is."""
+    return min((most, limit) for limit, _, most in _ticker_bounds(book, limits, market, column))
+
+
+def _ticker_bounds(book: Book, limits: Limits, market: Market, column: int) -> list[tuple[Limit, int, int]]:
+    """Bounds that lie in a ticker alone: which, its basis points of net asset value, and what those come to in micro-dollars.
+
+    By volatility: target / (volatility x root of a number of positions); half the position limit where the volatility is not known.
+    """
+    nav, position_bp, target_bp = book.nav_micros, limits.position_bp, limits.volatility_target_bp
+    bounds = [(Limit.POSITION_LIMIT, position_bp, position_bp * nav // BASIS_POINTS)]
+    if target_bp:
+        level = market.volatility_bp[column] if market.volatility_bp else 0
+        if level > 0:
+            # The root of a whole quotient, rounded down, is the quotient of the roots, rounded down: nothing is lost.
+            spread = level * level * limits.volatility_positions
+            bounds.append((Limit.VOL_LIMIT, isqrt((target_bp * BASIS_POINTS) ** 2 // spread), isqrt((target_bp * nav) ** 2 // spread)))
+        else:
+            bounds.append((Limit.VOL_LIMIT, position_bp // 2, position_bp * nav // (2 * BASIS_POINTS)))
+    return bounds
+
+
+def _reduces(held: int, delta: int) -> bool:
     return held * delta < 0 and abs(delta) <= abs(held)
 
 
-def _one(column: int, requested: int, quantity: list[int], book: Book, limits: Limits, stopped: bool) -> Gated:
-    held, price, nav = quantity[column], book.price_micros[column], book.nav_micros
-    if price == 0:
-        return Gated(column, requested, 0, Limit.NO_PRICE)
-    if reduces(held, requested):
-        return Gated(column, requested, requested, Limit.NONE)
-    # What closes the position passes in any case; only the rest is limited.
-    closing = -held if held * requested < 0 else 0
-    sign = 1 if requested > 0 else -1
-    if stopped or nav <= 0:
-        return Gated(column, requested, closing, Limit.DRAWDOWN_STOP, limits.drawdown_stop_bp)
-    if sign < 0 and not limits.shorts_allowed:
-        return Gated(column, requested, closing, Limit.SHORT_DISABLED)
-    allowed, limit, limit_bp, figure_bp = requested, Limit.NONE, 0, 0
-    others_gross = others_net = 0
-    for place, shares in enumerate(quantity):
-        if place != column:
-            value = shares * book.price_micros[place]
-            others_gross += abs(value)
-            others_net += value
-    for name, bound_bp, room_micros in (
-        (Limit.POSITION_LIMIT, limits.position_bp, limits.position_bp * nav // BASIS_POINTS),
-        (Limit.GROSS_LIMIT, limits.gross_bp, limits.gross_bp * nav // BASIS_POINTS - others_gross),
-        (Limit.NET_LIMIT, limits.net_bp, limits.net_bp * nav // BASIS_POINTS - sign * others_net),
-    ):
-        # A position that is over a limit already may stay as it is, and is not enlarged.
-        most = max(room_micros // price, sign * held, 0)
-        if sign * (held + allowed) > most:
-            figure_bp = _figure_bp(name, held + requested, price, others_gross, others_net, nav)
-            allowed, limit, limit_bp = sign * most - held, name, bound_bp
-    return Gated(column, requested, allowed, limit, limit_bp, figure_bp)
+def _per(amount: int, whole: int) -> int:
+    """An amount in basis points of a whole, rounded up."""
+    return -(-amount * BASIS_POINTS // whole)
 
 
-def _figure_bp(limit: Limit, after: int, price: int, others_gross: int, others_net: int, nav: int) -> int:
-    """What the order as asked would have come to, in basis points of net asset value."""
-    value = after * price
-    amount = {Limit.POSITION_LIMIT: abs(value), Limit.GROSS_LIMIT: others_gross + abs(value), Limit.NET_LIMIT: abs(others_net + value)}[
-        limit
-    ]
-    return amount * BASIS_POINTS // nav
+class _Gate:
+    """The limits of one session, and the book as its orders change it."""
+
+    def __init__(self, book: Book, limits: Limits, market: Market) -> None:
+        self._book = book
+        self._limits = limits
+        self._market = market
+        self._nav = book.nav_micros
+        self._projection = Projection(book, limits.groups)
+        self._restraint = restraint_of(book, limits)
+
+    def put(self, place: int, column: int, requested: int) -> Gated:
+        """Lets pass what may pass of an order."""
+        result = self._judge(place, column, requested)
+        self._projection.take(column, result.allowed)
+        return result
+
+    def _judge(self, place: int, column: int, requested: int) -> Gated:
+        limits, restraint = self._limits, self._restraint
+        held, price = self._projection.quantity[column], self._book.price_micros[column]
+        if price == 0:
+            return Gated(column, requested, 0, Limit.NO_PRICE, place=place)
+        if restraint is not None and restraint.limit is Limit.RUN_HALTED:
+            return Gated(column, requested, 0, Limit.RUN_HALTED, place=place)
+        if column in limits.halted_columns:
+            return Gated(column, requested, 0, Limit.TICKER_HALTED, place=place)
+        if _reduces(held, requested):
+            return Gated(column, requested, requested, place=place)
+        # What closes the position passes in any case; only the rest is limited.
+        closing = -held if held * requested < 0 else 0
+        if restraint is not None:
+            return Gated(column, requested, closing, restraint.limit, restraint.bound, restraint.figure, place=place)
+        if requested < 0 and not limits.shorts_allowed:
+            return Gated(column, requested, closing, Limit.SHORT_DISABLED, place=place)
+        if requested < 0 and column in limits.not_borrowable:
+            return Gated(column, requested, closing, Limit.NO_BORROW, place=place)
+        return self._cut(place, column, requested)
+
+    def _cut(self, place: int, column: int, requested: int) -> Gated:
+        """An order that opens, enlarges or flips a position, cut to the least that a limit leaves."""
+        held, sign = self._projection.quantity[column], 1 if requested > 0 else -1
+        allowed, binding = requested, None
+        for one in self._bounds(column, held, sign):
+            most = max(one[2], sign * held, 0)
+            if sign * (held + allowed) > most:
+                allowed, binding = sign * most - held, one
+        if binding is None:
+            return Gated(column, requested, allowed, place=place)
+        limit, bound, _, group = binding
+        figure = self._figure(limit, column, held, requested, group)
+        return Gated(column, requested, allowed, limit, bound, figure, self._limits.groups[group].name if group >= 0 else "", place)
+
+    def _bounds(self, column: int, held: int, sign: int) -> list[tuple[Limit, int, int, int]]:
+        """Every limit that is on: its bound, the most shares that the position may have in the order's direction, and its group or -1."""
+        limits, book, nav, at = self._limits, self._projection, self._nav, self._book.price_micros[column]
+        own = held * at
+        bounds = [(limit, bound, most // at, -1) for limit, bound, most in _ticker_bounds(self._book, limits, self._market, column)]
+        for group in book.groups_of(column):
+            bound = limits.groups[group].limit_bp
+            others = book.group_gross_micros[group] - abs(own)
+            bounds.append((Limit.SECTOR_LIMIT, bound, (bound * nav // BASIS_POINTS - others) // at, group))
+        if limits.concentration_bp:
+            room = limits.concentration_bp * nav * nav // BASIS_POINTS - (book.squares - own * own)
+            bounds.append((Limit.CONCENTRATION, limits.concentration_bp, isqrt(room) // at if room > 0 else 0, -1))
+        room = limits.gross_bp * nav // BASIS_POINTS - (book.gross_micros - abs(own))
+        bounds.append((Limit.GROSS_LIMIT, limits.gross_bp, room // at, -1))
+        room = limits.net_bp * nav // BASIS_POINTS - sign * (book.net_micros - own)
+        bounds.append((Limit.NET_LIMIT, limits.net_bp, room // at, -1))
+        if limits.order_size_bp:
+            room = limits.order_size_bp * nav // BASIS_POINTS
+            bounds.append((Limit.ORDER_SIZE, limits.order_size_bp, sign * held + room // at, -1))
+        if limits.turnover_bp:
+            room = limits.turnover_bp * nav // BASIS_POINTS - book.traded_micros
+            bounds.append((Limit.TURNOVER_LIMIT, limits.turnover_bp, sign * held + room // at, -1))
+        if limits.orders_per_session and book.orders >= limits.orders_per_session:
+            bounds.append((Limit.ORDER_LIMIT, limits.orders_per_session, sign * held, -1))
+        volume = self._market.volume_shares[column] if limits.volume_bp and self._market.volume_shares else -1
+        if volume >= 0:
+            bounds.append((Limit.LIQUIDITY, limits.volume_bp, sign * held + limits.volume_bp * volume // BASIS_POINTS, -1))
+        return bounds
+
+    def _figure(self, limit: Limit, column: int, held: int, requested: int, group: int) -> int | None:
+        """What the order as asked would have come to, in the limit's unit; None if that cannot be told."""
+        book, nav, price = self._projection, self._nav, self._book.price_micros[column]
+        own, after, traded = held * price, (held + requested) * price, abs(requested) * price
+        match limit:
+            case Limit.ORDER_LIMIT:
+                return book.orders + 1
+            case Limit.LIQUIDITY:
+                volume = self._market.volume_shares[column]
+                return _per(abs(requested), volume) if volume else None
+            case Limit.CONCENTRATION:
+                return _per(book.squares - own * own + after * after, nav * nav)
+            case Limit.SECTOR_LIMIT:
+                return _per(book.group_gross_micros[group] - abs(own) + abs(after), nav)
+            case Limit.GROSS_LIMIT:
+                return _per(book.gross_micros - abs(own) + abs(after), nav)
+            case Limit.NET_LIMIT:
+                return _per(abs(book.net_micros - own + after), nav)
+            case Limit.ORDER_SIZE:
+                return _per(traded, nav)
+            case Limit.TURNOVER_LIMIT:
+                return _per(book.traded_micros + traded, nav)
+            case _:
+                return _per(abs(after), nav)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_runs.bootstrap import BootstrapError, read_bootstrap, read_bootstrap_file, write_bootstrap
-from trademesh_runs.run_config import config_sha256, faults_of, normalised
+from trademesh_runs.run_config import LIMITS_OFF_BY_DEFAULT, config_sha256, faults_of, normalised
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\0\x85\u2028\u2029"), max_size=40)
 
@@ -31,6 +31,14 @@ def configurations(draw: st.DrawFn) -> RunConfig:
         config.margin.enabled = draw(st.booleans())
     if draw(st.booleans()):
         config.risk.position = draw(st.floats(0, 100, allow_nan=False))
+    if draw(st.booleans()):
+        config.risk.halted = True
+        config.risk.halted_tickers.extend(draw(st.sets(st.sampled_from(["AAPL", "ON"]))))
+        config.risk.orders = draw(st.integers(0, 100))
+    for name in draw(st.sets(st.sampled_from(["tech", "null", "1"]))):
+        config.risk.groups[name].tickers.append("AAPL")
+        if draw(st.booleans()):
+            config.risk.groups[name].limit = draw(st.floats(0, 100, allow_nan=False))
     if draw(st.booleans()):
         config.supervision.linger_s = draw(st.integers(0, 100))
     for agent_id in draw(st.sets(st.sampled_from(["technical_analyst", "risk_manager"]))):
@@ -109,6 +117,36 @@ def test_all_faults_are_told_at_once() -> None:
         "agents.portfolio_manager.enabled",
         "agents.oracle",
     }
+
+
+def test_tickers_of_limits_must_be_traded_by_the_run_once_its_tickers_are_known() -> None:
+    config = read_bootstrap(
+        '---\nrisk: {halted_tickers: [AAPL, APPL], not_borrowable: [T], groups: {tech: {tickers: [MSFT, MSTF]}, "": {tickers: [AAPL]}}}\n---\n'
+    )
+    assert {fault.field for fault in faults_of(config)} == {"risk.groups."}
+    config.tickers.extend(["AAPL", "MSFT"])
+    assert {fault.field: fault.description for fault in faults_of(config)} == {
+        "risk.halted_tickers": "APPL is not one of the run's tickers",
+        "risk.not_borrowable": "T is not one of the run's tickers",
+        "risk.groups.tech.tickers": "MSTF is not one of the run's tickers",
+        "risk.groups.": "a name has 1 to 64 characters",
+    }
+
+
+def test_a_group_has_a_limit_and_limits_that_are_not_set_are_off() -> None:
+    risk = normalised(read_bootstrap("---\nrisk: {groups: {tech: {tickers: [AAPL]}}}\n---\n")).risk
+    assert risk.groups["tech"].limit == 0.4
+    assert [getattr(risk, name) for name in LIMITS_OFF_BY_DEFAULT] == [0] * len(LIMITS_OFF_BY_DEFAULT)
+    assert (risk.position, risk.gross, risk.net, risk.drawdown_stop, risk.halted) == (0.2, 1.5, 1.0, 0.5, False)
+
+
+def test_faults_in_groups_have_a_place() -> None:
+    with pytest.raises(BootstrapError) as caught:
+        read_bootstrap("---\nrisk:\n  groups:\n    tech: {tickers: [AAPL], limt: 1}\n    oil: 3\n---\n")
+    assert [(one.field, one.description.rpartition("(")[2]) for one in caught.value.violations] == [
+        ("risk.groups.tech.limt", "line 4, column 29)"),
+        ("risk.groups.oil", "line 5, column 5)"),
+    ]
 
 
 def test_pace_and_name_do_not_enter_the_hash_of_a_configuration() -> None:

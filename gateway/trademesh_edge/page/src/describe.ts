@@ -1,7 +1,7 @@
 /** Events in words: one line each, and the reasons behind it, item by item. */
 
 import { Action, Side } from "@trademesh/contracts/trademesh/common/v1/vocabulary_pb.js";
-import { Direction, type Event, LimitCode, PipelineState, Severity, type Signals, Stance, TimeInForce } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
+import { Direction, type Event, LimitCode, LimitUnit, PipelineState, Severity, type Signals, Stance, TimeInForce } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
 import { dollars, percent, ratio, signedPercent, whole, words } from "./format";
 
 export interface Description {
@@ -13,14 +13,42 @@ export interface Description {
 }
 
 const SHOWN_DECISIONS = 4;
+const SHOWN_LETTERS = 120;
 const none = () => [];
+
+function named(agentId: string): string {
+  return agentId.replaceAll("_", " ");
+}
+
+/** A text as a title, and what is to be read besides if it is longer. */
+function shortened(text: string): [string, () => string[]] {
+  return text.length > SHOWN_LETTERS ? [`${text.slice(0, SHOWN_LETTERS)}…`, () => [text]] : [text, none];
+}
+
+/** A limit's figure in its own unit. */
+function measured(figure: number, unit: LimitUnit): string {
+  switch (unit) {
+    case LimitUnit.ORDERS:
+      return `${figure} orders`;
+    case LimitUnit.SUM_OF_SQUARED_WEIGHTS:
+      return figure.toFixed(4);
+    case LimitUnit.FRACTION_OF_PEAK:
+      return `${percent(figure)} below the peak`;
+    case LimitUnit.FRACTION_OF_PREVIOUS_NAV:
+      return `${percent(figure)} lost in a session`;
+    case LimitUnit.FRACTION_OF_VOLUME:
+      return `${percent(figure)} of the usual volume`;
+    default:
+      return `${percent(figure)} of net asset value`;
+  }
+}
 
 function count<T>(items: T[], test: (item: T) => boolean): number {
   return items.filter(test).length;
 }
 
 export function describe(event: Event): Description {
-  const who = event.agentId.replaceAll("_", " ") || "desk";
+  const who = named(event.agentId) || "desk";
   const said = (title: string, details: () => string[] = none): Description => ({ who, title, details });
   const payload = event.payload;
   switch (payload.case) {
@@ -80,8 +108,8 @@ export function describe(event: Event): Description {
         results.map(
           (one) =>
             `${one.order?.ticker}: ${whole(one.requestedQuantity)} asked, ${whole(one.order?.quantity ?? 0n)} go on` +
-            (one.limit ? `, ${words(LimitCode, one.limit)}` : "") +
-            (one.figure === undefined || one.limitValue === undefined ? "" : ` (would be ${percent(one.figure)}, limit ${percent(one.limitValue)})`),
+            (one.limit ? `, ${words(LimitCode, one.limit)}${one.group ? ` of ${one.group}` : ""}` : "") +
+            (one.figure === undefined || one.limitValue === undefined ? "" : ` (${measured(one.figure, one.unit)}, limit ${measured(one.limitValue, one.unit)})`),
         ),
       );
     }
@@ -124,6 +152,13 @@ export function describe(event: Event): Description {
     }
     case "runFinished":
       return said(`finished after ${whole(payload.value.sessions)} sessions with ${dollars(payload.value.navMicros)}`);
+    case "messageSent": {
+      const { sender, agentIds, text } = payload.value;
+      const [title, whole] = shortened(text);
+      return { who: sender, title: `to ${agentIds.map(named).join(", ")}: ${title}`, details: whole };
+    }
+    case "messageAnswered":
+      return said(...shortened(payload.value.text));
     default:
       return said("an event that this page does not know");
   }

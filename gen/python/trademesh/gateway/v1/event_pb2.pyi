@@ -224,6 +224,28 @@ class _LimitCodeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_LimitCode.Va
     """A person said no."""
     LIMIT_CODE_APPROVAL_EXPIRED: _LimitCode.ValueType  # 12
     """Nobody answered in time."""
+    LIMIT_CODE_RUN_HALTED: _LimitCode.ValueType  # 13
+    """The run is halted (`risk.halted`): no order passes, reductions neither."""
+    LIMIT_CODE_TICKER_HALTED: _LimitCode.ValueType  # 14
+    """The ticker is halted (`risk.halted_tickers`): no order in it passes, reductions neither."""
+    LIMIT_CODE_DAILY_LOSS: _LimitCode.ValueType  # 15
+    """The last session lost too much: only reductions pass in this one."""
+    LIMIT_CODE_NO_BORROW: _LimitCode.ValueType  # 16
+    """The ticker cannot be borrowed (`risk.not_borrowable`), and so not be held short."""
+    LIMIT_CODE_VOL_LIMIT: _LimitCode.ValueType  # 17
+    """The position would be too large for its volatility, or for one whose volatility is not known."""
+    LIMIT_CODE_SECTOR_LIMIT: _LimitCode.ValueType  # 18
+    """The positions of a group of tickers, such as a sector, would be too large together."""
+    LIMIT_CODE_CONCENTRATION: _LimitCode.ValueType  # 19
+    """The book would be too concentrated: the sum of its squared weights too large."""
+    LIMIT_CODE_ORDER_SIZE: _LimitCode.ValueType  # 20
+    """The order is too large."""
+    LIMIT_CODE_TURNOVER_LIMIT: _LimitCode.ValueType  # 21
+    """The session would trade too much."""
+    LIMIT_CODE_ORDER_LIMIT: _LimitCode.ValueType  # 22
+    """The session has had as many orders as it may."""
+    LIMIT_CODE_LIQUIDITY: _LimitCode.ValueType  # 23
+    """The order is too large a share of what is usually traded."""
 
 class LimitCode(_LimitCode, metaclass=_LimitCodeEnumTypeWrapper):
     """A rule that cuts or refuses orders."""
@@ -254,6 +276,71 @@ LIMIT_CODE_APPROVAL_DENIED: LimitCode.ValueType  # 11
 """A person said no."""
 LIMIT_CODE_APPROVAL_EXPIRED: LimitCode.ValueType  # 12
 """Nobody answered in time."""
+LIMIT_CODE_RUN_HALTED: LimitCode.ValueType  # 13
+"""The run is halted (`risk.halted`): no order passes, reductions neither."""
+LIMIT_CODE_TICKER_HALTED: LimitCode.ValueType  # 14
+"""The ticker is halted (`risk.halted_tickers`): no order in it passes, reductions neither."""
+LIMIT_CODE_DAILY_LOSS: LimitCode.ValueType  # 15
+"""The last session lost too much: only reductions pass in this one."""
+LIMIT_CODE_NO_BORROW: LimitCode.ValueType  # 16
+"""The ticker cannot be borrowed (`risk.not_borrowable`), and so not be held short."""
+LIMIT_CODE_VOL_LIMIT: LimitCode.ValueType  # 17
+"""The position would be too large for its volatility, or for one whose volatility is not known."""
+LIMIT_CODE_SECTOR_LIMIT: LimitCode.ValueType  # 18
+"""The positions of a group of tickers, such as a sector, would be too large together."""
+LIMIT_CODE_CONCENTRATION: LimitCode.ValueType  # 19
+"""The book would be too concentrated: the sum of its squared weights too large."""
+LIMIT_CODE_ORDER_SIZE: LimitCode.ValueType  # 20
+"""The order is too large."""
+LIMIT_CODE_TURNOVER_LIMIT: LimitCode.ValueType  # 21
+"""The session would trade too much."""
+LIMIT_CODE_ORDER_LIMIT: LimitCode.ValueType  # 22
+"""The session has had as many orders as it may."""
+LIMIT_CODE_LIQUIDITY: LimitCode.ValueType  # 23
+"""The order is too large a share of what is usually traded."""
+
+class _LimitUnit:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitUnitEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_LimitUnit.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    LIMIT_UNIT_UNSPECIFIED: _LimitUnit.ValueType  # 0
+    """The limit has no figure."""
+    LIMIT_UNIT_FRACTION_OF_NAV: _LimitUnit.ValueType  # 1
+    """Fraction of net asset value at the last close."""
+    LIMIT_UNIT_FRACTION_OF_PEAK: _LimitUnit.ValueType  # 2
+    """Fall from the highest net asset value, as a fraction of it."""
+    LIMIT_UNIT_FRACTION_OF_PREVIOUS_NAV: _LimitUnit.ValueType  # 3
+    """Fall in the last session, as a fraction of the net asset value before it."""
+    LIMIT_UNIT_SUM_OF_SQUARED_WEIGHTS: _LimitUnit.ValueType  # 4
+    """Sum of squared fractions of net asset value (Herfindahl 1950): 1 is one position of all."""
+    LIMIT_UNIT_FRACTION_OF_VOLUME: _LimitUnit.ValueType  # 5
+    """Fraction of the mean volume of 20 sessions."""
+    LIMIT_UNIT_ORDERS: _LimitUnit.ValueType  # 6
+    """Orders of the session."""
+    LIMIT_UNIT_ANNUAL_VOLATILITY: _LimitUnit.ValueType  # 7
+    """Volatility of a year."""
+
+class LimitUnit(_LimitUnit, metaclass=_LimitUnitEnumTypeWrapper):
+    """What a limit and the figure that is held against it are counted in."""
+
+LIMIT_UNIT_UNSPECIFIED: LimitUnit.ValueType  # 0
+"""The limit has no figure."""
+LIMIT_UNIT_FRACTION_OF_NAV: LimitUnit.ValueType  # 1
+"""Fraction of net asset value at the last close."""
+LIMIT_UNIT_FRACTION_OF_PEAK: LimitUnit.ValueType  # 2
+"""Fall from the highest net asset value, as a fraction of it."""
+LIMIT_UNIT_FRACTION_OF_PREVIOUS_NAV: LimitUnit.ValueType  # 3
+"""Fall in the last session, as a fraction of the net asset value before it."""
+LIMIT_UNIT_SUM_OF_SQUARED_WEIGHTS: LimitUnit.ValueType  # 4
+"""Sum of squared fractions of net asset value (Herfindahl 1950): 1 is one position of all."""
+LIMIT_UNIT_FRACTION_OF_VOLUME: LimitUnit.ValueType  # 5
+"""Fraction of the mean volume of 20 sessions."""
+LIMIT_UNIT_ORDERS: LimitUnit.ValueType  # 6
+"""Orders of the session."""
+LIMIT_UNIT_ANNUAL_VOLATILITY: LimitUnit.ValueType  # 7
+"""Volatility of a year."""
 
 class _OrderType:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -375,6 +462,8 @@ class Event(message.Message):
     ORDER_SUBMITTED_FIELD_NUMBER: builtins.int
     ORDER_CANCELED_FIELD_NUMBER: builtins.int
     ORDER_EXPIRED_FIELD_NUMBER: builtins.int
+    MESSAGE_SENT_FIELD_NUMBER: builtins.int
+    MESSAGE_ANSWERED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the run's journal: gapless, from 1."""
     event_id: builtins.str
@@ -479,6 +568,14 @@ class Event(message.Message):
     def order_expired(self) -> OrderExpired:
         """An order was not executed in the time that it was in force."""
 
+    @builtins.property
+    def message_sent(self) -> MessageSent:
+        """A person spoke to agents."""
+
+    @builtins.property
+    def message_answered(self) -> MessageAnswered:
+        """An agent answered a person."""
+
     def __init__(
         self,
         *,
@@ -511,12 +608,14 @@ class Event(message.Message):
         order_submitted: OrderSubmitted | None = ...,
         order_canceled: OrderCanceled | None = ...,
         order_expired: OrderExpired | None = ...,
+        message_sent: MessageSent | None = ...,
+        message_answered: MessageAnswered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired", "message_sent", "message_answered"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1020,7 +1119,7 @@ class RiskNotes(message.Message):
     net: builtins.float
     """Sum of signed positions over net asset value."""
     drawdown: builtins.float
-    """Net asset value over its peak, less one."""
+    """Net asset value over its peak, less one. After a person has lifted a drawdown stop the peak is the highest since then."""
     @builtins.property
     def notes(self) -> containers.RepeatedCompositeFieldContainer[RiskNote]:
         """One per ticker, in the run's order."""
@@ -1315,14 +1414,20 @@ class GateResult(message.Message):
     LIMIT_FIELD_NUMBER: builtins.int
     LIMIT_VALUE_FIELD_NUMBER: builtins.int
     FIGURE_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
     requested_quantity: builtins.int
     """Shares that were asked for."""
     limit: LimitCode.ValueType
-    """Limit that cut or refused it; unspecified if it passed whole."""
+    """Limit that cut or refused it, of several the one that left least; unspecified if it passed whole."""
     limit_value: builtins.float
-    """Value of that limit, as it is configured."""
+    """Value of that limit, as it is configured or, for VOL_LIMIT, as it follows from the volatility."""
     figure: builtins.float
-    """What the order as asked would have come to."""
+    """What the order as asked would have come to; for DRAWDOWN_STOP and DAILY_LOSS the fall."""
+    unit: LimitUnit.ValueType
+    """What `limit_value` and `figure` are counted in."""
+    group: builtins.str
+    """Whose limit it was, for SECTOR_LIMIT: a name of `risk.groups`."""
     @builtins.property
     def order(self) -> Order:
         """As it goes on; its quantity is 0 if it was refused."""
@@ -1335,10 +1440,12 @@ class GateResult(message.Message):
         limit: LimitCode.ValueType = ...,
         limit_value: builtins.float | None = ...,
         figure: builtins.float | None = ...,
+        unit: LimitUnit.ValueType = ...,
+        group: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_figure", b"_figure", "_limit_value", b"_limit_value", "figure", b"figure", "limit_value", b"limit_value", "order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_figure", b"_figure", "_limit_value", b"_limit_value", "figure", b"figure", "limit", b"limit", "limit_value", b"limit_value", "order", b"order", "requested_quantity", b"requested_quantity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_figure", b"_figure", "_limit_value", b"_limit_value", "figure", b"figure", "group", b"group", "limit", b"limit", "limit_value", b"limit_value", "order", b"order", "requested_quantity", b"requested_quantity", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__figure: _TypeAlias = typing.Literal["figure"]  # noqa: Y015
     _WhichOneofArgType__figure: _TypeAlias = typing.Literal["_figure", b"_figure"]  # noqa: Y015
@@ -1632,5 +1739,79 @@ class RunFinished(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["fills", b"fills", "nav_micros", b"nav_micros", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageSent(message.Message):
+    """A person spoke to agents (PipelineService.SendMessage). Belongs to no session: what is decided does not depend on it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SENDER_FIELD_NUMBER: builtins.int
+    AGENT_IDS_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Names the message: a UUID, made by the gateway."""
+    request_id: builtins.str
+    """Of the call; empty if it gave none."""
+    sender: builtins.str
+    """Who spoke."""
+    text: builtins.str
+    """What was said."""
+    @builtins.property
+    def agent_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """To whom, every one by name."""
+
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers of the run that the text names, in the run's order."""
+
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        sender: builtins.str = ...,
+        agent_ids: abc.Iterable[builtins.str] | None = ...,
+        text: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "message_id", b"message_id", "request_id", b"request_id", "sender", b"sender", "text", b"text", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageAnswered(message.Message):
+    """An agent answered a person. Who answered is the event's `agent_id`."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Which message."""
+    text: builtins.str
+    """What was said, from what the journal held of the agent's work at that moment."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers that the answer tells of."""
+
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        text: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message_id", b"message_id", "text", b"text", "tickers", b"tickers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

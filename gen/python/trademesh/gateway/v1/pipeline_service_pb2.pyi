@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 from trademesh.common.v1 import vocabulary_pb2 as vocabulary_pb2
 from trademesh.gateway.v1 import event_pb2 as event_pb2
@@ -537,5 +539,103 @@ class CancelOrderResponse(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SendMessageRequest(message.Message):
+    """What a person says to agents."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SENDER_FIELD_NUMBER: builtins.int
+    AGENT_IDS_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run; must be the gateway's own."""
+    request_id: builtins.str
+    """Makes the call safe to repeat: a UUID of the caller's. The answer of the first call is given again, by a later gateway of the run too, as
+    long as the message is one of the run's newest 1,000.
+    """
+    sender: builtins.str
+    """Who speaks, as it is shown to others; empty: `person`."""
+    text: builtins.str
+    """What is said."""
+    @builtins.property
+    def agent_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """To whom; empty: all agents at work. One that is not at work is INVALID_ARGUMENT, and the error names those who are."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        sender: builtins.str = ...,
+        agent_ids: abc.Iterable[builtins.str] | None = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "request_id", b"request_id", "run_id", b"run_id", "sender", b"sender", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SendMessageResponse(message.Message):
+    """What the agents answered."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    ANSWERS_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Names the message in its events."""
+    sequence: builtins.int
+    """Sequence of its MessageSent event."""
+    @builtins.property
+    def answers(self) -> containers.RepeatedCompositeFieldContainer[MessageAnswer]:
+        """One per agent that was spoken to: in the order asked for, or in the desk's."""
+
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        sequence: builtins.int = ...,
+        answers: abc.Iterable[MessageAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answers", b"answers", "message_id", b"message_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageAnswer(message.Message):
+    """What one agent answered."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    agent_id: builtins.str
+    """Who."""
+    text: builtins.str
+    """Its words: short, in English, with the session that they are of."""
+    sequence: builtins.int
+    """Sequence of the MessageAnswered event."""
+    def __init__(
+        self,
+        *,
+        agent_id: builtins.str = ...,
+        text: builtins.str = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "sequence", b"sequence", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

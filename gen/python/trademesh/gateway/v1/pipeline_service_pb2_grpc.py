@@ -85,6 +85,11 @@ class PipelineServiceStub:
                 request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderRequest.SerializeToString,
                 response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderResponse.FromString,
                 _registered_method=True)
+        self.SendMessage = channel.unary_unary(
+                '/trademesh.gateway.v1.PipelineService/SendMessage',
+                request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageRequest.SerializeToString,
+                response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageResponse.FromString,
+                _registered_method=True)
 
 
 class PipelineServiceServicer:
@@ -164,6 +169,22 @@ class PipelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendMessage(self, request, context):
+        """Speaks to one agent, to some, or to all at work. The message and each answer are events, durable before the call answers. An agent whose
+        brain is rules answers from the newest of its work that the journal holds: an analyst from its signals and the figures behind them, the
+        risk manager from its notes, the portfolio manager from its decisions and what became of them. It names the session, says what it does
+        not know, and changes nothing: no message alters what such an agent decides. Works while the pipeline runs, stands, has not begun or has
+        ended, as long as the gateway serves.
+
+        A ticker is named in capitals, or after a dollar sign in any case; if none is, words of three letters or more count in any case. Without
+        one the agents tell what they see most clearly.
+
+        At most 60 messages a minute: more are RESOURCE_EXHAUSTED, with the time to wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PipelineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -216,6 +237,11 @@ def add_PipelineServiceServicer_to_server(servicer, server):
                     servicer.CancelOrder,
                     request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderRequest.FromString,
                     response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderResponse.SerializeToString,
+            ),
+            'SendMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendMessage,
+                    request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageRequest.FromString,
+                    response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -489,6 +515,33 @@ class PipelineService:
             '/trademesh.gateway.v1.PipelineService/CancelOrder',
             trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderRequest.SerializeToString,
             trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.gateway.v1.PipelineService/SendMessage',
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageRequest.SerializeToString,
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -112,6 +112,7 @@ class Pipeline(message.Message):
     PACE_SESSIONS_PER_S_FIELD_NUMBER: builtins.int
     HEAD_SEQUENCE_FIELD_NUMBER: builtins.int
     CYCLE_STARTED_AT_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     state: event_pb2.PipelineState.ValueType
@@ -134,6 +135,10 @@ class Pipeline(message.Message):
     def cycle_started_at(self) -> timestamp_pb2.Timestamp:
         """When the cycle in hand began, wall time; absent between cycles and in states of the past."""
 
+    @builtins.property
+    def limits(self) -> LimitsInForce:
+        """Limits on orders, and what they hold back now. Only GetPipeline tells them."""
+
     def __init__(
         self,
         *,
@@ -147,12 +152,105 @@ class Pipeline(message.Message):
         pace_sessions_per_s: builtins.float = ...,
         head_sequence: builtins.int = ...,
         cycle_started_at: timestamp_pb2.Timestamp | None = ...,
+        limits: LimitsInForce | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["cycle_started_at", b"cycle_started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["cycle_started_at", b"cycle_started_at", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cycle_started_at", b"cycle_started_at", "head_sequence", b"head_sequence", "pace_sessions_per_s", b"pace_sessions_per_s", "phase", b"phase", "reason", b"reason", "run_id", b"run_id", "session_date", b"session_date", "sessions_settled", b"sessions_settled", "sessions_total", b"sessions_total", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cycle_started_at", b"cycle_started_at", "head_sequence", b"head_sequence", "limits", b"limits", "pace_sessions_per_s", b"pace_sessions_per_s", "phase", b"phase", "reason", b"reason", "run_id", b"run_id", "session_date", b"session_date", "sessions_settled", b"sessions_settled", "sessions_total", b"sessions_total", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class LimitsInForce(message.Message):
+    """The limits on every order of a run, and what they hold back now."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: builtins.int
+    SHORTS_ALLOWED_FIELD_NUMBER: builtins.int
+    HALTED_FIELD_NUMBER: builtins.int
+    DRAWDOWN_STOPPED_FIELD_NUMBER: builtins.int
+    LOSS_STOPPED_FIELD_NUMBER: builtins.int
+    DRAWDOWN_FIELD_NUMBER: builtins.int
+    LAST_RETURN_FIELD_NUMBER: builtins.int
+    shorts_allowed: builtins.bool
+    """False: no short position is allowed (`margin.enabled`)."""
+    halted: builtins.bool
+    """True: no order passes at all (`risk.halted`)."""
+    drawdown_stopped: builtins.bool
+    """True: the run has fallen too far from its peak. Only reductions pass until a person calls PausePipeline and then ResumePipeline; from
+    the next session on falls are measured anew.
+    """
+    loss_stopped: builtins.bool
+    """True: the last session lost too much. Only reductions pass until the next one is settled."""
+    drawdown: builtins.float
+    """Net asset value at the last settled close, over its peak, less one. The peak is the highest since the run began, or since a person
+    lifted a drawdown stop.
+    """
+    last_return: builtins.float
+    """Return of the last settled session; absent before there is one."""
+    @builtins.property
+    def limits(self) -> containers.RepeatedCompositeFieldContainer[LimitInForce]:
+        """Limits that are on, in the order in which an order meets them."""
+
+    def __init__(
+        self,
+        *,
+        limits: abc.Iterable[LimitInForce] | None = ...,
+        shorts_allowed: builtins.bool = ...,
+        halted: builtins.bool = ...,
+        drawdown_stopped: builtins.bool = ...,
+        loss_stopped: builtins.bool = ...,
+        drawdown: builtins.float = ...,
+        last_return: builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_last_return", b"_last_return", "last_return", b"last_return"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_last_return", b"_last_return", "drawdown", b"drawdown", "drawdown_stopped", b"drawdown_stopped", "halted", b"halted", "last_return", b"last_return", "limits", b"limits", "loss_stopped", b"loss_stopped", "shorts_allowed", b"shorts_allowed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_return: _TypeAlias = typing.Literal["last_return"]  # noqa: Y015
+    _WhichOneofArgType__last_return: _TypeAlias = typing.Literal["_last_return", b"_last_return"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_return) -> _WhichOneofReturnType__last_return | None: ...
+
+@typing.final
+class LimitInForce(message.Message):
+    """A limit that is on."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    limit: event_pb2.LimitCode.ValueType
+    """Which."""
+    value: builtins.float
+    """Its value; absent if it has none. That of VOL_LIMIT is the volatility that positions are scaled to."""
+    unit: event_pb2.LimitUnit.ValueType
+    """What the value is counted in."""
+    group: builtins.str
+    """For SECTOR_LIMIT, a name of `risk.groups`."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers that it binds; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        limit: event_pb2.LimitCode.ValueType = ...,
+        value: builtins.float | None = ...,
+        unit: event_pb2.LimitUnit.ValueType = ...,
+        group: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_value", b"_value", "group", b"group", "limit", b"limit", "tickers", b"tickers", "unit", b"unit", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
 @typing.final
 class EquityPoint(message.Message):

@@ -432,15 +432,51 @@ class CostRules(message.Message):
 
 @typing.final
 class RiskLimits(message.Message):
-    """Limits on every order, as fractions of net asset value. A limit only shrinks an order."""
+    """Limits on every order, an agent's or a person's, as fractions of net asset value at the close before. A limit only shrinks an order, what one
+    order leaves free is not handed on, and orders that reduce a position pass in any case but a halt. Reductions come first, then the other
+    orders by ticker; each is held against the book as it would be after those before it.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class GroupsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @builtins.property
+        def value(self) -> GroupLimit: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: GroupLimit | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     POSITION_FIELD_NUMBER: builtins.int
     GROSS_FIELD_NUMBER: builtins.int
     NET_FIELD_NUMBER: builtins.int
     DRAWDOWN_STOP_FIELD_NUMBER: builtins.int
     ON_GAP_FIELD_NUMBER: builtins.int
+    HALTED_FIELD_NUMBER: builtins.int
+    HALTED_TICKERS_FIELD_NUMBER: builtins.int
+    NOT_BORROWABLE_FIELD_NUMBER: builtins.int
+    DAILY_LOSS_FIELD_NUMBER: builtins.int
+    VOLATILITY_TARGET_FIELD_NUMBER: builtins.int
+    VOLATILITY_POSITIONS_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    CONCENTRATION_FIELD_NUMBER: builtins.int
+    ORDER_SIZE_FIELD_NUMBER: builtins.int
+    TURNOVER_FIELD_NUMBER: builtins.int
+    ORDERS_FIELD_NUMBER: builtins.int
+    VOLUME_SHARE_FIELD_NUMBER: builtins.int
     position: builtins.float
     """Largest absolute position in one ticker; default 0.2."""
     gross: builtins.float
@@ -448,9 +484,41 @@ class RiskLimits(message.Message):
     net: builtins.float
     """Largest absolute sum of signed positions; default 1.0."""
     drawdown_stop: builtins.float
-    """Fall from the highest net asset value after which only reductions pass; default 0.5, 0 = off."""
+    """Fall from the highest net asset value after which only reductions pass, until a person pauses and resumes the pipeline; default 0.5, 0 = off."""
     on_gap: GapPolicy.ValueType
     """What happens to an order that fails the cash or margin check at its fill; default RESIZE."""
+    halted: builtins.bool
+    """The kill switch: true lets no order pass, reductions neither; default false."""
+    daily_loss: builtins.float
+    """Loss of a session, as a fraction of the net asset value before it, after which only reductions pass in the next one; default 0 = off."""
+    volatility_target: builtins.float
+    """Annualised volatility that positions are scaled to: one may be `volatility_target` / (its volatility over 20 sessions x root of
+    `volatility_positions`), and half the position limit where the volatility is not known. Default 0 = off.
+    """
+    volatility_positions: builtins.int
+    """Over how many like positions the target is spread; default 10."""
+    concentration: builtins.float
+    """Largest sum of squared weights (Herfindahl 1950): 0.25 is four equal positions that are the whole net asset value. Default 0 = off."""
+    order_size: builtins.float
+    """Largest value of one order; default 0 = off."""
+    turnover: builtins.float
+    """Largest traded value of a session, purchases and sales together; reductions count, and pass. Default 0 = off."""
+    orders: builtins.int
+    """Most orders of a session; reductions count, and pass. Default 0 = off."""
+    volume_share: builtins.float
+    """Largest share of the mean volume of 20 sessions that one order may be, where volume is known; default 0 = off."""
+    @builtins.property
+    def halted_tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers in which no order passes, reductions neither."""
+
+    @builtins.property
+    def not_borrowable(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers that cannot be borrowed: a long position may be sold, a short one not opened."""
+
+    @builtins.property
+    def groups(self) -> containers.MessageMap[builtins.str, GroupLimit]:
+        """Groups of tickers, such as sectors, by name; a ticker may be in several."""
+
     def __init__(
         self,
         *,
@@ -459,19 +527,51 @@ class RiskLimits(message.Message):
         net: builtins.float | None = ...,
         drawdown_stop: builtins.float | None = ...,
         on_gap: GapPolicy.ValueType = ...,
+        halted: builtins.bool = ...,
+        halted_tickers: abc.Iterable[builtins.str] | None = ...,
+        not_borrowable: abc.Iterable[builtins.str] | None = ...,
+        daily_loss: builtins.float | None = ...,
+        volatility_target: builtins.float | None = ...,
+        volatility_positions: builtins.int | None = ...,
+        groups: abc.Mapping[builtins.str, GroupLimit] | None = ...,
+        concentration: builtins.float | None = ...,
+        order_size: builtins.float | None = ...,
+        turnover: builtins.float | None = ...,
+        orders: builtins.int | None = ...,
+        volume_share: builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_drawdown_stop", b"_drawdown_stop", "_gross", b"_gross", "_net", b"_net", "_position", b"_position", "drawdown_stop", b"drawdown_stop", "gross", b"gross", "net", b"net", "position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_concentration", b"_concentration", "_daily_loss", b"_daily_loss", "_drawdown_stop", b"_drawdown_stop", "_gross", b"_gross", "_net", b"_net", "_order_size", b"_order_size", "_orders", b"_orders", "_position", b"_position", "_turnover", b"_turnover", "_volatility_positions", b"_volatility_positions", "_volatility_target", b"_volatility_target", "_volume_share", b"_volume_share", "concentration", b"concentration", "daily_loss", b"daily_loss", "drawdown_stop", b"drawdown_stop", "gross", b"gross", "net", b"net", "order_size", b"order_size", "orders", b"orders", "position", b"position", "turnover", b"turnover", "volatility_positions", b"volatility_positions", "volatility_target", b"volatility_target", "volume_share", b"volume_share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_drawdown_stop", b"_drawdown_stop", "_gross", b"_gross", "_net", b"_net", "_position", b"_position", "drawdown_stop", b"drawdown_stop", "gross", b"gross", "net", b"net", "on_gap", b"on_gap", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_concentration", b"_concentration", "_daily_loss", b"_daily_loss", "_drawdown_stop", b"_drawdown_stop", "_gross", b"_gross", "_net", b"_net", "_order_size", b"_order_size", "_orders", b"_orders", "_position", b"_position", "_turnover", b"_turnover", "_volatility_positions", b"_volatility_positions", "_volatility_target", b"_volatility_target", "_volume_share", b"_volume_share", "concentration", b"concentration", "daily_loss", b"daily_loss", "drawdown_stop", b"drawdown_stop", "gross", b"gross", "groups", b"groups", "halted", b"halted", "halted_tickers", b"halted_tickers", "net", b"net", "not_borrowable", b"not_borrowable", "on_gap", b"on_gap", "order_size", b"order_size", "orders", b"orders", "position", b"position", "turnover", b"turnover", "volatility_positions", b"volatility_positions", "volatility_target", b"volatility_target", "volume_share", b"volume_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__concentration: _TypeAlias = typing.Literal["concentration"]  # noqa: Y015
+    _WhichOneofArgType__concentration: _TypeAlias = typing.Literal["_concentration", b"_concentration"]  # noqa: Y015
+    _WhichOneofReturnType__daily_loss: _TypeAlias = typing.Literal["daily_loss"]  # noqa: Y015
+    _WhichOneofArgType__daily_loss: _TypeAlias = typing.Literal["_daily_loss", b"_daily_loss"]  # noqa: Y015
     _WhichOneofReturnType__drawdown_stop: _TypeAlias = typing.Literal["drawdown_stop"]  # noqa: Y015
     _WhichOneofArgType__drawdown_stop: _TypeAlias = typing.Literal["_drawdown_stop", b"_drawdown_stop"]  # noqa: Y015
     _WhichOneofReturnType__gross: _TypeAlias = typing.Literal["gross"]  # noqa: Y015
     _WhichOneofArgType__gross: _TypeAlias = typing.Literal["_gross", b"_gross"]  # noqa: Y015
     _WhichOneofReturnType__net: _TypeAlias = typing.Literal["net"]  # noqa: Y015
     _WhichOneofArgType__net: _TypeAlias = typing.Literal["_net", b"_net"]  # noqa: Y015
+    _WhichOneofReturnType__order_size: _TypeAlias = typing.Literal["order_size"]  # noqa: Y015
+    _WhichOneofArgType__order_size: _TypeAlias = typing.Literal["_order_size", b"_order_size"]  # noqa: Y015
+    _WhichOneofReturnType__orders: _TypeAlias = typing.Literal["orders"]  # noqa: Y015
+    _WhichOneofArgType__orders: _TypeAlias = typing.Literal["_orders", b"_orders"]  # noqa: Y015
     _WhichOneofReturnType__position: _TypeAlias = typing.Literal["position"]  # noqa: Y015
     _WhichOneofArgType__position: _TypeAlias = typing.Literal["_position", b"_position"]  # noqa: Y015
+    _WhichOneofReturnType__turnover: _TypeAlias = typing.Literal["turnover"]  # noqa: Y015
+    _WhichOneofArgType__turnover: _TypeAlias = typing.Literal["_turnover", b"_turnover"]  # noqa: Y015
+    _WhichOneofReturnType__volatility_positions: _TypeAlias = typing.Literal["volatility_positions"]  # noqa: Y015
+    _WhichOneofArgType__volatility_positions: _TypeAlias = typing.Literal["_volatility_positions", b"_volatility_positions"]  # noqa: Y015
+    _WhichOneofReturnType__volatility_target: _TypeAlias = typing.Literal["volatility_target"]  # noqa: Y015
+    _WhichOneofArgType__volatility_target: _TypeAlias = typing.Literal["_volatility_target", b"_volatility_target"]  # noqa: Y015
+    _WhichOneofReturnType__volume_share: _TypeAlias = typing.Literal["volume_share"]  # noqa: Y015
+    _WhichOneofArgType__volume_share: _TypeAlias = typing.Literal["_volume_share", b"_volume_share"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concentration) -> _WhichOneofReturnType__concentration | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__daily_loss) -> _WhichOneofReturnType__daily_loss | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__drawdown_stop) -> _WhichOneofReturnType__drawdown_stop | None: ...
     @typing.overload
@@ -479,7 +579,47 @@ class RiskLimits(message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__net) -> _WhichOneofReturnType__net | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__order_size) -> _WhichOneofReturnType__order_size | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__orders) -> _WhichOneofReturnType__orders | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__turnover) -> _WhichOneofReturnType__turnover | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__volatility_positions) -> _WhichOneofReturnType__volatility_positions | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__volatility_target) -> _WhichOneofReturnType__volatility_target | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__volume_share) -> _WhichOneofReturnType__volume_share | None: ...
+
+@typing.final
+class GroupLimit(message.Message):
+    """What the positions of a group of tickers may come to together."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    limit: builtins.float
+    """Largest sum of their absolute positions; default 0.4."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers of the run."""
+
+    def __init__(
+        self,
+        *,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        limit: builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_limit", b"_limit", "limit", b"limit", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
 
 @typing.final
 class PipelineOptions(message.Message):

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/event.proto.
  */
 export const file_trademesh_gateway_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEimAwKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAEj8KD29yZGVyX3N1Ym1pdHRlZBg2IAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyU3VibWl0dGVkSAASPQoOb3JkZXJfY2FuY2VsZWQYNyABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckNhbmNlbGVkSAASOwoNb3JkZXJfZXhwaXJlZBg4IAEoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRXhwaXJlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zIrgBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCSJaCg1TZXNzaW9uT3BlbmVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEjEKDWRlY2lzaW9uX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgdTaWduYWxzEi0KB3NpZ25hbHMYASADKAsyHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TaWduYWwSMwoHZmlndXJlcxgCIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkZpZ3VyZUNvbHVtbhIZChFhYnN0YWluZWRfYmVjYXVzZRgDIAEoCSKRAQoGU2lnbmFsEg4KBnRpY2tlchgBIAEoCRIsCgZzdGFuY2UYAiABKA4yHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFuY2USDQoFc2NvcmUYAyABKAESEgoKY29uZmlkZW5jZRgEIAEoARIYChBob3Jpem9uX3Nlc3Npb25zGAUgASgNEgwKBG5vdGUYBiABKAkiOgoMRmlndXJlQ29sdW1uEgwKBHRvb2wYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZ2YWx1ZXMYAyADKAEiRAoLUHJlZGljdGlvbnMSNQoLcHJlZGljdGlvbnMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmVkaWN0aW9uImQKClByZWRpY3Rpb24SDgoGdGlja2VyGAEgASgJEjIKCWRpcmVjdGlvbhgCIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRpcmVjdGlvbhISCgpjb25maWRlbmNlGAMgASgBInwKCVJpc2tOb3RlcxISCgpuYXZfbWljcm9zGAEgASgDEg0KBWdyb3NzGAIgASgBEgsKA25ldBgDIAEoARIQCghkcmF3ZG93bhgEIAEoARItCgVub3RlcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3RlItUBCghSaXNrTm90ZRIOCgZ0aWNrZXIYASABKAkSMAoIc2V2ZXJpdHkYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXZlcml0eRIXCgp2b2xhdGlsaXR5GAMgASgBSACIAQESFgoObWF4X2J1eV9zaGFyZXMYBCABKAMSFwoPbWF4X3NlbGxfc2hhcmVzGAUgASgDEi4KBWxpbWl0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlQg0KC192b2xhdGlsaXR5Ij4KCURlY2lzaW9ucxIxCglkZWNpc2lvbnMYASADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5EZWNpc2lvbiKTAQoIRGVjaXNpb24SDgoGdGlja2VyGAEgASgJEisKBmFjdGlvbhgCIAEoDjIbLnRyYWRlbWVzaC5jb21tb24udjEuQWN0aW9uEhAKCHF1YW50aXR5GAMgASgDEhIKCmNvbmZpZGVuY2UYBCABKAESDQoFc2NvcmUYBSABKAESFQoNdGFyZ2V0X3dlaWdodBgGIAEoASKaAgoFT3JkZXISEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEicKBHNpZGUYAyABKA4yGS50cmFkZW1lc2guY29tbW9uLnYxLlNpZGUSEAoIcXVhbnRpdHkYBCABKAMSLQoEdHlwZRgFIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyVHlwZRIaChJsaW1pdF9wcmljZV9taWNyb3MYBiABKAMSGQoRc3RvcF9wcmljZV9taWNyb3MYByABKAMSOAoNdGltZV9pbl9mb3JjZRgIIAEoDjIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlRpbWVJbkZvcmNlEhQKDHN1Ym1pdHRlZF9ieRgJIAEoCSJSCg5PcmRlclN1Ym1pdHRlZBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhQKDGZyb21fc2Vzc2lvbhgCIAEoDSJgCg1PcmRlckNhbmNlbGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRITCgtjYW5jZWxlZF9ieRgDIAEoCRIYChBnYXRlZF9pbl9zZXNzaW9uGAQgASgNIkIKDE9yZGVyRXhwaXJlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSEAoIcXVhbnRpdHkYAyABKAMiQAoLT3JkZXJzR2F0ZWQSMQoHcmVzdWx0cxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGVSZXN1bHQizgEKCkdhdGVSZXN1bHQSKgoFb3JkZXIYASABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIaChJyZXF1ZXN0ZWRfcXVhbnRpdHkYAiABKAMSLgoFbGltaXQYAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSGAoLbGltaXRfdmFsdWUYBCABKAFIAIgBARITCgZmaWd1cmUYBSABKAFIAYgBAUIOCgxfbGltaXRfdmFsdWVCCQoHX2ZpZ3VyZSKEAQoRQXBwcm92YWxSZXF1ZXN0ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSKgoFb3JkZXIYAiABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIuCgpleHBpcmVzX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJvChBBcHByb3ZhbFJlc29sdmVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEhAKCG9yZGVyX2lkGAIgASgJEhAKCGFwcHJvdmVkGAMgASgIEhIKCmRlY2lkZWRfYnkYBCABKAkSDgoGcmVhc29uGAUgASgJIkQKA0xlZxIrCgRraW5kGAEgASgOMh0udHJhZGVtZXNoLmdhdGV3YXkudjEuTGVnS2luZBIQCghxdWFudGl0eRgCIAEoAyKcAgoLT3JkZXJGaWxsZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEicKBHNpZGUYAyABKA4yGS50cmFkZW1lc2guY29tbW9uLnYxLlNpZGUSEAoIcXVhbnRpdHkYBCABKAMSFAoMcHJpY2VfbWljcm9zGAUgASgDEhIKCmZlZV9taWNyb3MYBiABKAMSFwoPcmVhbGlzZWRfbWljcm9zGAcgASgDEicKBGxlZ3MYCCADKAsyGS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWcSGQoRcG9zaXRpb25fcXVhbnRpdHkYCSABKAMSEwoLY2FzaF9taWNyb3MYCiABKAMSFAoMc2Vzc2lvbl9kYXRlGAsgASgJInQKDU9yZGVyUmVqZWN0ZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEi8KBnJlYXNvbhgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIQCghxdWFudGl0eRgEIAEoAyLVAQoHU2V0dGxlZBIWCg5zZXNzaW9uX251bWJlchgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEjcKCXBvcnRmb2xpbxgDIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEjEKCWJhc2VsaW5lcxgEIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lEhQKDGNsb3NlX21pY3JvcxgJIAMoAxIcChRlYXJsaWVyX2Nsb3NlX21pY3JvcxgKIAMoAyIsCghCYXNlbGluZRIMCgRuYW1lGAEgASgJEhIKCm5hdl9taWNyb3MYAiABKAMiQgoLUnVuRmluaXNoZWQSEAoIc2Vzc2lvbnMYASABKA0SEgoKbmF2X21pY3JvcxgCIAEoAxINCgVmaWxscxgDIAEoDSrOAQoFUGhhc2USFQoRUEhBU0VfVU5TUEVDSUZJRUQQABIRCg1QSEFTRV9QUkVQQVJFEAESEgoOUEhBU0VfQU5BTFlTSVMQAhIOCgpQSEFTRV9SSVNLEAMSFAoQUEhBU0VfUFJFRElDVElPThAEEhIKDlBIQVNFX0RFQ0lTSU9OEAUSDgoKUEhBU0VfR0FURRAGEhIKDlBIQVNFX0FQUFJPVkFMEAcSEwoPUEhBU0VfRVhFQ1VUSU9OEAgSFAoQUEhBU0VfU0VUVExFTUVOVBAJKrkBCg1QaXBlbGluZVN0YXRlEh4KGlBJUEVMSU5FX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUElQRUxJTkVfU1RBVEVfUkVBRFkQARIaChZQSVBFTElORV9TVEFURV9SVU5OSU5HEAISGQoVUElQRUxJTkVfU1RBVEVfUEFVU0VEEAMSGwoXUElQRUxJTkVfU1RBVEVfRklOSVNIRUQQBBIaChZQSVBFTElORV9TVEFURV9TVE9QUEVEEAUqcAoGU3RhbmNlEhYKElNUQU5DRV9VTlNQRUNJRklFRBAAEhIKDlNUQU5DRV9CVUxMSVNIEAESEgoOU1RBTkNFX0JFQVJJU0gQAhISCg5TVEFOQ0VfTkVVVFJBTBADEhIKDlNUQU5DRV9BQlNUQUlOEAQqYwoJRGlyZWN0aW9uEhkKFURJUkVDVElPTl9VTlNQRUNJRklFRBAAEhAKDERJUkVDVElPTl9VUBABEhIKDkRJUkVDVElPTl9ET1dOEAISFQoRRElSRUNUSU9OX05FVVRSQUwQAypeCghTZXZlcml0eRIYChRTRVZFUklUWV9VTlNQRUNJRklFRBAAEhEKDVNFVkVSSVRZX0lORk8QARIRCg1TRVZFUklUWV9XQVJOEAISEgoOU0VWRVJJVFlfQkxPQ0sQAyqVAwoJTGltaXRDb2RlEhoKFkxJTUlUX0NPREVfVU5TUEVDSUZJRUQQABIdChlMSU1JVF9DT0RFX1VOS05PV05fVElDS0VSEAESGwoXTElNSVRfQ09ERV9CQURfUVVBTlRJVFkQAhIXChNMSU1JVF9DT0RFX05PX1BSSUNFEAMSHAoYTElNSVRfQ09ERV9EUkFXRE9XTl9TVE9QEAQSHQoZTElNSVRfQ09ERV9TSE9SVF9ESVNBQkxFRBAFEh0KGUxJTUlUX0NPREVfUE9TSVRJT05fTElNSVQQBhIaChZMSU1JVF9DT0RFX0dST1NTX0xJTUlUEAcSGAoUTElNSVRfQ09ERV9ORVRfTElNSVQQCBIgChxMSU1JVF9DT0RFX0lOU1VGRklDSUVOVF9DQVNIEAkSIgoeTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfTUFSR0lOEAoSHgoaTElNSVRfQ09ERV9BUFBST1ZBTF9ERU5JRUQQCxIfChtMSU1JVF9DT0RFX0FQUFJPVkFMX0VYUElSRUQQDCppCglPcmRlclR5cGUSGgoWT1JERVJfVFlQRV9VTlNQRUNJRklFRBAAEhUKEU9SREVSX1RZUEVfTUFSS0VUEAESFAoQT1JERVJfVFlQRV9MSU1JVBACEhMKD09SREVSX1RZUEVfU1RPUBADKmkKC1RpbWVJbkZvcmNlEh0KGVRJTUVfSU5fRk9SQ0VfVU5TUEVDSUZJRUQQABIVChFUSU1FX0lOX0ZPUkNFX0RBWRABEiQKIFRJTUVfSU5fRk9SQ0VfR09PRF9USUxMX0NBTkNFTEVEEAIqcAoHTGVnS2luZBIYChRMRUdfS0lORF9VTlNQRUNJRklFRBAAEhAKDExFR19LSU5EX0JVWRABEhEKDUxFR19LSU5EX1NFTEwQAhISCg5MRUdfS0lORF9TSE9SVBADEhIKDkxFR19LSU5EX0NPVkVSEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEilg0KBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAEj8KD29yZGVyX3N1Ym1pdHRlZBg2IAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyU3VibWl0dGVkSAASPQoOb3JkZXJfY2FuY2VsZWQYNyABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckNhbmNlbGVkSAASOwoNb3JkZXJfZXhwaXJlZBg4IAEoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRXhwaXJlZEgAEjkKDG1lc3NhZ2Vfc2VudBg5IAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VTZW50SAASQQoQbWVzc2FnZV9hbnN3ZXJlZBg6IAEoCzIlLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VBbnN3ZXJlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zIrgBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCSJaCg1TZXNzaW9uT3BlbmVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEjEKDWRlY2lzaW9uX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgdTaWduYWxzEi0KB3NpZ25hbHMYASADKAsyHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TaWduYWwSMwoHZmlndXJlcxgCIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkZpZ3VyZUNvbHVtbhIZChFhYnN0YWluZWRfYmVjYXVzZRgDIAEoCSKRAQoGU2lnbmFsEg4KBnRpY2tlchgBIAEoCRIsCgZzdGFuY2UYAiABKA4yHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFuY2USDQoFc2NvcmUYAyABKAESEgoKY29uZmlkZW5jZRgEIAEoARIYChBob3Jpem9uX3Nlc3Npb25zGAUgASgNEgwKBG5vdGUYBiABKAkiOgoMRmlndXJlQ29sdW1uEgwKBHRvb2wYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZ2YWx1ZXMYAyADKAEiRAoLUHJlZGljdGlvbnMSNQoLcHJlZGljdGlvbnMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmVkaWN0aW9uImQKClByZWRpY3Rpb24SDgoGdGlja2VyGAEgASgJEjIKCWRpcmVjdGlvbhgCIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRpcmVjdGlvbhISCgpjb25maWRlbmNlGAMgASgBInwKCVJpc2tOb3RlcxISCgpuYXZfbWljcm9zGAEgASgDEg0KBWdyb3NzGAIgASgBEgsKA25ldBgDIAEoARIQCghkcmF3ZG93bhgEIAEoARItCgVub3RlcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3RlItUBCghSaXNrTm90ZRIOCgZ0aWNrZXIYASABKAkSMAoIc2V2ZXJpdHkYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXZlcml0eRIXCgp2b2xhdGlsaXR5GAMgASgBSACIAQESFgoObWF4X2J1eV9zaGFyZXMYBCABKAMSFwoPbWF4X3NlbGxfc2hhcmVzGAUgASgDEi4KBWxpbWl0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlQg0KC192b2xhdGlsaXR5Ij4KCURlY2lzaW9ucxIxCglkZWNpc2lvbnMYASADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5EZWNpc2lvbiKTAQoIRGVjaXNpb24SDgoGdGlja2VyGAEgASgJEisKBmFjdGlvbhgCIAEoDjIbLnRyYWRlbWVzaC5jb21tb24udjEuQWN0aW9uEhAKCHF1YW50aXR5GAMgASgDEhIKCmNvbmZpZGVuY2UYBCABKAESDQoFc2NvcmUYBSABKAESFQoNdGFyZ2V0X3dlaWdodBgGIAEoASKaAgoFT3JkZXISEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEicKBHNpZGUYAyABKA4yGS50cmFkZW1lc2guY29tbW9uLnYxLlNpZGUSEAoIcXVhbnRpdHkYBCABKAMSLQoEdHlwZRgFIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyVHlwZRIaChJsaW1pdF9wcmljZV9taWNyb3MYBiABKAMSGQoRc3RvcF9wcmljZV9taWNyb3MYByABKAMSOAoNdGltZV9pbl9mb3JjZRgIIAEoDjIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlRpbWVJbkZvcmNlEhQKDHN1Ym1pdHRlZF9ieRgJIAEoCSJSCg5PcmRlclN1Ym1pdHRlZBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhQKDGZyb21fc2Vzc2lvbhgCIAEoDSJgCg1PcmRlckNhbmNlbGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRITCgtjYW5jZWxlZF9ieRgDIAEoCRIYChBnYXRlZF9pbl9zZXNzaW9uGAQgASgNIkIKDE9yZGVyRXhwaXJlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSEAoIcXVhbnRpdHkYAyABKAMiQAoLT3JkZXJzR2F0ZWQSMQoHcmVzdWx0cxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGVSZXN1bHQijAIKCkdhdGVSZXN1bHQSKgoFb3JkZXIYASABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIaChJyZXF1ZXN0ZWRfcXVhbnRpdHkYAiABKAMSLgoFbGltaXQYAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSGAoLbGltaXRfdmFsdWUYBCABKAFIAIgBARITCgZmaWd1cmUYBSABKAFIAYgBARItCgR1bml0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRVbml0Eg0KBWdyb3VwGAcgASgJQg4KDF9saW1pdF92YWx1ZUIJCgdfZmlndXJlIoQBChFBcHByb3ZhbFJlcXVlc3RlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIqCgVvcmRlchgCIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEi4KCmV4cGlyZXNfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIm8KEEFwcHJvdmFsUmVzb2x2ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEAoIb3JkZXJfaWQYAiABKAkSEAoIYXBwcm92ZWQYAyABKAgSEgoKZGVjaWRlZF9ieRgEIAEoCRIOCgZyZWFzb24YBSABKAkiRAoDTGVnEisKBGtpbmQYASABKA4yHS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWdLaW5kEhAKCHF1YW50aXR5GAIgASgDIpwCCgtPcmRlckZpbGxlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAxIUCgxwcmljZV9taWNyb3MYBSABKAMSEgoKZmVlX21pY3JvcxgGIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYByABKAMSJwoEbGVncxgIIAMoCzIZLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZxIZChFwb3NpdGlvbl9xdWFudGl0eRgJIAEoAxITCgtjYXNoX21pY3JvcxgKIAEoAxIUCgxzZXNzaW9uX2RhdGUYCyABKAkidAoNT3JkZXJSZWplY3RlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSLwoGcmVhc29uGAMgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlEhAKCHF1YW50aXR5GAQgASgDItUBCgdTZXR0bGVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEhIKCm5hdl9taWNyb3MYAiABKAMSNwoJcG9ydGZvbGlvGAMgASgLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuUG9ydGZvbGlvU3RhdGUSMQoJYmFzZWxpbmVzGAQgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSFAoMY2xvc2VfbWljcm9zGAkgAygDEhwKFGVhcmxpZXJfY2xvc2VfbWljcm9zGAogAygDIiwKCEJhc2VsaW5lEgwKBG5hbWUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAyJCCgtSdW5GaW5pc2hlZBIQCghzZXNzaW9ucxgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEg0KBWZpbGxzGAMgASgNIncKC01lc3NhZ2VTZW50EhIKCm1lc3NhZ2VfaWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIOCgZzZW5kZXIYAyABKAkSEQoJYWdlbnRfaWRzGAQgAygJEgwKBHRleHQYBSABKAkSDwoHdGlja2VycxgGIAMoCSJECg9NZXNzYWdlQW5zd2VyZWQSEgoKbWVzc2FnZV9pZBgBIAEoCRIMCgR0ZXh0GAIgASgJEg8KB3RpY2tlcnMYAyADKAkqzgEKBVBoYXNlEhUKEVBIQVNFX1VOU1BFQ0lGSUVEEAASEQoNUEhBU0VfUFJFUEFSRRABEhIKDlBIQVNFX0FOQUxZU0lTEAISDgoKUEhBU0VfUklTSxADEhQKEFBIQVNFX1BSRURJQ1RJT04QBBISCg5QSEFTRV9ERUNJU0lPThAFEg4KClBIQVNFX0dBVEUQBhISCg5QSEFTRV9BUFBST1ZBTBAHEhMKD1BIQVNFX0VYRUNVVElPThAIEhQKEFBIQVNFX1NFVFRMRU1FTlQQCSq5AQoNUGlwZWxpbmVTdGF0ZRIeChpQSVBFTElORV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBJUEVMSU5FX1NUQVRFX1JFQURZEAESGgoWUElQRUxJTkVfU1RBVEVfUlVOTklORxACEhkKFVBJUEVMSU5FX1NUQVRFX1BBVVNFRBADEhsKF1BJUEVMSU5FX1NUQVRFX0ZJTklTSEVEEAQSGgoWUElQRUxJTkVfU1RBVEVfU1RPUFBFRBAFKnAKBlN0YW5jZRIWChJTVEFOQ0VfVU5TUEVDSUZJRUQQABISCg5TVEFOQ0VfQlVMTElTSBABEhIKDlNUQU5DRV9CRUFSSVNIEAISEgoOU1RBTkNFX05FVVRSQUwQAxISCg5TVEFOQ0VfQUJTVEFJThAEKmMKCURpcmVjdGlvbhIZChVESVJFQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxESVJFQ1RJT05fVVAQARISCg5ESVJFQ1RJT05fRE9XThACEhUKEURJUkVDVElPTl9ORVVUUkFMEAMqXgoIU2V2ZXJpdHkSGAoUU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIRCg1TRVZFUklUWV9JTkZPEAESEQoNU0VWRVJJVFlfV0FSThACEhIKDlNFVkVSSVRZX0JMT0NLEAMqyAUKCUxpbWl0Q29kZRIaChZMSU1JVF9DT0RFX1VOU1BFQ0lGSUVEEAASHQoZTElNSVRfQ09ERV9VTktOT1dOX1RJQ0tFUhABEhsKF0xJTUlUX0NPREVfQkFEX1FVQU5USVRZEAISFwoTTElNSVRfQ09ERV9OT19QUklDRRADEhwKGExJTUlUX0NPREVfRFJBV0RPV05fU1RPUBAEEh0KGUxJTUlUX0NPREVfU0hPUlRfRElTQUJMRUQQBRIdChlMSU1JVF9DT0RFX1BPU0lUSU9OX0xJTUlUEAYSGgoWTElNSVRfQ09ERV9HUk9TU19MSU1JVBAHEhgKFExJTUlUX0NPREVfTkVUX0xJTUlUEAgSIAocTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfQ0FTSBAJEiIKHkxJTUlUX0NPREVfSU5TVUZGSUNJRU5UX01BUkdJThAKEh4KGkxJTUlUX0NPREVfQVBQUk9WQUxfREVOSUVEEAsSHwobTElNSVRfQ09ERV9BUFBST1ZBTF9FWFBJUkVEEAwSGQoVTElNSVRfQ09ERV9SVU5fSEFMVEVEEA0SHAoYTElNSVRfQ09ERV9USUNLRVJfSEFMVEVEEA4SGQoVTElNSVRfQ09ERV9EQUlMWV9MT1NTEA8SGAoUTElNSVRfQ09ERV9OT19CT1JST1cQEBIYChRMSU1JVF9DT0RFX1ZPTF9MSU1JVBAREhsKF0xJTUlUX0NPREVfU0VDVE9SX0xJTUlUEBISHAoYTElNSVRfQ09ERV9DT05DRU5UUkFUSU9OEBMSGQoVTElNSVRfQ09ERV9PUkRFUl9TSVpFEBQSHQoZTElNSVRfQ09ERV9UVVJOT1ZFUl9MSU1JVBAVEhoKFkxJTUlUX0NPREVfT1JERVJfTElNSVQQFhIYChRMSU1JVF9DT0RFX0xJUVVJRElUWRAXKpQCCglMaW1pdFVuaXQSGgoWTElNSVRfVU5JVF9VTlNQRUNJRklFRBAAEh4KGkxJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfTkFWEAESHwobTElNSVRfVU5JVF9GUkFDVElPTl9PRl9QRUFLEAISJwojTElNSVRfVU5JVF9GUkFDVElPTl9PRl9QUkVWSU9VU19OQVYQAxIlCiFMSU1JVF9VTklUX1NVTV9PRl9TUVVBUkVEX1dFSUdIVFMQBBIhCh1MSU1JVF9VTklUX0ZSQUNUSU9OX09GX1ZPTFVNRRAFEhUKEUxJTUlUX1VOSVRfT1JERVJTEAYSIAocTElNSVRfVU5JVF9BTk5VQUxfVk9MQVRJTElUWRAHKmkKCU9yZGVyVHlwZRIaChZPUkRFUl9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRT1JERVJfVFlQRV9NQVJLRVQQARIUChBPUkRFUl9UWVBFX0xJTUlUEAISEwoPT1JERVJfVFlQRV9TVE9QEAMqaQoLVGltZUluRm9yY2USHQoZVElNRV9JTl9GT1JDRV9VTlNQRUNJRklFRBAAEhUKEVRJTUVfSU5fRk9SQ0VfREFZEAESJAogVElNRV9JTl9GT1JDRV9HT09EX1RJTExfQ0FOQ0VMRUQQAipwCgdMZWdLaW5kEhgKFExFR19LSU5EX1VOU1BFQ0lGSUVEEAASEAoMTEVHX0tJTkRfQlVZEAESEQoNTEVHX0tJTkRfU0VMTBACEhIKDkxFR19LSU5EX1NIT1JUEAMSEgoOTEVHX0tJTkRfQ09WRVIQBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
 
 /**
  * One thing that happened in a run. The journal holds nothing else, and everything a reader sees is a fold over these.
@@ -252,6 +252,22 @@ export type Event = Message<"trademesh.gateway.v1.Event"> & {
      */
     value: OrderExpired;
     case: "orderExpired";
+  } | {
+    /**
+     * A person spoke to agents.
+     *
+     * @generated from field: trademesh.gateway.v1.MessageSent message_sent = 57;
+     */
+    value: MessageSent;
+    case: "messageSent";
+  } | {
+    /**
+     * An agent answered a person.
+     *
+     * @generated from field: trademesh.gateway.v1.MessageAnswered message_answered = 58;
+     */
+    value: MessageAnswered;
+    case: "messageAnswered";
   } | { case: undefined; value?: undefined };
 };
 
@@ -879,7 +895,7 @@ export type RiskNotes = Message<"trademesh.gateway.v1.RiskNotes"> & {
   net: number;
 
   /**
-   * Net asset value over its peak, less one.
+   * Net asset value over its peak, less one. After a person has lifted a drawdown stop the peak is the highest since then.
    *
    * @generated from field: double drawdown = 4;
    */
@@ -1257,25 +1273,39 @@ export type GateResult = Message<"trademesh.gateway.v1.GateResult"> & {
   requestedQuantity: bigint;
 
   /**
-   * Limit that cut or refused it; unspecified if it passed whole.
+   * Limit that cut or refused it, of several the one that left least; unspecified if it passed whole.
    *
    * @generated from field: trademesh.gateway.v1.LimitCode limit = 3;
    */
   limit: LimitCode;
 
   /**
-   * Value of that limit, as it is configured.
+   * Value of that limit, as it is configured or, for VOL_LIMIT, as it follows from the volatility.
    *
    * @generated from field: optional double limit_value = 4;
    */
   limitValue?: number | undefined;
 
   /**
-   * What the order as asked would have come to.
+   * What the order as asked would have come to; for DRAWDOWN_STOP and DAILY_LOSS the fall.
    *
    * @generated from field: optional double figure = 5;
    */
   figure?: number | undefined;
+
+  /**
+   * What `limit_value` and `figure` are counted in.
+   *
+   * @generated from field: trademesh.gateway.v1.LimitUnit unit = 6;
+   */
+  unit: LimitUnit;
+
+  /**
+   * Whose limit it was, for SECTOR_LIMIT: a name of `risk.groups`.
+   *
+   * @generated from field: string group = 7;
+   */
+  group: string;
 };
 
 /**
@@ -1650,6 +1680,97 @@ export const RunFinishedSchema: GenMessage<RunFinished> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_event, 33);
 
 /**
+ * A person spoke to agents (PipelineService.SendMessage). Belongs to no session: what is decided does not depend on it.
+ *
+ * @generated from message trademesh.gateway.v1.MessageSent
+ */
+export type MessageSent = Message<"trademesh.gateway.v1.MessageSent"> & {
+  /**
+   * Names the message: a UUID, made by the gateway.
+   *
+   * @generated from field: string message_id = 1;
+   */
+  messageId: string;
+
+  /**
+   * Of the call; empty if it gave none.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Who spoke.
+   *
+   * @generated from field: string sender = 3;
+   */
+  sender: string;
+
+  /**
+   * To whom, every one by name.
+   *
+   * @generated from field: repeated string agent_ids = 4;
+   */
+  agentIds: string[];
+
+  /**
+   * What was said.
+   *
+   * @generated from field: string text = 5;
+   */
+  text: string;
+
+  /**
+   * Tickers of the run that the text names, in the run's order.
+   *
+   * @generated from field: repeated string tickers = 6;
+   */
+  tickers: string[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.MessageSent.
+ * Use `create(MessageSentSchema)` to create a new message.
+ */
+export const MessageSentSchema: GenMessage<MessageSent> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 34);
+
+/**
+ * An agent answered a person. Who answered is the event's `agent_id`.
+ *
+ * @generated from message trademesh.gateway.v1.MessageAnswered
+ */
+export type MessageAnswered = Message<"trademesh.gateway.v1.MessageAnswered"> & {
+  /**
+   * Which message.
+   *
+   * @generated from field: string message_id = 1;
+   */
+  messageId: string;
+
+  /**
+   * What was said, from what the journal held of the agent's work at that moment.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Tickers that the answer tells of.
+   *
+   * @generated from field: repeated string tickers = 3;
+   */
+  tickers: string[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.MessageAnswered.
+ * Use `create(MessageAnsweredSchema)` to create a new message.
+ */
+export const MessageAnsweredSchema: GenMessage<MessageAnswered> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 35);
+
+/**
  * Phases of a session's cycle, in their order.
  *
  * @generated from enum trademesh.gateway.v1.Phase
@@ -2013,6 +2134,83 @@ export enum LimitCode {
    * @generated from enum value: LIMIT_CODE_APPROVAL_EXPIRED = 12;
    */
   APPROVAL_EXPIRED = 12,
+
+  /**
+   * The run is halted (`risk.halted`): no order passes, reductions neither.
+   *
+   * @generated from enum value: LIMIT_CODE_RUN_HALTED = 13;
+   */
+  RUN_HALTED = 13,
+
+  /**
+   * The ticker is halted (`risk.halted_tickers`): no order in it passes, reductions neither.
+   *
+   * @generated from enum value: LIMIT_CODE_TICKER_HALTED = 14;
+   */
+  TICKER_HALTED = 14,
+
+  /**
+   * The last session lost too much: only reductions pass in this one.
+   *
+   * @generated from enum value: LIMIT_CODE_DAILY_LOSS = 15;
+   */
+  DAILY_LOSS = 15,
+
+  /**
+   * The ticker cannot be borrowed (`risk.not_borrowable`), and so not be held short.
+   *
+   * @generated from enum value: LIMIT_CODE_NO_BORROW = 16;
+   */
+  NO_BORROW = 16,
+
+  /**
+   * The position would be too large for its volatility, or for one whose volatility is not known.
+   *
+   * @generated from enum value: LIMIT_CODE_VOL_LIMIT = 17;
+   */
+  VOL_LIMIT = 17,
+
+  /**
+   * The positions of a group of tickers, such as a sector, would be too large together.
+   *
+   * @generated from enum value: LIMIT_CODE_SECTOR_LIMIT = 18;
+   */
+  SECTOR_LIMIT = 18,
+
+  /**
+   * The book would be too concentrated: the sum of its squared weights too large.
+   *
+   * @generated from enum value: LIMIT_CODE_CONCENTRATION = 19;
+   */
+  CONCENTRATION = 19,
+
+  /**
+   * The order is too large.
+   *
+   * @generated from enum value: LIMIT_CODE_ORDER_SIZE = 20;
+   */
+  ORDER_SIZE = 20,
+
+  /**
+   * The session would trade too much.
+   *
+   * @generated from enum value: LIMIT_CODE_TURNOVER_LIMIT = 21;
+   */
+  TURNOVER_LIMIT = 21,
+
+  /**
+   * The session has had as many orders as it may.
+   *
+   * @generated from enum value: LIMIT_CODE_ORDER_LIMIT = 22;
+   */
+  ORDER_LIMIT = 22,
+
+  /**
+   * The order is too large a share of what is usually traded.
+   *
+   * @generated from enum value: LIMIT_CODE_LIQUIDITY = 23;
+   */
+  LIQUIDITY = 23,
 }
 
 /**
@@ -2020,6 +2218,75 @@ export enum LimitCode {
  */
 export const LimitCodeSchema: GenEnum<LimitCode> = /*@__PURE__*/
   enumDesc(file_trademesh_gateway_v1_event, 5);
+
+/**
+ * What a limit and the figure that is held against it are counted in.
+ *
+ * @generated from enum trademesh.gateway.v1.LimitUnit
+ */
+export enum LimitUnit {
+  /**
+   * The limit has no figure.
+   *
+   * @generated from enum value: LIMIT_UNIT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Fraction of net asset value at the last close.
+   *
+   * @generated from enum value: LIMIT_UNIT_FRACTION_OF_NAV = 1;
+   */
+  FRACTION_OF_NAV = 1,
+
+  /**
+   * Fall from the highest net asset value, as a fraction of it.
+   *
+   * @generated from enum value: LIMIT_UNIT_FRACTION_OF_PEAK = 2;
+   */
+  FRACTION_OF_PEAK = 2,
+
+  /**
+   * Fall in the last session, as a fraction of the net asset value before it.
+   *
+   * @generated from enum value: LIMIT_UNIT_FRACTION_OF_PREVIOUS_NAV = 3;
+   */
+  FRACTION_OF_PREVIOUS_NAV = 3,
+
+  /**
+   * Sum of squared fractions of net asset value (Herfindahl 1950): 1 is one position of all.
+   *
+   * @generated from enum value: LIMIT_UNIT_SUM_OF_SQUARED_WEIGHTS = 4;
+   */
+  SUM_OF_SQUARED_WEIGHTS = 4,
+
+  /**
+   * Fraction of the mean volume of 20 sessions.
+   *
+   * @generated from enum value: LIMIT_UNIT_FRACTION_OF_VOLUME = 5;
+   */
+  FRACTION_OF_VOLUME = 5,
+
+  /**
+   * Orders of the session.
+   *
+   * @generated from enum value: LIMIT_UNIT_ORDERS = 6;
+   */
+  ORDERS = 6,
+
+  /**
+   * Volatility of a year.
+   *
+   * @generated from enum value: LIMIT_UNIT_ANNUAL_VOLATILITY = 7;
+   */
+  ANNUAL_VOLATILITY = 7,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.LimitUnit.
+ */
+export const LimitUnitSchema: GenEnum<LimitUnit> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_event, 6);
 
 /**
  * At what price an order is executed. The moment is the run's (`execution.fill`), for instance each session's close.
@@ -2061,7 +2328,7 @@ export enum OrderType {
  * Describes the enum trademesh.gateway.v1.OrderType.
  */
 export const OrderTypeSchema: GenEnum<OrderType> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 6);
+  enumDesc(file_trademesh_gateway_v1_event, 7);
 
 /**
  * How long an order is in force.
@@ -2095,7 +2362,7 @@ export enum TimeInForce {
  * Describes the enum trademesh.gateway.v1.TimeInForce.
  */
 export const TimeInForceSchema: GenEnum<TimeInForce> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 7);
+  enumDesc(file_trademesh_gateway_v1_event, 8);
 
 /**
  * What a part of a fill does to a position.
@@ -2143,5 +2410,5 @@ export enum LegKind {
  * Describes the enum trademesh.gateway.v1.LegKind.
  */
 export const LegKindSchema: GenEnum<LegKind> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 8);
+  enumDesc(file_trademesh_gateway_v1_event, 9);
 

@@ -6,7 +6,7 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Baseline, OrderFilled, OrderSubmitted, Phase, PipelineState, PortfolioState } from "./event_pb.js";
+import type { Baseline, LimitCode, LimitUnit, OrderFilled, OrderSubmitted, Phase, PipelineState, PortfolioState } from "./event_pb.js";
 import { file_trademesh_gateway_v1_event } from "./event_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/state.proto.
  */
 export const file_trademesh_gateway_v1_state: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9zdGF0ZS5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEiyAMKC1NlcnZlclN0YXRlEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIwCghwaXBlbGluZRgEIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lEjcKCXBvcnRmb2xpbxgFIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhIKCm5hdl9taWNyb3MYBiABKAMSMQoGZXF1aXR5GAcgAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXF1aXR5UG9pbnQSNwoMcmVjZW50X2ZpbGxzGAggAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJGaWxsZWQSMQoJYmFzZWxpbmVzGAkgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSDQoFZmlsbHMYCiABKA0SFwoPcGVha19uYXZfbWljcm9zGAsgASgDEjwKDndvcmtpbmdfb3JkZXJzGA0gAygLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJTdWJtaXR0ZWQivAIKCFBpcGVsaW5lEg4KBnJ1bl9pZBgBIAEoCRIyCgVzdGF0ZRgCIAEoDjIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGUSDgoGcmVhc29uGAMgASgJEhgKEHNlc3Npb25zX3NldHRsZWQYBCABKA0SFgoOc2Vzc2lvbnNfdG90YWwYBSABKA0SFAoMc2Vzc2lvbl9kYXRlGAYgASgJEioKBXBoYXNlGAcgASgOMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuUGhhc2USGwoTcGFjZV9zZXNzaW9uc19wZXJfcxgIIAEoARIVCg1oZWFkX3NlcXVlbmNlGAkgASgEEjQKEGN5Y2xlX3N0YXJ0ZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInwKC0VxdWl0eVBvaW50EhQKDHNlc3Npb25fZGF0ZRgBIAEoCRISCgpuYXZfbWljcm9zGAIgASgDEjEKCWJhc2VsaW5lcxgDIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lEhAKCHNlcXVlbmNlGAQgASgEYgZwcm90bzM", [file_google_protobuf_timestamp, file_trademesh_gateway_v1_event]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9zdGF0ZS5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEiyAMKC1NlcnZlclN0YXRlEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoDRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIwCghwaXBlbGluZRgEIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lEjcKCXBvcnRmb2xpbxgFIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhIKCm5hdl9taWNyb3MYBiABKAMSMQoGZXF1aXR5GAcgAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuRXF1aXR5UG9pbnQSNwoMcmVjZW50X2ZpbGxzGAggAygLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJGaWxsZWQSMQoJYmFzZWxpbmVzGAkgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSDQoFZmlsbHMYCiABKA0SFwoPcGVha19uYXZfbWljcm9zGAsgASgDEjwKDndvcmtpbmdfb3JkZXJzGA0gAygLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJTdWJtaXR0ZWQi8QIKCFBpcGVsaW5lEg4KBnJ1bl9pZBgBIAEoCRIyCgVzdGF0ZRgCIAEoDjIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGUSDgoGcmVhc29uGAMgASgJEhgKEHNlc3Npb25zX3NldHRsZWQYBCABKA0SFgoOc2Vzc2lvbnNfdG90YWwYBSABKA0SFAoMc2Vzc2lvbl9kYXRlGAYgASgJEioKBXBoYXNlGAcgASgOMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuUGhhc2USGwoTcGFjZV9zZXNzaW9uc19wZXJfcxgIIAEoARIVCg1oZWFkX3NlcXVlbmNlGAkgASgEEjQKEGN5Y2xlX3N0YXJ0ZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKBmxpbWl0cxgMIAEoCzIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0c0luRm9yY2Ui1wEKDUxpbWl0c0luRm9yY2USMgoGbGltaXRzGAEgAygLMiIudHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRJbkZvcmNlEhYKDnNob3J0c19hbGxvd2VkGAIgASgIEg4KBmhhbHRlZBgDIAEoCBIYChBkcmF3ZG93bl9zdG9wcGVkGAQgASgIEhQKDGxvc3Nfc3RvcHBlZBgFIAEoCBIQCghkcmF3ZG93bhgGIAEoARIYCgtsYXN0X3JldHVybhgHIAEoAUgAiAEBQg4KDF9sYXN0X3JldHVybiKrAQoMTGltaXRJbkZvcmNlEi4KBWxpbWl0GAEgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlEhIKBXZhbHVlGAIgASgBSACIAQESLQoEdW5pdBgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0VW5pdBINCgVncm91cBgEIAEoCRIPCgd0aWNrZXJzGAUgAygJQggKBl92YWx1ZSJ8CgtFcXVpdHlQb2ludBIUCgxzZXNzaW9uX2RhdGUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAxIxCgliYXNlbGluZXMYAyADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZRIQCghzZXF1ZW5jZRgEIAEoBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_gateway_v1_event]);
 
 /**
  * What a run looks like at one sequence: the fold of all events up to it. Also the content of `state/server_state.json`.
@@ -189,6 +189,13 @@ export type Pipeline = Message<"trademesh.gateway.v1.Pipeline"> & {
    * @generated from field: google.protobuf.Timestamp cycle_started_at = 10;
    */
   cycleStartedAt?: Timestamp | undefined;
+
+  /**
+   * Limits on orders, and what they hold back now. Only GetPipeline tells them.
+   *
+   * @generated from field: trademesh.gateway.v1.LimitsInForce limits = 12;
+   */
+  limits?: LimitsInForce | undefined;
 };
 
 /**
@@ -197,6 +204,120 @@ export type Pipeline = Message<"trademesh.gateway.v1.Pipeline"> & {
  */
 export const PipelineSchema: GenMessage<Pipeline> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_state, 1);
+
+/**
+ * The limits on every order of a run, and what they hold back now.
+ *
+ * @generated from message trademesh.gateway.v1.LimitsInForce
+ */
+export type LimitsInForce = Message<"trademesh.gateway.v1.LimitsInForce"> & {
+  /**
+   * Limits that are on, in the order in which an order meets them.
+   *
+   * @generated from field: repeated trademesh.gateway.v1.LimitInForce limits = 1;
+   */
+  limits: LimitInForce[];
+
+  /**
+   * False: no short position is allowed (`margin.enabled`).
+   *
+   * @generated from field: bool shorts_allowed = 2;
+   */
+  shortsAllowed: boolean;
+
+  /**
+   * True: no order passes at all (`risk.halted`).
+   *
+   * @generated from field: bool halted = 3;
+   */
+  halted: boolean;
+
+  /**
+   * True: the run has fallen too far from its peak. Only reductions pass until a person calls PausePipeline and then ResumePipeline; from
+   * the next session on falls are measured anew.
+   *
+   * @generated from field: bool drawdown_stopped = 4;
+   */
+  drawdownStopped: boolean;
+
+  /**
+   * True: the last session lost too much. Only reductions pass until the next one is settled.
+   *
+   * @generated from field: bool loss_stopped = 5;
+   */
+  lossStopped: boolean;
+
+  /**
+   * Net asset value at the last settled close, over its peak, less one. The peak is the highest since the run began, or since a person
+   * lifted a drawdown stop.
+   *
+   * @generated from field: double drawdown = 6;
+   */
+  drawdown: number;
+
+  /**
+   * Return of the last settled session; absent before there is one.
+   *
+   * @generated from field: optional double last_return = 7;
+   */
+  lastReturn?: number | undefined;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.LimitsInForce.
+ * Use `create(LimitsInForceSchema)` to create a new message.
+ */
+export const LimitsInForceSchema: GenMessage<LimitsInForce> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_state, 2);
+
+/**
+ * A limit that is on.
+ *
+ * @generated from message trademesh.gateway.v1.LimitInForce
+ */
+export type LimitInForce = Message<"trademesh.gateway.v1.LimitInForce"> & {
+  /**
+   * Which.
+   *
+   * @generated from field: trademesh.gateway.v1.LimitCode limit = 1;
+   */
+  limit: LimitCode;
+
+  /**
+   * Its value; absent if it has none. That of VOL_LIMIT is the volatility that positions are scaled to.
+   *
+   * @generated from field: optional double value = 2;
+   */
+  value?: number | undefined;
+
+  /**
+   * What the value is counted in.
+   *
+   * @generated from field: trademesh.gateway.v1.LimitUnit unit = 3;
+   */
+  unit: LimitUnit;
+
+  /**
+   * For SECTOR_LIMIT, a name of `risk.groups`.
+   *
+   * @generated from field: string group = 4;
+   */
+  group: string;
+
+  /**
+   * Tickers that it binds; empty: all.
+   *
+   * @generated from field: repeated string tickers = 5;
+   */
+  tickers: string[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.LimitInForce.
+ * Use `create(LimitInForceSchema)` to create a new message.
+ */
+export const LimitInForceSchema: GenMessage<LimitInForce> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_state, 3);
 
 /**
  * Net asset value at one close.
@@ -238,5 +359,5 @@ export type EquityPoint = Message<"trademesh.gateway.v1.EquityPoint"> & {
  * Use `create(EquityPointSchema)` to create a new message.
  */
 export const EquityPointSchema: GenMessage<EquityPoint> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_state, 2);
+  messageDesc(file_trademesh_gateway_v1_state, 4);
 

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/runtime/v1/run_config.proto.
  */
 export const file_trademesh_runtime_v1_run_config: GenFile = /*@__PURE__*/
-  fileDesc("CiV0cmFkZW1lc2gvcnVudGltZS92MS9ydW5fY29uZmlnLnByb3RvEhR0cmFkZW1lc2gucnVudGltZS52MSKlBwoJUnVuQ29uZmlnEh8KDnNjaGVtYV92ZXJzaW9uGAEgASgNQge6SAQqAhgBEjMKBnJ1bl9pZBgCIAEoCUIjukgg2AEBchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSNQoEbW9kZRgDIAEoDjIdLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bk1vZGVCCLpIBYIBAhABEiQKB3RpY2tlcnMYBCADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNAoIc2Vzc2lvbnMYBSABKAsyIi50cmFkZW1lc2gucnVudGltZS52MS5TZXNzaW9uUmFuZ2USLgoHY2FwaXRhbBgGIAEoCzIdLnRyYWRlbWVzaC5ydW50aW1lLnYxLkNhcGl0YWwSMQoGbWFyZ2luGAcgASgLMiEudHJhZGVtZXNoLnJ1bnRpbWUudjEuTWFyZ2luUnVsZXMSMQoEZGF0YRgIIAEoCzIjLnRyYWRlbWVzaC5ydW50aW1lLnYxLkRhdGFTZWxlY3Rpb24SNwoJZXhlY3V0aW9uGAkgASgLMiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuRXhlY3V0aW9uUnVsZXMSLgoFY29zdHMYCiABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5Db3N0UnVsZXMSLgoEcmlzaxgLIAEoCzIgLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJpc2tMaW1pdHMSNwoIcGlwZWxpbmUYDCABKAsyJS50cmFkZW1lc2gucnVudGltZS52MS5QaXBlbGluZU9wdGlvbnMSPQoLc3VwZXJ2aXNpb24YDSABKAsyKC50cmFkZW1lc2gucnVudGltZS52MS5TdXBlcnZpc2lvbk9wdGlvbnMSGgoJd29ya3NwYWNlGA4gASgJQge6SARyAhg/EkUKBmFnZW50cxgPIAMoCzIrLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bkNvbmZpZy5BZ2VudHNFbnRyeUIIukgFmgECEEASNwoJYXBwcm92YWxzGBAgASgLMiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuQXBwcm92YWxQb2xpY3kSGQoGcHJvbXB0GBEgASgJQgm6SAZyBCiAgAQaUQoLQWdlbnRzRW50cnkSCwoDa2V5GAEgASgJEjEKBXZhbHVlGAIgASgLMiIudHJhZGVtZXNoLnJ1bnRpbWUudjEuQWdlbnRPcHRpb25zOgI4ASKVAQoMU2Vzc2lvblJhbmdlEjUKBXN0YXJ0GAEgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYAiABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEhkKCGNhbGVuZGFyGAMgASgJQge6SARyAhgQIloKB0NhcGl0YWwSLgoTaW5pdGlhbF9jYXNoX21pY3JvcxgBIAEoA0IRukgOIgwYgICQu7rWrfANKAASHwoIY3VycmVuY3kYAiABKAlCDbpICtgBAXIFCgNVU0QidwoLTWFyZ2luUnVsZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiIKCmluaXRpYWxfYnAYAiABKA1CCbpIBioEGMCEPUgBiAEBEhMKC2FsbG93X2RlYml0GAMgASgIQgoKCF9lbmFibGVkQg0KC19pbml0aWFsX2JwIkEKDURhdGFTZWxlY3Rpb24SFQoDc2V0GAEgASgJQgi6SAVyAxiAARIZCghzbmFwc2hvdBgCIAEoCUIHukgEcgIYUCJKCg5FeGVjdXRpb25SdWxlcxI4CgRmaWxsGAEgASgOMiAudHJhZGVtZXNoLnJ1bnRpbWUudjEuRmlsbFBvbGljeUIIukgFggECEAEirQEKCUNvc3RSdWxlcxIdCgZmZWVfYnAYASABKA1CCLpIBSoDGJBOSACIAQESHwoObWluX2ZlZV9taWNyb3MYAiABKANCB7pIBCICKAASHQoLc2xpcHBhZ2VfYnAYAyABKA1CCLpIBSoDEJBOEjYKBHRpY2sYBCABKA4yHi50cmFkZW1lc2gucnVudGltZS52MS5UaWNrUnVsZUIIukgFggECEAFCCQoHX2ZlZV9icCK1AgoKUmlza0xpbWl0cxIuCghwb3NpdGlvbhgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIrCgVncm9zcxgCIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAYgBARIpCgNuZXQYAyABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAASAKIAQESMwoNZHJhd2Rvd25fc3RvcBgEIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAABIA4gBARI5CgZvbl9nYXAYBSABKA4yHy50cmFkZW1lc2gucnVudGltZS52MS5HYXBQb2xpY3lCCLpIBYIBAhABQgsKCV9wb3NpdGlvbkIICgZfZ3Jvc3NCBgoEX25ldEIQCg5fZHJhd2Rvd25fc3RvcCKuAQoPUGlwZWxpbmVPcHRpb25zEhYKCWF1dG9zdGFydBgBIAEoCEgAiAEBEjQKE3BhY2Vfc2Vzc2lvbnNfcGVyX3MYAiABKAFCF7pIFBISGQAAAAAAavhAKQAAAAAAAAAAEioKEGN5Y2xlX2RlYWRsaW5lX3MYAyABKA1CC7pICCoGGICjBSgBSAGIAQFCDAoKX2F1dG9zdGFydEITChFfY3ljbGVfZGVhZGxpbmVfcyKEAQoSU3VwZXJ2aXNpb25PcHRpb25zEj4KB3Jlc3RhcnQYASABKA4yIy50cmFkZW1lc2gucnVudGltZS52MS5SZXN0YXJ0UG9saWN5Qgi6SAWCAQIQARIhCghsaW5nZXJfcxgCIAEoDUIKukgHKgUYgOeED0gAiAEBQgsKCV9saW5nZXJfcyKiAQoMQWdlbnRPcHRpb25zEhQKB2VuYWJsZWQYASABKAhIAIgBARI2CgRyb2xlGAIgASgOMh4udHJhZGVtZXNoLmNvbW1vbi52MS5BZ2VudFJvbGVCCLpIBYIBAhABEjgKBnNraWxscxgDIAMoCUIoukglkgEiEEAYASIcchoyGF5bYS16MC05XSsoLVthLXowLTldKykqJEIKCghfZW5hYmxlZCKGAQoOQXBwcm92YWxQb2xpY3kSNQoPb3JkZXJzX292ZXJfbmF2GAEgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgAiAEBEh8KBXR0bF9zGAIgASgNQgu6SAgqBhiA9SQoAUgBiAEBQhIKEF9vcmRlcnNfb3Zlcl9uYXZCCAoGX3R0bF9zKjoKB1J1bk1vZGUSGAoUUlVOX01PREVfVU5TUEVDSUZJRUQQABIVChFSVU5fTU9ERV9CQUNLVEVTVBABKkUKCkZpbGxQb2xpY3kSGwoXRklMTF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIaChZGSUxMX1BPTElDWV9ORVhUX0NMT1NFEAEqUgoIVGlja1J1bGUSGQoVVElDS19SVUxFX1VOU1BFQ0lGSUVEEAASEgoOVElDS19SVUxFX05PTkUQARIXChNUSUNLX1JVTEVfVVNfRVFVSVRZEAIqVQoJR2FwUG9saWN5EhoKFkdBUF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIVChFHQVBfUE9MSUNZX1JFU0laRRABEhUKEUdBUF9QT0xJQ1lfUkVKRUNUEAIqgwEKDVJlc3RhcnRQb2xpY3kSHgoaUkVTVEFSVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIYChRSRVNUQVJUX1BPTElDWV9ORVZFUhABEh0KGVJFU1RBUlRfUE9MSUNZX09OX0ZBSUxVUkUQAhIZChVSRVNUQVJUX1BPTElDWV9BTFdBWVMQA2IGcHJvdG8z", [file_buf_validate_validate, file_trademesh_common_v1_vocabulary]);
+  fileDesc("CiV0cmFkZW1lc2gvcnVudGltZS92MS9ydW5fY29uZmlnLnByb3RvEhR0cmFkZW1lc2gucnVudGltZS52MSKlBwoJUnVuQ29uZmlnEh8KDnNjaGVtYV92ZXJzaW9uGAEgASgNQge6SAQqAhgBEjMKBnJ1bl9pZBgCIAEoCUIjukgg2AEBchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSNQoEbW9kZRgDIAEoDjIdLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bk1vZGVCCLpIBYIBAhABEiQKB3RpY2tlcnMYBCADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNAoIc2Vzc2lvbnMYBSABKAsyIi50cmFkZW1lc2gucnVudGltZS52MS5TZXNzaW9uUmFuZ2USLgoHY2FwaXRhbBgGIAEoCzIdLnRyYWRlbWVzaC5ydW50aW1lLnYxLkNhcGl0YWwSMQoGbWFyZ2luGAcgASgLMiEudHJhZGVtZXNoLnJ1bnRpbWUudjEuTWFyZ2luUnVsZXMSMQoEZGF0YRgIIAEoCzIjLnRyYWRlbWVzaC5ydW50aW1lLnYxLkRhdGFTZWxlY3Rpb24SNwoJZXhlY3V0aW9uGAkgASgLMiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuRXhlY3V0aW9uUnVsZXMSLgoFY29zdHMYCiABKAsyHy50cmFkZW1lc2gucnVudGltZS52MS5Db3N0UnVsZXMSLgoEcmlzaxgLIAEoCzIgLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJpc2tMaW1pdHMSNwoIcGlwZWxpbmUYDCABKAsyJS50cmFkZW1lc2gucnVudGltZS52MS5QaXBlbGluZU9wdGlvbnMSPQoLc3VwZXJ2aXNpb24YDSABKAsyKC50cmFkZW1lc2gucnVudGltZS52MS5TdXBlcnZpc2lvbk9wdGlvbnMSGgoJd29ya3NwYWNlGA4gASgJQge6SARyAhg/EkUKBmFnZW50cxgPIAMoCzIrLnRyYWRlbWVzaC5ydW50aW1lLnYxLlJ1bkNvbmZpZy5BZ2VudHNFbnRyeUIIukgFmgECEEASNwoJYXBwcm92YWxzGBAgASgLMiQudHJhZGVtZXNoLnJ1bnRpbWUudjEuQXBwcm92YWxQb2xpY3kSGQoGcHJvbXB0GBEgASgJQgm6SAZyBCiAgAQaUQoLQWdlbnRzRW50cnkSCwoDa2V5GAEgASgJEjEKBXZhbHVlGAIgASgLMiIudHJhZGVtZXNoLnJ1bnRpbWUudjEuQWdlbnRPcHRpb25zOgI4ASKVAQoMU2Vzc2lvblJhbmdlEjUKBXN0YXJ0GAEgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYAiABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEhkKCGNhbGVuZGFyGAMgASgJQge6SARyAhgQIloKB0NhcGl0YWwSLgoTaW5pdGlhbF9jYXNoX21pY3JvcxgBIAEoA0IRukgOIgwYgICQu7rWrfANKAASHwoIY3VycmVuY3kYAiABKAlCDbpICtgBAXIFCgNVU0QidwoLTWFyZ2luUnVsZXMSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiIKCmluaXRpYWxfYnAYAiABKA1CCbpIBioEGMCEPUgBiAEBEhMKC2FsbG93X2RlYml0GAMgASgIQgoKCF9lbmFibGVkQg0KC19pbml0aWFsX2JwIkEKDURhdGFTZWxlY3Rpb24SFQoDc2V0GAEgASgJQgi6SAVyAxiAARIZCghzbmFwc2hvdBgCIAEoCUIHukgEcgIYUCJKCg5FeGVjdXRpb25SdWxlcxI4CgRmaWxsGAEgASgOMiAudHJhZGVtZXNoLnJ1bnRpbWUudjEuRmlsbFBvbGljeUIIukgFggECEAEirQEKCUNvc3RSdWxlcxIdCgZmZWVfYnAYASABKA1CCLpIBSoDGJBOSACIAQESHwoObWluX2ZlZV9taWNyb3MYAiABKANCB7pIBCICKAASHQoLc2xpcHBhZ2VfYnAYAyABKA1CCLpIBSoDEJBOEjYKBHRpY2sYBCABKA4yHi50cmFkZW1lc2gucnVudGltZS52MS5UaWNrUnVsZUIIukgFggECEAFCCQoHX2ZlZV9icCK2CAoKUmlza0xpbWl0cxIuCghwb3NpdGlvbhgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIrCgVncm9zcxgCIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAYgBARIpCgNuZXQYAyABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAASAKIAQESMwoNZHJhd2Rvd25fc3RvcBgEIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAABIA4gBARI5CgZvbl9nYXAYBSABKA4yHy50cmFkZW1lc2gucnVudGltZS52MS5HYXBQb2xpY3lCCLpIBYIBAhABEg4KBmhhbHRlZBgGIAEoCBIjCg5oYWx0ZWRfdGlja2VycxgHIAMoCUILukgIkgEFEIgnGAESIwoObm90X2JvcnJvd2FibGUYCCADKAlCC7pICJIBBRCIJxgBEjAKCmRhaWx5X2xvc3MYCSABKAFCF7pIFBISGQAAAAAAAPA/KQAAAAAAAAAASASIAQESNwoRdm9sYXRpbGl0eV90YXJnZXQYCiABKAFCF7pIFBISGQAAAAAAACRAKQAAAAAAAAAASAWIAQESLQoUdm9sYXRpbGl0eV9wb3NpdGlvbnMYCyABKA1CCrpIByoFGIgnKAFIBogBARJHCgZncm91cHMYDCADKAsyLC50cmFkZW1lc2gucnVudGltZS52MS5SaXNrTGltaXRzLkdyb3Vwc0VudHJ5Qgm6SAaaAQMQgAISMwoNY29uY2VudHJhdGlvbhgNIAEoAUIXukgUEhIZAAAAAACIw0ApAAAAAAAAAABIB4gBARIwCgpvcmRlcl9zaXplGA4gASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgIiAEBEi4KCHR1cm5vdmVyGA8gASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgJiAEBEh4KBm9yZGVycxgQIAEoDUIJukgGKgQYoI0GSAqIAQESMgoMdm9sdW1lX3NoYXJlGBEgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgLiAEBGk8KC0dyb3Vwc0VudHJ5EgsKA2tleRgBIAEoCRIvCgV2YWx1ZRgCIAEoCzIgLnRyYWRlbWVzaC5ydW50aW1lLnYxLkdyb3VwTGltaXQ6AjgBQgsKCV9wb3NpdGlvbkIICgZfZ3Jvc3NCBgoEX25ldEIQCg5fZHJhd2Rvd25fc3RvcEINCgtfZGFpbHlfbG9zc0IUChJfdm9sYXRpbGl0eV90YXJnZXRCFwoVX3ZvbGF0aWxpdHlfcG9zaXRpb25zQhAKDl9jb25jZW50cmF0aW9uQg0KC19vcmRlcl9zaXplQgsKCV90dXJub3ZlckIJCgdfb3JkZXJzQg8KDV92b2x1bWVfc2hhcmUiYwoKR3JvdXBMaW1pdBIeCgd0aWNrZXJzGAEgAygJQg26SAqSAQcIARCIJxgBEisKBWxpbWl0GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgAiAEBQggKBl9saW1pdCKuAQoPUGlwZWxpbmVPcHRpb25zEhYKCWF1dG9zdGFydBgBIAEoCEgAiAEBEjQKE3BhY2Vfc2Vzc2lvbnNfcGVyX3MYAiABKAFCF7pIFBISGQAAAAAAavhAKQAAAAAAAAAAEioKEGN5Y2xlX2RlYWRsaW5lX3MYAyABKA1CC7pICCoGGICjBSgBSAGIAQFCDAoKX2F1dG9zdGFydEITChFfY3ljbGVfZGVhZGxpbmVfcyKEAQoSU3VwZXJ2aXNpb25PcHRpb25zEj4KB3Jlc3RhcnQYASABKA4yIy50cmFkZW1lc2gucnVudGltZS52MS5SZXN0YXJ0UG9saWN5Qgi6SAWCAQIQARIhCghsaW5nZXJfcxgCIAEoDUIKukgHKgUYgOeED0gAiAEBQgsKCV9saW5nZXJfcyKiAQoMQWdlbnRPcHRpb25zEhQKB2VuYWJsZWQYASABKAhIAIgBARI2CgRyb2xlGAIgASgOMh4udHJhZGVtZXNoLmNvbW1vbi52MS5BZ2VudFJvbGVCCLpIBYIBAhABEjgKBnNraWxscxgDIAMoCUIoukglkgEiEEAYASIcchoyGF5bYS16MC05XSsoLVthLXowLTldKykqJEIKCghfZW5hYmxlZCKGAQoOQXBwcm92YWxQb2xpY3kSNQoPb3JkZXJzX292ZXJfbmF2GAEgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgAiAEBEh8KBXR0bF9zGAIgASgNQgu6SAgqBhiA9SQoAUgBiAEBQhIKEF9vcmRlcnNfb3Zlcl9uYXZCCAoGX3R0bF9zKjoKB1J1bk1vZGUSGAoUUlVOX01PREVfVU5TUEVDSUZJRUQQABIVChFSVU5fTU9ERV9CQUNLVEVTVBABKkUKCkZpbGxQb2xpY3kSGwoXRklMTF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIaChZGSUxMX1BPTElDWV9ORVhUX0NMT1NFEAEqUgoIVGlja1J1bGUSGQoVVElDS19SVUxFX1VOU1BFQ0lGSUVEEAASEgoOVElDS19SVUxFX05PTkUQARIXChNUSUNLX1JVTEVfVVNfRVFVSVRZEAIqVQoJR2FwUG9saWN5EhoKFkdBUF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIVChFHQVBfUE9MSUNZX1JFU0laRRABEhUKEUdBUF9QT0xJQ1lfUkVKRUNUEAIqgwEKDVJlc3RhcnRQb2xpY3kSHgoaUkVTVEFSVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIYChRSRVNUQVJUX1BPTElDWV9ORVZFUhABEh0KGVJFU1RBUlRfUE9MSUNZX09OX0ZBSUxVUkUQAhIZChVSRVNUQVJUX1BPTElDWV9BTFdBWVMQA2IGcHJvdG8z", [file_buf_validate_validate, file_trademesh_common_v1_vocabulary]);
 
 /**
  * Everything that decides what a run does. Written as the YAML front matter of `runs/<run_id>/BOOTSTRAP.md`, where field names are
@@ -341,7 +341,9 @@ export const CostRulesSchema: GenMessage<CostRules> = /*@__PURE__*/
   messageDesc(file_trademesh_runtime_v1_run_config, 6);
 
 /**
- * Limits on every order, as fractions of net asset value. A limit only shrinks an order.
+ * Limits on every order, an agent's or a person's, as fractions of net asset value at the close before. A limit only shrinks an order, what one
+ * order leaves free is not handed on, and orders that reduce a position pass in any case but a halt. Reductions come first, then the other
+ * orders by ticker; each is held against the book as it would be after those before it.
  *
  * @generated from message trademesh.runtime.v1.RiskLimits
  */
@@ -368,7 +370,7 @@ export type RiskLimits = Message<"trademesh.runtime.v1.RiskLimits"> & {
   net?: number | undefined;
 
   /**
-   * Fall from the highest net asset value after which only reductions pass; default 0.5, 0 = off.
+   * Fall from the highest net asset value after which only reductions pass, until a person pauses and resumes the pipeline; default 0.5, 0 = off.
    *
    * @generated from field: optional double drawdown_stop = 4;
    */
@@ -380,6 +382,91 @@ export type RiskLimits = Message<"trademesh.runtime.v1.RiskLimits"> & {
    * @generated from field: trademesh.runtime.v1.GapPolicy on_gap = 5;
    */
   onGap: GapPolicy;
+
+  /**
+   * The kill switch: true lets no order pass, reductions neither; default false.
+   *
+   * @generated from field: bool halted = 6;
+   */
+  halted: boolean;
+
+  /**
+   * Tickers in which no order passes, reductions neither.
+   *
+   * @generated from field: repeated string halted_tickers = 7;
+   */
+  haltedTickers: string[];
+
+  /**
+   * Tickers that cannot be borrowed: a long position may be sold, a short one not opened.
+   *
+   * @generated from field: repeated string not_borrowable = 8;
+   */
+  notBorrowable: string[];
+
+  /**
+   * Loss of a session, as a fraction of the net asset value before it, after which only reductions pass in the next one; default 0 = off.
+   *
+   * @generated from field: optional double daily_loss = 9;
+   */
+  dailyLoss?: number | undefined;
+
+  /**
+   * Annualised volatility that positions are scaled to: one may be `volatility_target` / (its volatility over 20 sessions x root of
+   * `volatility_positions`), and half the position limit where the volatility is not known. Default 0 = off.
+   *
+   * @generated from field: optional double volatility_target = 10;
+   */
+  volatilityTarget?: number | undefined;
+
+  /**
+   * Over how many like positions the target is spread; default 10.
+   *
+   * @generated from field: optional uint32 volatility_positions = 11;
+   */
+  volatilityPositions?: number | undefined;
+
+  /**
+   * Groups of tickers, such as sectors, by name; a ticker may be in several.
+   *
+   * @generated from field: map<string, trademesh.runtime.v1.GroupLimit> groups = 12;
+   */
+  groups: { [key: string]: GroupLimit };
+
+  /**
+   * Largest sum of squared weights (Herfindahl 1950): 0.25 is four equal positions that are the whole net asset value. Default 0 = off.
+   *
+   * @generated from field: optional double concentration = 13;
+   */
+  concentration?: number | undefined;
+
+  /**
+   * Largest value of one order; default 0 = off.
+   *
+   * @generated from field: optional double order_size = 14;
+   */
+  orderSize?: number | undefined;
+
+  /**
+   * Largest traded value of a session, purchases and sales together; reductions count, and pass. Default 0 = off.
+   *
+   * @generated from field: optional double turnover = 15;
+   */
+  turnover?: number | undefined;
+
+  /**
+   * Most orders of a session; reductions count, and pass. Default 0 = off.
+   *
+   * @generated from field: optional uint32 orders = 16;
+   */
+  orders?: number | undefined;
+
+  /**
+   * Largest share of the mean volume of 20 sessions that one order may be, where volume is known; default 0 = off.
+   *
+   * @generated from field: optional double volume_share = 17;
+   */
+  volumeShare?: number | undefined;
 };
 
 /**
@@ -388,6 +475,34 @@ export type RiskLimits = Message<"trademesh.runtime.v1.RiskLimits"> & {
  */
 export const RiskLimitsSchema: GenMessage<RiskLimits> = /*@__PURE__*/
   messageDesc(file_trademesh_runtime_v1_run_config, 7);
+
+/**
+ * What the positions of a group of tickers may come to together.
+ *
+ * @generated from message trademesh.runtime.v1.GroupLimit
+ */
+export type GroupLimit = Message<"trademesh.runtime.v1.GroupLimit"> & {
+  /**
+   * Tickers of the run.
+   *
+   * @generated from field: repeated string tickers = 1;
+   */
+  tickers: string[];
+
+  /**
+   * Largest sum of their absolute positions; default 0.4.
+   *
+   * @generated from field: optional double limit = 2;
+   */
+  limit?: number | undefined;
+};
+
+/**
+ * Describes the message trademesh.runtime.v1.GroupLimit.
+ * Use `create(GroupLimitSchema)` to create a new message.
+ */
+export const GroupLimitSchema: GenMessage<GroupLimit> = /*@__PURE__*/
+  messageDesc(file_trademesh_runtime_v1_run_config, 8);
 
 /**
  * How the pipeline is driven.
@@ -423,7 +538,7 @@ export type PipelineOptions = Message<"trademesh.runtime.v1.PipelineOptions"> & 
  * Use `create(PipelineOptionsSchema)` to create a new message.
  */
 export const PipelineOptionsSchema: GenMessage<PipelineOptions> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_run_config, 8);
+  messageDesc(file_trademesh_runtime_v1_run_config, 9);
 
 /**
  * How runtime_service looks after the gateway.
@@ -451,7 +566,7 @@ export type SupervisionOptions = Message<"trademesh.runtime.v1.SupervisionOption
  * Use `create(SupervisionOptionsSchema)` to create a new message.
  */
 export const SupervisionOptionsSchema: GenMessage<SupervisionOptions> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_run_config, 9);
+  messageDesc(file_trademesh_runtime_v1_run_config, 10);
 
 /**
  * Changes to one agent of the desk.
@@ -486,7 +601,7 @@ export type AgentOptions = Message<"trademesh.runtime.v1.AgentOptions"> & {
  * Use `create(AgentOptionsSchema)` to create a new message.
  */
 export const AgentOptionsSchema: GenMessage<AgentOptions> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_run_config, 10);
+  messageDesc(file_trademesh_runtime_v1_run_config, 11);
 
 /**
  * When a person is asked before an order is executed.
@@ -514,7 +629,7 @@ export type ApprovalPolicy = Message<"trademesh.runtime.v1.ApprovalPolicy"> & {
  * Use `create(ApprovalPolicySchema)` to create a new message.
  */
 export const ApprovalPolicySchema: GenMessage<ApprovalPolicy> = /*@__PURE__*/
-  messageDesc(file_trademesh_runtime_v1_run_config, 11);
+  messageDesc(file_trademesh_runtime_v1_run_config, 12);
 
 /**
  * Where prices and time come from.
