@@ -77,8 +77,9 @@ class AgentRecord:
         first_recent = len(rows) - RECENT_OUTCOMES
         for place, row in enumerate(rows):
             ticker, direction = row.ticker, row.direction
-            column = columns[ticker]
-            before, after = earlier[column], closes[column]
+            column = columns.get(ticker)
+            # Of a ticker that is not the run's nothing is known.
+            before, after = (0, 0) if column is None else (earlier[column], closes[column])
             if place >= first_recent:
                 self.recent.append(Outcome(session, ticker, direction, before, after))
             if direction == _UP:
@@ -169,8 +170,8 @@ class Scoreboard:
     def _coefficient(self, signals: Sequence[events.Signal], earlier: Sequence[int], closes: Sequence[int]) -> float | None:
         scores, returns = list[float](), list[float]()
         for signal in signals:
-            column = self._columns[signal.ticker]
-            before, after = earlier[column], closes[column]
+            column = self._columns.get(signal.ticker)
+            before, after = (0, 0) if column is None else (earlier[column], closes[column])
             if before and after and signal.stance != events.STANCE_ABSTAIN:
                 scores.append(signal.score)
                 returns.append(after / before)

@@ -1,6 +1,6 @@
 """Where two runs part, and why: fingerprints of what each desk did, session by session, are compared, not the events themselves.
 
-Of approvals only the answers count: their names and times are each run's own.
+Of approvals only the answers count: their names and times are each run's own. What people say to agents changes nothing, and is left out.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from trademesh_runs.account_history import AccountHistory
 from trademesh_runs.bootstrap import write_bootstrap
 from trademesh_runs.journal import KIND_NUMBERS
 
-COMPARED_KINDS = tuple(name for name, number in KIND_NUMBERS.items() if number >= 40)
 MOST_SETTINGS = 100
 _LONGEST_VALUE = 200
 _OWN_TO_EACH_RUN = ("run_id", "pipeline", "supervision")
-_NOT_COMPARED = "approval_requested"
+_NOT_COMPARED = ("approval_requested", "message_sent", "message_answered")
+COMPARED_KINDS = tuple(name for name, number in KIND_NUMBERS.items() if number >= 40 and name not in _NOT_COMPARED)
 
 
 class Print(NamedTuple):
@@ -54,7 +54,7 @@ class RunFacts:
         if kind == "run_started":
             self.started.CopyFrom(event.run_started)
         self.history.add(event)
-        if not event.session_date or kind == _NOT_COMPARED:
+        if not event.session_date or kind in _NOT_COMPARED:
             return
         key = (event.phase, event.agent_id)
         did = hash((kind, _content(kind, event)))

@@ -86,6 +86,13 @@ def test_later_sessions_are_measured_from_the_close_before_and_the_first_without
     assert board.sessions == 2
 
 
+def test_a_ticker_that_is_not_the_runs_is_unknown() -> None:
+    other = events.Signals(signals=[events.Signal(ticker="ELSE", score=0.5, stance=events.STANCE_BULLISH)])
+    said = [predicted("2008-01-02", {"A": UP, "ELSE": UP}), Draft("signals", other, "2008-01-02", 2, "technical_analyst")]
+    record = board_of([began(), *said, settled("2008-01-02", [11] * 6, [10] * 6)]).agents["technical_analyst"]
+    assert (record.all, record.coefficients) == (HitCount(2, 1, 1), [])
+
+
 def test_predictions_of_a_session_that_is_not_settled_do_not_count() -> None:
     board = board_of([began(), predicted("2008-01-02", {"A": UP})])
     assert board.agents["technical_analyst"].all == HitCount()
