@@ -1,4 +1,7 @@
-"""Writes the derived files of a live run: at most once a second, and at the end. What is in them is `trademesh_runs.exports`'."""
+"""Writes the derived files of a live run: at most once a second, and at the end. What is in them is `trademesh_runs.exports`'.
+
+They hold the curve of the whole run: those of decades take longer, and are written less often, so that a backtest is not slower for them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from trademesh_runs.layout import RunLayout
 from trademesh_runs.scoreboard import Scoreboard
 
 INTERVAL_S = 1.0
+SHARE = 0.05
+"""No more of the time than that goes into exports."""
 
 
 class Exporter:
@@ -38,7 +43,7 @@ class Exporter:
         self._board = Scoreboard()
         self._writing = threading.Lock()
         self._dashboard = dashboard
-        self._exported_at = 0.0
+        self._due_at = 0.0
 
     async def export(self, *, force: bool = False) -> None:
         """Writes them, if it is time or must be. A gateway that another has replaced finds that out here and leaves the other's alone.
@@ -46,11 +51,13 @@ class Exporter:
         Raises:
             FencedError, sqlite3.Error: the journal cannot be written any more.
         """
-        if force or time.monotonic() - self._exported_at >= INTERVAL_S:
+        if force or time.monotonic() >= self._due_at:
             await self._flush()
+            began = time.monotonic()
             state = self._fold.state()
             await asyncio.to_thread(self._write, state, force)
-            self._exported_at = time.monotonic()
+            ended = time.monotonic()
+            self._due_at = ended + max(INTERVAL_S, (ended - began) / SHARE)
 
     def _write(self, state: ServerState, durable: bool) -> None:
         """Takes in the newest scores, and writes; in a thread. The first time of a run of decades it is half a second, then a tenth."""
