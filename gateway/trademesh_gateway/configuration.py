@@ -78,6 +78,7 @@ def limits_of(config: RunConfig) -> Limits:
         turnover_bp=_basis_points(risk.turnover),
         orders_per_session=risk.orders,
         volume_bp=_basis_points(risk.volume_share),
+        pro_rata=risk.sharing == contract.ROOM_SHARING_PRO_RATA,
     )
 
 

@@ -21,6 +21,15 @@ _OUTCOMES = frozenset(
 )
 _MOST_OUTCOMES = 100_000
 """More than the orders of any session."""
+_UNITS = {
+    events.LIMIT_UNIT_FRACTION_OF_NAV: "of net asset value",
+    events.LIMIT_UNIT_FRACTION_OF_PEAK: "below the peak",
+    events.LIMIT_UNIT_FRACTION_OF_PREVIOUS_NAV: "lost in a session",
+    events.LIMIT_UNIT_SUM_OF_SQUARED_WEIGHTS: "as the sum of squared weights",
+    events.LIMIT_UNIT_FRACTION_OF_VOLUME: "of the usual volume",
+    events.LIMIT_UNIT_ORDERS: "orders",
+}
+"""In words, behind a figure."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +153,18 @@ def _passage(result: events.GateResult) -> Passage:
     return Passage(
         result.requested_quantity,
         result.order.quantity,
-        _limit(result.limit),
-        percent(result.limit_value) if result.HasField("limit_value") else "",
-        percent(result.figure) if result.HasField("figure") else "",
+        _limit(result.limit) + (f" of {result.group}" if result.group else ""),
+        _figure(result.limit_value, result.unit) if result.HasField("limit_value") else "",
+        _figure(result.figure, result.unit) if result.HasField("figure") else "",
+        _UNITS.get(result.unit, ""),
     )
+
+
+def _figure(value: float, unit: events.LimitUnit.ValueType) -> str:
+    """What is held against a limit, as it is read."""
+    if unit == events.LIMIT_UNIT_ORDERS:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if unit == events.LIMIT_UNIT_SUM_OF_SQUARED_WEIGHTS else percent(value)
 
 
 def _limit(code: events.LimitCode.ValueType) -> str:

@@ -25,8 +25,8 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 
 
 run_app.add_typer(journal_app)
-run_app.add_typer(report_app)
 run_app.add_typer(speak_app)
+run_app.add_typer(report_app)
 app.add_typer(run_app, name="run")
 app.add_typer(data_app, name="data")
 app.add_typer(feed_app, name="feed")

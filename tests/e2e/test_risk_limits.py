@@ -12,6 +12,7 @@ from mesh_processes import Mesh, wait_until
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.layout import RunLayout
+from trademesh_trading.store import EMBEDDED_SETS, load_set
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -144,3 +145,22 @@ def test_the_kill_switch_lets_no_order_pass_and_is_shown(mesh: Mesh) -> None:
     assert [one["limit"] for one in limits["limits"]] == [
         "LIMIT_CODE_RUN_HALTED", "LIMIT_CODE_DRAWDOWN_STOP", "LIMIT_CODE_POSITION_LIMIT", "LIMIT_CODE_GROSS_LIMIT", "LIMIT_CODE_NET_LIMIT"
     ]  # fmt: skip
+
+
+def test_orders_are_cut_to_a_share_of_the_usual_volume_where_the_set_has_one(mesh: Mesh) -> None:
+    """Closes of the embedded set, imported with a volume of 1,000 shares a day for one ticker and none for the other."""
+    embedded = load_set(EMBEDDED_SETS / "us20")
+    columns = {"AAPL": "1000", "XOM": ""}
+    rows = [row for row, day in enumerate(embedded.sessions) if "2006-01-01" <= day <= "2008-06-30"]
+    lines = ["ticker,date,close,volume"]
+    for ticker, volume in columns.items():
+        closes = embedded.close_micros[:, embedded.columns([ticker])[0]]
+        lines += [f"{ticker},{embedded.sessions[row]},{int(closes[row]) / 1e6:.6f},{volume}" for row in rows]
+    (mesh.folder / "thin.csv").write_text("\n".join(lines) + "\n")
+    outcome = mesh.cli("data", "import", "thin.csv", "--name", "thin")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    started(mesh, "thin", "---\nsessions: {start: 2007-06-01}\ndata: {set: thin}\nrisk: {volume_share: 0.1}\n---\n")
+    mesh.summary("thin")
+    cuts = gated(mesh, "thin")
+    assert {(one.order.ticker, one.order.quantity, one.limit_value) for _date, one in cuts["LIQUIDITY"]} == {("AAPL", 100, 0.1)}
+    assert any(one.order.ticker == "XOM" and one.order.quantity > 100 for _date, one in cuts["UNSPECIFIED"])

@@ -138,7 +138,7 @@ def _passage(passage: Passage) -> str:
         return "the limits let it pass whole"
     let = f"let {passage.allowed:,} of them pass" if passage.allowed else "refused it"
     told = f"{passage.figure} against a limit of {passage.bound}" if passage.figure else f"limit {passage.bound}"
-    return f"{passage.limit} {let}" + (f" ({told})" if passage.bound else "")
+    return f"{passage.limit} {let}" + (f" ({told} {passage.unit}".rstrip() + ")" if passage.bound else "")
 
 
 def _void(work: ManagerWork) -> str:

@@ -62,13 +62,14 @@ class RiskWork:
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What the limits made of an order: shares asked for and let pass, and the limit that made the difference. `bound` is the limit's value and
-    `figure` what was held against it, both in words with their unit; empty if they are not told."""
+    `figure` what was held against it, as they are read, and `unit` what both are counted in; empty if they are not told."""
 
     requested: int
     allowed: int
     limit: str = ""
     bound: str = ""
     figure: str = ""
+    unit: str = ""
 
 
 @dataclass(slots=True)

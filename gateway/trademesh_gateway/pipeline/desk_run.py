@@ -75,7 +75,6 @@ class DeskRun:
                 self.marks[ticker] = close
         nav = self.portfolio.net_asset_value(self.marks)
         self.peak_nav_micros = max(self.peak_nav_micros, nav)
-        self.stops.settle(nav)
         marks = [self.marks.get(ticker, 0) for ticker in self.tickers]
         known = before.last_closes(MOMENTUM_CLOSES)[:, : len(marks)].tolist() if self._momentum.is_due(session) else []
         baselines = [
@@ -87,4 +86,5 @@ class DeskRun:
         if self.first_index_close:
             index = divide_half_even(self.portfolio.initial_cash_micros * self.index_mark, self.first_index_close)
             baselines.append((f"index:{self.index_name}", index))
+        self.stops.settle(nav)
         return nav, baselines

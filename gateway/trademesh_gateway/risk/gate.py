@@ -3,6 +3,7 @@
 Orders that reduce a position come first, so that the room they make is there for the others; the others follow by ticker. Each is held
 against the book as it would be after those before it, and gets the least that any limit leaves. Reductions pass, all but in a halt, and
 so does the part of an order that closes a position. A position that is over a limit already may stay as it is, and is not enlarged.
+With `pro_rata` the limits on gross, net and turnover are not met in turn: they scale all openings together (`sharing.py`).
 
 All is whole numbers: bounds are rounded down, to the share; figures are rounded up to the basis point, so that one over its limit reads so.
 """
@@ -10,12 +11,13 @@ All is whole numbers: bounds are rounded down, to the share; figures are rounded
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.risk.limits import BASIS_POINTS, UNITS, UNKNOWN_MARKET, GroupLimit, Limit, Limits, Market, Unit
 from trademesh_gateway.risk.projection import Projection
+from trademesh_gateway.risk.sharing import Opening, share_room
 from trademesh_gateway.risk.stops import has_fallen
 
 __all__ = [
@@ -32,6 +34,9 @@ __all__ = [
     "most_in_ticker",
     "restraint_of",
 ]
+
+
+_UNBOUND_BP = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,13 @@ def apply_limits(
 ) -> list[Gated]:
     """Puts a session's orders (column, signed shares other than 0) through the limits; results are in the order of execution.
 
-    The first `preferred` of those that do not reduce a position come before the others.
+    The first `preferred` of those that do not reduce a position come before the others; where room is shared pro rata they have their part of
+    it like the others.
     """
+    return _pro_rata(orders, book, limits, market, preferred) if limits.pro_rata else _in_turn(orders, book, limits, market, preferred)
+
+
+def _in_turn(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market, preferred: int = 0) -> list[Gated]:
     gate, held = _Gate(book, limits, market), book.quantity
 
     def rank(place: int) -> tuple[bool, bool, int]:
@@ -76,6 +86,39 @@ def apply_limits(
         return not reduces, not reduces and place >= preferred, column
 
     return [gate.put(place, *orders[place]) for place in sorted(range(len(orders)), key=rank)]
+
+
+def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market, preferred: int) -> list[Gated]:
+    """All but gross, net and turnover in turn; those scale what is left of the openings."""
+    results = _in_turn(orders, book, replace(limits, gross_bp=_UNBOUND_BP, net_bp=_UNBOUND_BP, turnover_bp=0), market, preferred)
+    held, closed, openings = list(book.quantity), Projection(book, ()), list[Opening]()
+    for result in results:
+        closing = _closing(held[result.column], result.allowed)
+        closed.take(result.column, closing)
+        held[result.column] += result.allowed
+        openings.append(Opening(result.allowed - closing, book.price_micros[result.column]))
+    scaled = [
+        replace(
+            result,
+            allowed=result.allowed - before.shares + after.shares,
+            limit=after.limit,
+            bound=after.bound,
+            figure=_per(after.asked_micros, book.nav_micros),
+            group="",
+        )
+        if after.limit
+        else result
+        for result, before, after in zip(results, openings, share_room(openings, closed, limits, book.nav_micros), strict=True)
+    ]
+    if len({result.column for result in results}) == len(results):
+        return scaled
+    # Orders of one ticker may close what another, scaled by now, was to open: they are looked at once more.
+    again = _in_turn([(result.column, result.allowed) for result in scaled], book, limits, market)
+    checked = {one.place: one for one in again}
+    return [
+        result if checked[place].allowed == result.allowed else replace(checked[place], requested=result.requested, place=result.place)
+        for place, result in enumerate(scaled)
+    ]
 
 
 def restraint_of(book: Book, limits: Limits) -> Restraint | None:
@@ -118,6 +161,11 @@ def _reduces(held: int, delta: int) -> bool:
     return held * delta < 0 and abs(delta) <= abs(held)
 
 
+def _closing(held: int, delta: int) -> int:
+    """The part of an order that closes a position."""
+    return 0 if held * delta >= 0 else delta if abs(delta) <= abs(held) else -held
+
+
 def _per(amount: int, whole: int) -> int:
     """An amount in basis points of a whole, rounded up."""
     return -(-amount * BASIS_POINTS // whole)
@@ -152,7 +200,7 @@ class _Gate:
         if _reduces(held, requested):
             return Gated(column, requested, requested, place=place)
         # What closes the position passes in any case; only the rest is limited.
-        closing = -held if held * requested < 0 else 0
+        closing = _closing(held, requested)
         if restraint is not None:
             return Gated(column, requested, closing, restraint.limit, restraint.bound, restraint.figure, place=place)
         if requested < 0 and not limits.shorts_allowed:

@@ -105,6 +105,8 @@ class Limits:
     orders_per_session: int = 0
     volume_bp: int = 0
     """Shares of an order over the mean volume of 20 sessions."""
+    pro_rata: bool = False
+    """Gross, net and turnover scale all openings alike, instead of cutting those that come last."""
 
 
 @dataclass(frozen=True, slots=True)

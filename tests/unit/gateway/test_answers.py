@@ -79,7 +79,7 @@ def test_the_risk_manager_tells_the_headroom_of_a_ticker_that_is_named() -> None
     )
 
 
-CUT = Passage(120, 80, "position limit", "20.0 %", "23.4 %")
+CUT = Passage(120, 80, "position limit", "20.0 %", "23.4 %", "of net asset value")
 
 
 def choices(**fates: Fate) -> dict[str, Choice]:
@@ -104,7 +104,7 @@ def told(work: ManagerWork, ticker: str) -> str:
 
 AAPL = (
     "I wanted to buy 120 shares, mean score +0.21, confidence 0.60, target weight 5.2 %; "
-    "position limit let 80 of them pass (23.4 % against a limit of 20.0 %)"
+    "position limit let 80 of them pass (23.4 % against a limit of 20.0 % of net asset value)"
 )
 
 

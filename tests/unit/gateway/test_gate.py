@@ -76,7 +76,7 @@ RESTRAINTS = {
 
 
 @st.composite
-def cases(draw: st.DrawFn, *, restrained: bool = True) -> Case:
+def cases(draw: st.DrawFn, *, restrained: bool = True, pro_rata: bool | None = None) -> Case:
     """Orders of a session, at most one in each ticker, for a book that may be over every limit. Few limits are on at a time, so that each
     has its turn to bind."""
     count = draw(st.integers(1, len(TICKERS)))
@@ -91,7 +91,8 @@ def cases(draw: st.DrawFn, *, restrained: bool = True) -> Case:
     if "groups" in values:
         inside = draw(st.lists(st.frozensets(columns, min_size=1), min_size=1, max_size=3))
         values["groups"] = tuple(GroupLimit(f"group {number}", one, values["groups"]) for number, one in enumerate(inside))
-    limits = replace(WIDE, volatility_positions=draw(st.integers(1, 30)), **values)
+    shared = draw(st.booleans()) if pro_rata is None else pro_rata
+    limits = replace(WIDE, volatility_positions=draw(st.integers(1, 30)), pro_rata=shared, **values)
     market = Market(
         draw(st.lists(st.one_of(st.just(0), st.integers(1, 20_000)), min_size=count, max_size=count)),
         draw(st.lists(st.integers(-1, 3_000), min_size=count, max_size=count)),
@@ -171,7 +172,7 @@ def test_reductions_always_pass_but_in_a_halt(case: Case) -> None:
             assert abs(result.allowed) >= abs(closing)
 
 
-@given(cases(restrained=False))
+@given(cases(restrained=False, pro_rata=False))
 def test_what_opens_a_position_keeps_every_limit_and_a_share_more_would_break_one(case: Case) -> None:
     """Orders are taken in one by one as the gate says; the figures are made anew for each."""
     quantity, traded, count = list(case.book.quantity), 0, 0
@@ -223,23 +224,97 @@ def test_the_order_in_which_orders_are_given_does_not_matter(case: Case, random:
     assert [replace(result, place=0) for result in results] == [replace(result, place=0) for result in again]
 
 
-@given(cases(restrained=False), st.permutations(range(len(TICKERS))))
-def test_the_order_of_tickers_does_not_matter_where_limits_bind_single_tickers(case: Case, permutation: list[int]) -> None:
-    count = len(case.book.quantity)
-    places = [place for place in permutation if place < count]
-    limits = replace(case.limits, gross_bp=10**9, net_bp=10**9, groups=(), concentration_bp=0, turnover_bp=0, orders_per_session=0)
-    moved_book = replace(
+def moved(case: Case, limits: Limits, places: list[int]) -> list[tuple[int, Gated]]:
+    """The results where tickers have other places, by the columns that they had before."""
+    book = replace(
         case.book,
         quantity=[case.book.quantity[place] for place in places],
         price_micros=[case.book.price_micros[place] for place in places],
     )
-    moved_market = Market([case.market.volatility_bp[place] for place in places], [case.market.volume_shares[place] for place in places])
-    moved_orders = [(places.index(column), delta) for column, delta in case.orders]
-    here = {result.column: result for result in apply_limits(case.orders, case.book, limits, case.market)}
-    there = {places[result.column]: result for result in apply_limits(moved_orders, moved_book, limits, moved_market)}
-    assert {column: (one.allowed, one.limit, one.bound, one.figure) for column, one in here.items()} == {
-        column: (one.allowed, one.limit, one.bound, one.figure) for column, one in there.items()
-    }
+    market = Market([case.market.volatility_bp[place] for place in places], [case.market.volume_shares[place] for place in places])
+    orders = [(places.index(column), delta) for column, delta in case.orders]
+    results = apply_limits(orders, book, limits, market)
+    return sorted(((places[one.column], replace(one, column=0, place=0)) for one in results), key=lambda pair: pair[0])
+
+
+@given(cases(restrained=False), st.permutations(range(len(TICKERS))))
+def test_the_order_of_tickers_does_not_matter_where_limits_bind_single_tickers(case: Case, permutation: list[int]) -> None:
+    limits = replace(case.limits, gross_bp=10**9, net_bp=10**9, groups=(), concentration_bp=0, turnover_bp=0, orders_per_session=0)
+    places = [place for place in permutation if place < len(case.book.quantity)]
+    assert moved(case, limits, places) == moved(case, limits, sorted(places))
+
+
+@given(cases(restrained=False, pro_rata=True), st.permutations(range(len(TICKERS))))
+def test_the_order_of_tickers_does_not_matter_where_room_is_shared_pro_rata(case: Case, permutation: list[int]) -> None:
+    limits = replace(case.limits, groups=(), concentration_bp=0, orders_per_session=0)
+    places = [place for place in permutation if place < len(case.book.quantity)]
+    assert moved(case, limits, places) == moved(case, limits, sorted(places))
+
+
+@given(cases(restrained=False, pro_rata=True))
+def test_shared_room_keeps_gross_turnover_and_net_and_is_used_up_to_a_share_of_each(case: Case) -> None:
+    """The net may stay beyond its bound by what closes positions, and is then not moved further."""
+    limits = replace(WIDE, gross_bp=case.limits.gross_bp, net_bp=case.limits.net_bp, turnover_bp=case.limits.turnover_bp, pro_rata=True)
+    nav, prices = case.book.nav_micros, case.book.price_micros
+    after, closed, traded, closing_traded = list(case.book.quantity), list(case.book.quantity), 0, 0
+    results = apply_limits(case.orders, case.book, limits, case.market)
+    for result in results:
+        price = prices[result.column]
+        closing = closing_of(case.book.quantity[result.column], result.requested) if price else 0
+        after[result.column] += result.allowed
+        closed[result.column] += closing
+        traded += abs(result.allowed) * price
+        closing_traded += abs(closing) * price
+
+    def sums(quantity: list[int]) -> tuple[int, int]:
+        values = [shares * price for shares, price in zip(quantity, prices, strict=True)]
+        return sum(map(abs, values)), sum(values)
+
+    (gross, net), (closed_gross, closed_net) = sums(after), sums(closed)
+    assert gross * 10_000 <= max(limits.gross_bp * nav, closed_gross * 10_000)
+    assert abs(net) * 10_000 <= max(limits.net_bp * nav, abs(closed_net) * 10_000)
+    if limits.turnover_bp:
+        assert traded * 10_000 <= max(limits.turnover_bp * nav, closing_traded * 10_000)
+    cut = {result.limit for result in results} - {Limit.NONE, Limit.NO_PRICE}
+    slack = sum(prices[result.column] for result in results) + 1
+    if cut == {Limit.GROSS_LIMIT}:
+        assert gross + slack > limits.gross_bp * nav // 10_000
+    if cut == {Limit.TURNOVER_LIMIT}:
+        assert traded + slack > limits.turnover_bp * nav // 10_000
+    if cut == {Limit.NET_LIMIT}:
+        assert abs(net) + slack > limits.net_bp * nav // 10_000
+
+
+@pytest.mark.parametrize(
+    ("limits", "orders", "allowed", "limit", "figure"),
+    [
+        (replace(WIDE, gross_bp=5000), [(0, 40), (1, 40), (2, -20)], [20, 20, -10], Limit.GROSS_LIMIT, 10_000),
+        (replace(WIDE, turnover_bp=5000), [(0, 40), (1, 40), (2, -20)], [20, 20, -10], Limit.TURNOVER_LIMIT, 10_000),
+        (replace(WIDE, net_bp=2000), [(0, 40), (1, 40), (2, -40)], [30, 30, -40], Limit.NET_LIMIT, 4000),
+        (replace(WIDE, net_bp=2000), [(0, -40), (1, -40), (2, 40)], [-30, -30, 40], Limit.NET_LIMIT, 4000),
+    ],
+)
+def test_shared_room_scales_all_openings_alike(
+    limits: Limits, orders: list[tuple[int, int]], allowed: list[int], limit: Limit, figure: int
+) -> None:
+    results = apply_limits(orders, book([0, 0, 0]), replace(limits, pro_rata=True))
+    assert [result.allowed for result in results] == allowed
+    assert {(result.limit, result.figure) for result in results if result.allowed != result.requested} == {(limit, figure)}
+
+
+def test_shared_room_is_what_reductions_leave_and_they_pass_whole() -> None:
+    limits = replace(WIDE, gross_bp=10_000, pro_rata=True)
+    results = apply_limits([(0, 40), (1, -30), (2, 80)], book([0, 100, 0]), limits)
+    assert [(result.column, result.allowed) for result in results] == [(1, -30), (0, 10), (2, 20)]
+
+
+def test_orders_of_one_ticker_that_close_what_another_opens_break_nothing_when_room_is_shared() -> None:
+    limits = replace(WIDE, gross_bp=2000, pro_rata=True)
+    results = apply_limits([(0, 100), (0, -100), (1, 40)], book([0, 0]), limits)
+    assert {result.place for result in results} == {0, 1, 2}
+    after = [sum(result.allowed for result in results if result.column == column) for column in (0, 1)]
+    assert sum(abs(shares) * 10 for shares in after) <= 200
+    assert all(result.requested in (100, -100, 40) for result in results)
 
 
 @given(cases())

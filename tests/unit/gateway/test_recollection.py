@@ -5,15 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.agents.records import Book, Decision, Signals, Stance, abstention
 from trademesh_gateway.agents.work import Fate, Headroom, Passage
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
-from trademesh_gateway.recollection import Known, recall
+from trademesh_gateway.recollection import _UNITS, Known, recall
 from trademesh_gateway.risk.gate import Gated, Limit, Limits
-from trademesh_gateway.risk.limits import UNKNOWN_MARKET
+from trademesh_gateway.risk.limits import UNITS, UNKNOWN_MARKET, Unit
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.journal import Draft
 from trademesh_runs.journal_memory import MemoryStore
@@ -137,7 +138,7 @@ async def test_what_became_of_each_order_is_known_and_that_of_other_sessions_and
     assert (known.session, known.settled, known.given_up_because) == (DAY, False, "")
     apple, electric, cola = known.choices.values()
     assert (apple.delta, apple.score, apple.target_weight) == (120, 0.0, 0.2)
-    assert apple.passage == Passage(120, 80, "position limit", "20.0 %", "23.4 %")
+    assert apple.passage == Passage(120, 80, "position limit", "20.0 %", "23.4 %", "of net asset value")
     assert apple.fate == Fate(["approved by ann (fine)", "30 were not filled: insufficient cash"], 50, 10_000_000, 50)
     assert (electric.delta, electric.passage, electric.fate) == (-40, Passage(40, 40), Fate())
     assert (cola.delta, cola.passage, cola.fate) == (0, None, Fate())
@@ -174,3 +175,26 @@ async def test_an_order_that_people_or_time_have_ended_is_known_as_such() -> Non
     known = (await known_of(decisions_of(DAY, 9, 0, 0), failed, settled(DAY))).manager
     assert known is not None
     assert (known.given_up_because, known.settled) == ("too slow", True)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (Gated(0, 9, 5, Limit.ORDER_LIMIT, 50, 51), ("order limit", "50", "51", "orders")),
+        (Gated(0, 9, 5, Limit.CONCENTRATION, 2_500, 3_100), ("concentration", "0.25", "0.31", "as the sum of squared weights")),
+        (Gated(0, 9, 5, Limit.LIQUIDITY, 500, 700), ("liquidity", "5.0 %", "7.0 %", "of the usual volume")),
+        (Gated(0, 9, 0, Limit.DAILY_LOSS, 500, 620), ("daily loss", "5.0 %", "6.2 %", "lost in a session")),
+        (Gated(0, 9, 5, Limit.SECTOR_LIMIT, 4_000, 4_100, "banks"), ("sector limit of banks", "40.0 %", "41.0 %", "of net asset value")),
+        (Gated(0, 9, 0, Limit.TICKER_HALTED), ("ticker halted", "", "", "")),
+    ],
+    ids=lambda one: one.limit.name if isinstance(one, Gated) else "",
+)
+async def test_a_limit_is_told_in_its_own_unit(row: Gated, told: tuple[str, str, str, str]) -> None:
+    known = (await known_of(decisions_of(DAY, 9, 0, 0), gated(DAY, row))).manager
+    assert known is not None
+    assert known.choices["AAPL"].passage == Passage(9, row.allowed, *told)
+
+
+def test_every_unit_of_a_limit_has_words() -> None:
+    in_use = {int(unit) for unit in UNITS.values() if unit is not Unit.NONE}
+    assert in_use == set(_UNITS)

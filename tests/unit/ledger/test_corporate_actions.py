@@ -51,6 +51,14 @@ def test_an_action_on_a_ticker_that_is_not_held_changes_its_mark_alone() -> None
     assert marks == {"Y": 2 * DOLLAR}
 
 
+def test_a_split_of_a_held_ticker_without_a_mark_is_an_error_and_not_a_fraction_that_is_worth_nothing() -> None:
+    portfolio = holding(3)
+    same = portfolio.copy()
+    with pytest.raises(KeyError):
+        apply_actions(portfolio, [Split("X", 1, 2)], {})
+    assert portfolio == same
+
+
 @pytest.mark.parametrize(("price", "realised"), [(0, -1_000 * DOLLAR), (7 * DOLLAR, -300 * DOLLAR)])
 def test_a_delisting_closes_at_the_last_price_or_at_nothing(price: int, realised: int) -> None:
     long, short = holding(100), holding(-100)

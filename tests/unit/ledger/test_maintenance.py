@@ -86,6 +86,11 @@ def test_an_account_without_value_is_closed_whole_and_insolvent() -> None:
     assert plan == LiquidationPlan((ForcedOrder("S", 100), ForcedOrder("L", -100)), insolvent=True)
 
 
+def test_an_account_without_value_at_its_marks_is_closed_whole_though_prices_are_better() -> None:
+    plan = liquidation_plan(book(9_999, S=-100), {"S": 100 * DOLLAR}, {"S": 50 * DOLLAR}, FREE, RULES)
+    assert plan == LiquidationPlan((ForcedOrder("S", 100),), insolvent=True)
+
+
 def test_fees_that_eat_the_rest_make_an_account_insolvent() -> None:
     marks = {"S": 100 * DOLLAR}
     plan = liquidation_plan(book(10_001, S=-100), marks, marks, CostModel(min_fee_micros=2 * DOLLAR), RULES)

@@ -29,6 +29,11 @@ def refusal(found: Fill | Rejection) -> tuple[Refusal, int, int] | None:
 
 def test_a_short_may_be_as_large_as_twice_the_equity_and_no_larger() -> None:
     assert refusal(outcome(MarginRules(), -20, cash_micros=100 * DOLLAR)) is None
+    assert refusal(outcome(MarginRules(), -20, cash_micros=100 * DOLLAR - 1)) == (
+        Refusal.INSUFFICIENT_MARGIN,
+        100 * DOLLAR,
+        100 * DOLLAR - 1,
+    )
     found = refusal(outcome(MarginRules(), -21, cash_micros=100 * DOLLAR))
     assert found == (Refusal.INSUFFICIENT_MARGIN, 105 * DOLLAR, 100 * DOLLAR)
 

@@ -41,6 +41,7 @@ def nav(one: Account, price_micros: int | None = None) -> int:
 def test_a_long_round_trip() -> None:
     one = account()
     filled = order(one, 100, 50_000_000)
+    assert [leg.kind for leg in filled.effect.legs] == [LegKind.BUY]
     assert (filled.fee_micros, one.portfolio.cash_micros, one.portfolio.positions["X"].cost_micros) == (
         5_000_000,
         94_995_000_000,
@@ -58,7 +59,8 @@ def test_a_long_round_trip() -> None:
 
 def test_a_short_round_trip_with_borrow_and_dividend() -> None:
     one = account(borrow_bp=250)
-    assert order(one, -200, 30_000_000).fee_micros == 6_000_000
+    filled = order(one, -200, 30_000_000)
+    assert (filled.fee_micros, [leg.kind for leg in filled.effect.legs]) == (6_000_000, [LegKind.SHORT])
     assert (one.portfolio.cash_micros, nav(one)) == (105_994_000_000, 99_994_000_000)
     settled = one.settle({"X": 31_000_000}, days_to_next_session=3)
     assert [charge.charge_micros for charge in settled.borrow] == [1_291_667]
@@ -68,6 +70,7 @@ def test_a_short_round_trip_with_borrow_and_dividend() -> None:
     assert (effect.cash_micros, one.portfolio.dividends_micros) == (-50_000_000, -50_000_000)
     balanced(one)
     filled = order(one, 200, 28_000_000)
+    assert [leg.kind for leg in filled.effect.legs] == [LegKind.COVER]
     assert (filled.effect.realised_micros, filled.fee_micros) == (400_000_000, 5_600_000)
     assert (one.portfolio.cash_micros, one.portfolio.fees_micros, one.portfolio.borrow_micros) == (
         100_337_108_333,

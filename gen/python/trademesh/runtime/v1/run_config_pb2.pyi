@@ -81,6 +81,29 @@ TICK_RULE_NONE: TickRule.ValueType  # 1
 TICK_RULE_US_EQUITY: TickRule.ValueType  # 2
 """One cent, or a hundredth of one under a dollar; rounded up for buys and down for sales."""
 
+class _RoomSharing:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoomSharingEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RoomSharing.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    ROOM_SHARING_UNSPECIFIED: _RoomSharing.ValueType  # 0
+    """Left out; read as IN_TURN."""
+    ROOM_SHARING_IN_TURN: _RoomSharing.ValueType  # 1
+    """Who comes first, by ticker; those that come last are cut."""
+    ROOM_SHARING_PRO_RATA: _RoomSharing.ValueType  # 2
+    """All alike: each opening is scaled by the same factor. Of a net limit only the side that goes too far is."""
+
+class RoomSharing(_RoomSharing, metaclass=_RoomSharingEnumTypeWrapper):
+    """Who gets the room that limits on the whole book leave to orders that open or enlarge positions."""
+
+ROOM_SHARING_UNSPECIFIED: RoomSharing.ValueType  # 0
+"""Left out; read as IN_TURN."""
+ROOM_SHARING_IN_TURN: RoomSharing.ValueType  # 1
+"""Who comes first, by ticker; those that come last are cut."""
+ROOM_SHARING_PRO_RATA: RoomSharing.ValueType  # 2
+"""All alike: each opening is scaled by the same factor. Of a net limit only the side that goes too far is."""
+
 class _GapPolicy:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -477,6 +500,7 @@ class RiskLimits(message.Message):
     TURNOVER_FIELD_NUMBER: builtins.int
     ORDERS_FIELD_NUMBER: builtins.int
     VOLUME_SHARE_FIELD_NUMBER: builtins.int
+    SHARING_FIELD_NUMBER: builtins.int
     position: builtins.float
     """Largest absolute position in one ticker; default 0.2."""
     gross: builtins.float
@@ -507,6 +531,8 @@ class RiskLimits(message.Message):
     """Most orders of a session; reductions count, and pass. Default 0 = off."""
     volume_share: builtins.float
     """Largest share of the mean volume of 20 sessions that one order may be, where volume is known; default 0 = off."""
+    sharing: RoomSharing.ValueType
+    """Who gets the room that the limits on gross, net and turnover leave; default IN_TURN."""
     @builtins.property
     def halted_tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tickers in which no order passes, reductions neither."""
@@ -539,10 +565,11 @@ class RiskLimits(message.Message):
         turnover: builtins.float | None = ...,
         orders: builtins.int | None = ...,
         volume_share: builtins.float | None = ...,
+        sharing: RoomSharing.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_concentration", b"_concentration", "_daily_loss", b"_daily_loss", "_drawdown_stop", b"_drawdown_stop", "_gross", b"_gross", "_net", b"_net", "_order_size", b"_order_size", "_orders", b"_orders", "_position", b"_position", "_turnover", b"_turnover", "_volatility_positions", b"_volatility_positions", "_volatility_target", b"_volatility_target", "_volume_share", b"_volume_share", "concentration", b"concentration", "daily_loss", b"daily_loss", "drawdown_stop", b"drawdown_stop", "gross", b"gross", "net", b"net", "order_size", b"order_size", "orders", b"orders", "position", b"position", "turnover", b"turnover", "volatility_positions", b"volatility_positions", "volatility_target", b"volatility_target", "volume_share", b"volume_share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_concentration", b"_concentration", "_daily_loss", b"_daily_loss", "_drawdown_stop", b"_drawdown_stop", "_gross", b"_gross", "_net", b"_net", "_order_size", b"_order_size", "_orders", b"_orders", "_position", b"_position", "_turnover", b"_turnover", "_volatility_positions", b"_volatility_positions", "_volatility_target", b"_volatility_target", "_volume_share", b"_volume_share", "concentration", b"concentration", "daily_loss", b"daily_loss", "drawdown_stop", b"drawdown_stop", "gross", b"gross", "groups", b"groups", "halted", b"halted", "halted_tickers", b"halted_tickers", "net", b"net", "not_borrowable", b"not_borrowable", "on_gap", b"on_gap", "order_size", b"order_size", "orders", b"orders", "position", b"position", "turnover", b"turnover", "volatility_positions", b"volatility_positions", "volatility_target", b"volatility_target", "volume_share", b"volume_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_concentration", b"_concentration", "_daily_loss", b"_daily_loss", "_drawdown_stop", b"_drawdown_stop", "_gross", b"_gross", "_net", b"_net", "_order_size", b"_order_size", "_orders", b"_orders", "_position", b"_position", "_turnover", b"_turnover", "_volatility_positions", b"_volatility_positions", "_volatility_target", b"_volatility_target", "_volume_share", b"_volume_share", "concentration", b"concentration", "daily_loss", b"daily_loss", "drawdown_stop", b"drawdown_stop", "gross", b"gross", "groups", b"groups", "halted", b"halted", "halted_tickers", b"halted_tickers", "net", b"net", "not_borrowable", b"not_borrowable", "on_gap", b"on_gap", "order_size", b"order_size", "orders", b"orders", "position", b"position", "sharing", b"sharing", "turnover", b"turnover", "volatility_positions", b"volatility_positions", "volatility_target", b"volatility_target", "volume_share", b"volume_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concentration: _TypeAlias = typing.Literal["concentration"]  # noqa: Y015
     _WhichOneofArgType__concentration: _TypeAlias = typing.Literal["_concentration", b"_concentration"]  # noqa: Y015
