@@ -25,7 +25,7 @@ _RULES: dict[str, Any] = {"modelName": "rules", "modelProvider": "local"}
 
 def leaderboard(board: Scoreboard) -> list[dict[str, Any]]:
     """A row per agent: the team's roles, then analysts by rank, then those without a known outcome."""
-    rows = [_row(board, agent_id, rank, record) for agent_id, rank, record in board.ranking()]
+    rows = [_row(agent_id, rank, record) for agent_id, rank, record in board.ranking()]
     team = {agent_id: place for place, agent_id in enumerate(_TEAM)}
     return sorted(rows, key=lambda row: team.get(row["agentId"], len(team)))
 
@@ -42,7 +42,7 @@ def team_stats(board: Scoreboard) -> dict[str, Any]:
     }
 
 
-def _row(board: Scoreboard, agent_id: str, rank: int | None, record: AgentRecord) -> dict[str, Any]:
+def _row(agent_id: str, rank: int | None, record: AgentRecord) -> dict[str, Any]:
     name = agent_id.replace("_", " ").title()
     return {
         "agentId": agent_id,
@@ -54,7 +54,7 @@ def _row(board: Scoreboard, agent_id: str, rank: int | None, record: AgentRecord
         "bull": _counts(record.bull),
         "bear": _counts(record.bear),
         "logs": [],
-        "signals": [_signal(outcome) for outcome in board.newest_outcomes(agent_id)],
+        "signals": [_signal(outcome) for outcome in record.newest_outcomes()],
         **_RULES,
     }
 

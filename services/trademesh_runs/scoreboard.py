@@ -7,9 +7,10 @@ formulas are the ledger's; messages for clients and files for dashboards are mad
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_ledger.metrics import ClosingTrade, closing_fee
@@ -50,6 +51,23 @@ class Outcome:
         return self.close_micros / self.earlier_close_micros - 1 if known else None
 
 
+class _Settled(NamedTuple):
+    """Predictions of a settled session, with what they are measured by."""
+
+    session_date: str
+    rows: Sequence[events.Prediction]
+    columns: _Columns
+    earlier: Sequence[int]
+    closes: Sequence[int]
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """What came of each, the last first."""
+        for row in reversed(self.rows):
+            column = self.columns.get(row.ticker)
+            before, after = (0, 0) if column is None else (self.earlier[column], self.closes[column])
+            yield Outcome(self.session_date, row.ticker, row.direction, before, after)
+
+
 @dataclass
 class AgentRecord:
     """What an agent's predictions came to."""
@@ -61,8 +79,9 @@ class AgentRecord:
     brier: BrierScore = field(default_factory=BrierScore)
     coefficients: list[float] = field(default_factory=list)
     """Information coefficient of each session that has one."""
-    recent: deque[Outcome] = field(default_factory=lambda: deque(maxlen=RECENT_OUTCOMES))
-    """The newest outcomes, oldest first."""
+    _recent: deque[_Settled] = field(default_factory=deque)
+    """The newest sessions, as many as have the outcomes that are kept."""
+    _recent_rows: int = 0
 
     @property
     def all(self) -> HitCount:
@@ -74,14 +93,11 @@ class AgentRecord:
     ) -> None:
         """Takes in the predictions of a settled session."""
         self.sessions_predicted += 1
-        first_recent = len(rows) - RECENT_OUTCOMES
-        for place, row in enumerate(rows):
-            ticker, direction = row.ticker, row.direction
-            column = columns.get(ticker)
+        self._keep(_Settled(session, rows, columns, earlier, closes))
+        for row in rows:
+            direction, column = row.direction, columns.get(row.ticker)
             # Of a ticker that is not the run's nothing is known.
             before, after = (0, 0) if column is None else (earlier[column], closes[column])
-            if place >= first_recent:
-                self.recent.append(Outcome(session, ticker, direction, before, after))
             if direction == _UP:
                 count = self.bull
             elif direction == _DOWN:
@@ -96,6 +112,16 @@ class AgentRecord:
             right = after > before if direction == _UP else after < before
             count.wins += right
             self.brier.add(row.confidence, right)
+
+    def _keep(self, settled: _Settled) -> None:
+        self._recent.append(settled)
+        self._recent_rows += len(settled.rows)
+        while self._recent_rows - len(self._recent[0].rows) >= RECENT_OUTCOMES:
+            self._recent_rows -= len(self._recent.popleft().rows)
+
+    def newest_outcomes(self) -> list[Outcome]:
+        """The newest outcomes, newest first."""
+        return list(islice((outcome for settled in reversed(self._recent) for outcome in settled.outcomes()), RECENT_OUTCOMES))
 
 
 class Scoreboard:
@@ -182,10 +208,6 @@ class Scoreboard:
         places = ranks({agent_id: record.all for agent_id, record in self.agents.items()})
         order = sorted(self.agents, key=lambda agent_id: (places[agent_id] is None, places[agent_id] or 0, agent_id))
         return [(agent_id, places[agent_id], self.agents[agent_id]) for agent_id in order]
-
-    def newest_outcomes(self, agent_id: str) -> list[Outcome]:
-        """An agent's newest outcomes, newest first."""
-        return list(islice(reversed(self.agents[agent_id].recent), RECENT_OUTCOMES))
 
 
 def closing_trade(fill: events.OrderFilled) -> ClosingTrade | None:

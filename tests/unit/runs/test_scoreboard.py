@@ -66,7 +66,7 @@ def test_each_prediction_is_right_wrong_or_unknown_and_neutral_ones_are_counted_
     assert (record.bull, record.bear, record.neutral) == (HitCount(3, 1, 1), HitCount(2, 1, 1), 1)
     assert record.brier.predictions == 3
     assert record.brier.mean == pytest.approx((0.25**2 + 0.75**2 + 0.25**2) / 3)
-    newest = board.newest_outcomes("technical_analyst")
+    newest = board.agents["technical_analyst"].newest_outcomes()
     assert [(one.ticker, one.right) for one in newest] == [("F", None), ("E", None), ("D", True), ("C", None), ("B", False), ("A", True)]
     assert newest[-1].real_return == pytest.approx(0.1)
     assert newest[1].real_return is None
@@ -133,7 +133,7 @@ def test_only_so_many_outcomes_are_kept() -> None:
     for number in range(40):
         session = f"2008-02-{number:02d}"
         drafts += [predicted(session, dict.fromkeys(TICKERS, UP)), settled(session, [number + 1] * 6)]
-    newest = board_of(drafts).newest_outcomes("technical_analyst")
+    newest = board_of(drafts).agents["technical_analyst"].newest_outcomes()
     assert len(newest) == RECENT_OUTCOMES
     assert (newest[0].session_date, newest[0].ticker) == ("2008-02-39", "F")
 
