@@ -17,7 +17,6 @@ from trademesh.agent.v1 import approval_service_pb2 as approvals
 from trademesh.agent.v1 import approval_service_pb2_grpc
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
-from trademesh_gateway import wire
 from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Emit
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_kernel.client import ServiceClient
@@ -66,7 +65,7 @@ class ApprovalDesk:
         Raises:
             Interrupted: the pipeline is to stand; asking again goes on with the same question.
         """
-        order = wire.order_id(question.session, question.ticker)
+        order = question.order_id
         approval_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"trademesh:{self._run_id}:{self._run_nonce}:approval:{order}"))
         side = words.Side.Name(words.Side.ValueType(question.side)).removeprefix("SIDE_")
         subject = {"order_id": order, "ticker": question.ticker, "side": side, "quantity": question.quantity}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.market.bar_source import BarSource
 from trademesh_gateway.pipeline.cycle import SessionTimes
-from trademesh_gateway.pipeline.desk_run import DeskRules, DeskRun, EqualWeight
+from trademesh_gateway.pipeline.desk_run import DeskRules, DeskRun
+from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.limits import GroupLimit, Limits
 from trademesh_ledger.costs import CostModel, Tick
 from trademesh_ledger.margin import MarginRules
@@ -27,6 +28,8 @@ class DeskStart:
     portfolio: Portfolio
     fills: int
     peak_nav_micros: int
+    orders: OrderBook = field(default_factory=OrderBook)
+    """Orders of people, in force for the session that comes."""
 
 
 def rules_of(config: RunConfig) -> DeskRules:
@@ -83,17 +86,17 @@ async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, ses
     """The desk as the journal leaves it. The account comes from its fold; marks and baselines are computed again from the bars."""
     tickers = tuple(config.tickers)
     cash = config.capital.initial_cash_micros
-    equal_weight = EqualWeight(cash, len(tickers), rules.costs)
     account = copy.deepcopy(start.portfolio) if start.sessions_settled else Portfolio(cash)
-    desk = DeskRun(tickers, Portfolio(cash), rules, equal_weight, source.index_name, cash)
+    desk = DeskRun(tickers, Portfolio(cash), rules, source.index_name, cash)
     for session in sessions[: start.sessions_settled]:
         await source.have(session)
         view = source.history.as_of(session.close_unix_s)
         if view.last_session() != session.date:
             continue
         closes = [int(close) for close in view.last_closes(1)[0]]
-        desk.mark(closes[: len(tickers)], closes[len(tickers)] if len(closes) > len(tickers) else 0)
-    desk.portfolio = account
+        before = source.history.as_of(session.close_unix_s - 1)
+        desk.mark(session.date, before, closes[: len(tickers)], closes[len(tickers)] if len(closes) > len(tickers) else 0)
+    desk.portfolio, desk.orders = account, start.orders
     desk.sessions_settled, desk.fills = start.sessions_settled, start.fills
     desk.peak_nav_micros = max(cash, start.peak_nav_micros)
     return desk

@@ -22,7 +22,8 @@ from trademesh.gateway.v1 import (
 )
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.runtime.v1.runtime_pb2 import RunProgress
-from trademesh_gateway.configuration import limits_of
+from trademesh_gateway.configuration import limits_of, rules_of
+from trademesh_gateway.conversation import Conversation
 from trademesh_gateway.disk_watch import DiskWatch
 from trademesh_gateway.exporter import Exporter
 from trademesh_gateway.launch import EXIT_OK, EXIT_TEMPORARY, Launcher, LaunchTicket, write_identity
@@ -30,6 +31,7 @@ from trademesh_gateway.lease import Lease
 from trademesh_gateway.live_feed import LiveFeed
 from trademesh_gateway.liveness import watch_progress
 from trademesh_gateway.opening import Opened, open_run
+from trademesh_gateway.order_desk import OrderDesk
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_gateway.pipeline_service import Control, PipelineServicer, SupervisionServicer
@@ -93,7 +95,8 @@ class Gateway:
         controller = self._controller = self._make_controller(config)
         limits = partial(limits_in_force, tuple(config.tickers), limits_of(config), self._stops)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk, limits)
-        self._server = self._make_server()
+        self._conversation = self._make_conversation(config)
+        self._server = self._make_server(self._make_order_desk(config, opened))
         await self._server.start()
         target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
         write_identity(self._ticket, target)
@@ -133,6 +136,7 @@ class Gateway:
     async def _open_journal(self, config: RunConfig) -> Opened:
         """Takes the journal over, and folds what is in it."""
         store: JournalStore = SqliteStore(self._layout.journal, ballast=self._layout.ballast)
+        self._store = store
         watermark = Head(self._ticket.watermark_epoch, self._ticket.watermark_sequence)
         self._writer = store.writer(
             self._ticket.run_id, self._ticket.generation, self._publish, watermark=watermark, stalled=self._disk.stalled
@@ -146,7 +150,7 @@ class Gateway:
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
         dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
-        self._exporter = Exporter(self._layout, self._fold, self._writer.flush, dashboard=dashboard)
+        self._exporter = Exporter(self._layout, self._fold, self._writer.flush, store.reader, dashboard=dashboard)
         return opened
 
     def _publish(self, group: Sequence[StoredEvent]) -> None:
@@ -175,7 +179,26 @@ class Gateway:
             lease_held=self._lease.held,
         )
 
-    def _make_server(self) -> MeshServer:
+    def _make_conversation(self, config: RunConfig) -> Conversation:
+        return Conversation(
+            self._writer,
+            self._store.reader(),
+            rules_of(config).agents,
+            config.tickers,
+            may_speak=lambda: not self._controller.stopping,
+            has_begun=lambda: self._fold.pipeline_state != events.PIPELINE_STATE_READY,
+        )
+
+    def _make_order_desk(self, config: RunConfig, opened: Opened) -> OrderDesk:
+        writer, book = self._writer, opened.desk_start.orders
+        tickers, run_id = frozenset(config.tickers), self._ticket.run_id
+        desk = OrderDesk(run_id, tickers, book, self._controller, writer.append, writer.flush, lambda: writer.assigned)
+        reader = self._store.reader()
+        desk.remember(reader)
+        reader.close()
+        return desk
+
+    def _make_server(self, orders: OrderDesk) -> MeshServer:
         ticket = self._ticket
         supervision = SupervisionServicer(self._control, ticket.generation, ticket.nonce, self._drain, self._lease.renew)
         find = only_source(ticket.run_id, self._feed)
@@ -184,7 +207,7 @@ class Gateway:
             [
                 registration(
                     pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server,
-                    PipelineServicer(self._control),
+                    PipelineServicer(self._control, orders, self._conversation),
                     pipeline_service_pb2.DESCRIPTOR,
                     "PipelineService",
                 ),
@@ -292,6 +315,7 @@ class Gateway:
         await self._server.calls_done(STREAMS_END_S)
         await self._server.stop()
         self._feed.close()
+        self._conversation.close()
         await self._writer.close()
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trademesh.gateway.v1 import event_pb2 as events
+from trademesh_gateway import wire
 from trademesh_gateway.configuration import DeskStart
 from trademesh_gateway.pipeline.cycle import OpenSession
+from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_runs.fold import Fold, beginning_of, replay_journal
 from trademesh_runs.journal import KIND_NUMBERS, JournalReader, StoredEvent, all_events
 
@@ -45,16 +47,37 @@ def fold_run(run_id: str, reader: JournalReader) -> Opened:
     settled = reader.read_kind("settled", newest=1)
     settled_through = settled[0].sequence if settled else 0
     fold = replay_journal(run_id, reader, settled_through) if settled else beginning_of(run_id, reader)
-    start = DeskStart(fold.sessions_settled, copy.deepcopy(fold.portfolio), fold.fills, fold.peak_nav_micros)
+    settled_sessions, portfolio, fills, peak = fold.sessions_settled, copy.deepcopy(fold.portfolio), fold.fills, fold.peak_nav_micros
+    working = list(fold.working_orders.values())
     rest = list(all_events(reader, settled_through))
     fold.apply_all(rest)
-    return Opened(fold, start, open_session(rest), fold.began)
+    found = open_session(rest)
+    orders = order_book(settled_sessions, working, rest) if found.given_up_in is None else now_in_force(settled_sessions, fold)
+    return Opened(fold, DeskStart(settled_sessions, portfolio, fills, peak, orders), found, fold.began)
+
+
+def order_book(settled_sessions: int, working: list[events.OrderSubmitted], after_settlement: list[StoredEvent]) -> OrderBook:
+    """Orders in force for a session that is done again: as after the last settlement, with what people did since."""
+    submitted, canceled = list(working), dict[str, int]()
+    for stored in after_settlement:
+        if stored.kind == KIND_NUMBERS["order_submitted"]:
+            submitted.append(stored.parse().order_submitted)
+        elif stored.kind == KIND_NUMBERS["order_canceled"]:
+            event = stored.parse().order_canceled
+            canceled[event.order_id] = event.gated_in_session
+    return OrderBook(settled_sessions, map(wire.working_order_of, submitted), canceled)
+
+
+def now_in_force(settled_sessions: int, fold: Fold) -> OrderBook:
+    """Orders in force where the session in hand was given up: nothing of it is done again."""
+    return OrderBook(settled_sessions, map(wire.working_order_of, fold.working_orders.values()))
 
 
 def open_session(after_settlement: list[StoredEvent]) -> OpenSession:
     """What the events after the last settlement tell of a session that is not settled."""
-    date, given_up_in, executed = "", None, False
-    of_interest = {KIND_NUMBERS[kind] for kind in ("session_opened", "cycle_failed", "order_filled", "order_rejected")}
+    date, given_up_in, gated, executed = "", None, False, False
+    kinds = ("session_opened", "cycle_failed", "orders_gated", "order_filled", "order_rejected", "order_expired")
+    of_interest = {KIND_NUMBERS[kind] for kind in kinds}
     for stored in after_settlement:
         if stored.kind not in of_interest:
             continue
@@ -62,5 +85,6 @@ def open_session(after_settlement: list[StoredEvent]) -> OpenSession:
         date = event.session_date
         if stored.kind == KIND_NUMBERS["cycle_failed"]:
             given_up_in = int(event.cycle_failed.phase)
+        gated = gated or event.phase >= events.PHASE_GATE
         executed = executed or event.phase == events.PHASE_EXECUTION
-    return OpenSession(date, given_up_in, executed)
+    return OpenSession(date, given_up_in, gated, executed)

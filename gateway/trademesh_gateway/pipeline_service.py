@@ -10,8 +10,10 @@ from trademesh.gateway.v1 import pipeline_service_pb2 as pipeline
 from trademesh.gateway.v1 import pipeline_service_pb2_grpc, supervision_service_pb2_grpc
 from trademesh.gateway.v1 import supervision_service_pb2 as supervision
 from trademesh.gateway.v1.state_pb2 import LimitsInForce, Pipeline
+from trademesh_gateway.conversation import Conversation
 from trademesh_gateway.disk_watch import DiskWatch
 from trademesh_gateway.lease import LOST
+from trademesh_gateway.order_desk import OrderDesk
 from trademesh_gateway.pipeline.controller import Controller, Step
 from trademesh_gateway.pipeline_watch import PipelineWatch
 from trademesh_gateway.stop_history import BY_A_PERSON
@@ -71,8 +73,10 @@ class Control:
 class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
     """The pipeline by RPC."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, orders: OrderDesk, conversation: Conversation) -> None:
         self._control = control
+        self._orders = orders
+        self._conversation = conversation
 
     async def StartPipeline(self, request: pipeline.StartPipelineRequest, context: Context) -> pipeline.StartPipelineResponse:
         await self._control.checked(request.run_id).start("StartPipeline")
@@ -111,6 +115,20 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
     async def SetPace(self, request: pipeline.SetPaceRequest, context: Context) -> pipeline.SetPaceResponse:
         await self._control.checked(request.run_id).set_pace(request.sessions_per_s)
         return pipeline.SetPaceResponse(pipeline=await self._control.pipeline())
+
+    async def SubmitOrder(self, request: pipeline.SubmitOrderRequest, context: Context) -> pipeline.SubmitOrderResponse:
+        self._control.check(request.run_id)
+        return await self._orders.submit(request)
+
+    async def CancelOrder(self, request: pipeline.CancelOrderRequest, context: Context) -> pipeline.CancelOrderResponse:
+        self._control.check(request.run_id)
+        return await self._orders.cancel(request)
+
+    async def SendMessage(self, request: pipeline.SendMessageRequest, context: Context) -> pipeline.SendMessageResponse:
+        self._control.check(request.run_id)
+        exchange = await self._conversation.send(request.text, request.agent_ids, request.sender, request.request_id)
+        answers = [pipeline.MessageAnswer(agent_id=one.agent_id, text=one.text, sequence=one.sequence) for one in exchange.answers]
+        return pipeline.SendMessageResponse(message_id=exchange.message_id, sequence=exchange.sequence, answers=answers)
 
 
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):

@@ -13,6 +13,7 @@ from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1.state_pb2 import LimitInForce, LimitsInForce
 from trademesh_gateway.agents.records import Book, Decision, Signals, Stance
+from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
 from trademesh_gateway.risk.gate import Gated, most_in_ticker, restraint_of
 from trademesh_gateway.risk.limits import UNITS, Limit, Limits, Market, Unit, limits_that_are_on
 from trademesh_gateway.risk.stops import Stops, has_fallen
@@ -128,27 +129,63 @@ def decisions(tickers: Sequence[str], rows: Sequence[Decision]) -> events.Decisi
     )
 
 
-def orders_gated(session: str, tickers: Sequence[str], rows: Sequence[Gated]) -> events.OrdersGated:
+def orders_gated(tickers: Sequence[str], rows: Sequence[tuple[SessionOrder, Gated]]) -> events.OrdersGated:
     """What the limits made of the orders."""
     return events.OrdersGated(
         results=[
             events.GateResult(
-                order=events.Order(
-                    order_id=order_id(session, tickers[row.column]),
-                    ticker=tickers[row.column],
-                    side=side_of(row.requested),
-                    quantity=abs(row.allowed),
-                ),
-                requested_quantity=abs(row.requested),
-                limit=int(row.limit),  # type: ignore[arg-type]  # Limit has the contract's numbers
-                limit_value=_in_unit(row.bound, UNITS[row.limit]),
-                figure=_in_unit(row.figure, UNITS[row.limit]),
-                unit=int(UNITS[row.limit]),  # type: ignore[arg-type]  # so has Unit
-                group=row.group,
+                order=_order(order, tickers[order.column], gated),
+                requested_quantity=abs(gated.requested),
+                limit=int(gated.limit),  # type: ignore[arg-type]  # Limit has the contract's numbers
+                limit_value=_in_unit(gated.bound, UNITS[gated.limit]),
+                figure=_in_unit(gated.figure, UNITS[gated.limit]),
+                unit=int(UNITS[gated.limit]),  # type: ignore[arg-type]  # so has Unit
+                group=gated.group,
             )
-            for row in rows
+            for order, gated in rows
         ]
     )
+
+
+def _order(order: SessionOrder, ticker: str, gated: Gated) -> events.Order:
+    if order.working is not None:
+        found = working_order(order.working)
+        found.quantity = abs(gated.allowed)
+        return found
+    return events.Order(order_id=order.order_id, ticker=ticker, side=side_of(gated.requested), quantity=abs(gated.allowed))
+
+
+def working_order(order: WorkingOrder) -> events.Order:
+    """A person's order. Who submitted it is told where it was taken in."""
+    return events.Order(
+        order_id=order.order_id,
+        ticker=order.ticker,
+        side=side_of(order.delta),
+        quantity=abs(order.delta),
+        type=int(order.type),  # type: ignore[arg-type]  # OrderType has the contract's numbers
+        limit_price_micros=order.price_micros if order.type is OrderType.LIMIT else 0,
+        stop_price_micros=order.price_micros if order.type is OrderType.STOP else 0,
+        time_in_force=events.TIME_IN_FORCE_GOOD_TILL_CANCELED if order.good_till_canceled else events.TIME_IN_FORCE_DAY,
+    )
+
+
+def working_order_of(submitted: events.OrderSubmitted) -> WorkingOrder:
+    """A person's order from its event."""
+    order = submitted.order
+    return WorkingOrder(
+        order.order_id,
+        order.ticker,
+        order.quantity if order.side == words.SIDE_LONG else -order.quantity,
+        OrderType(order.type or OrderType.MARKET),
+        order.limit_price_micros or order.stop_price_micros,
+        order.time_in_force == events.TIME_IN_FORCE_GOOD_TILL_CANCELED,
+        submitted.from_session,
+    )
+
+
+def order_expired(order: WorkingOrder) -> events.OrderExpired:
+    """An order for the day that was not executed."""
+    return events.OrderExpired(order_id=order.order_id, ticker=order.ticker, quantity=abs(order.delta))
 
 
 def _in_unit(value: int | None, unit: Unit) -> float | None:

@@ -13,7 +13,7 @@ import typer
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc
 from trademesh.runtime.v1 import runtime_service_pb2, runtime_service_pb2_grpc
-from trademesh_cli.rpc import as_record, call, print_json_line, runtime_client
+from trademesh_cli.rpc import as_record, call, plain, print_json_line, runtime_client
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, RemoteError
 
@@ -157,6 +157,11 @@ def line_of(event: event_pb2.Event) -> str:
             text += (
                 f"  {event_pb2.Phase.Name(failed.phase).removeprefix('PHASE_')} {failed.reason}, {len(failed.void_order_ids)} orders void"
             )
+        case "message_sent":
+            sent = event.message_sent
+            text += f"  {plain(sent.sender)} to {', '.join(sent.agent_ids)}: {plain(sent.text)}"
+        case "message_answered":
+            text += f"  {plain(event.message_answered.text)}"
         case "pipeline_state_changed":
             change = event.pipeline_state_changed
             text += f"  {event_pb2.PipelineState.Name(change.state).removeprefix('PIPELINE_STATE_')} {change.reason}".rstrip()

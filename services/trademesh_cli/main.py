@@ -13,7 +13,10 @@ from typer.exceptions import TyperException
 from trademesh_cli.data_commands import data_app
 from trademesh_cli.feed_commands import feed_app
 from trademesh_cli.journal_commands import journal_app
+from trademesh_cli.order_commands import order_app
+from trademesh_cli.report_commands import report_app
 from trademesh_cli.run_commands import run_app
+from trademesh_cli.speak_commands import speak_app
 from trademesh_cli.up import run_mesh
 from trademesh_kernel.logs import configure_logs
 from trademesh_kernel.probe import ProbeExit, probe
@@ -22,9 +25,12 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 
 
 run_app.add_typer(journal_app)
+run_app.add_typer(speak_app)
+run_app.add_typer(report_app)
 app.add_typer(run_app, name="run")
 app.add_typer(data_app, name="data")
 app.add_typer(feed_app, name="feed")
+app.add_typer(order_app, name="order")
 
 
 @app.callback()

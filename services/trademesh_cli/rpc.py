@@ -72,6 +72,11 @@ def as_record(message: Message) -> dict[str, Any]:
     return record
 
 
+def plain(text: str) -> str:
+    """A text of others on one line of a terminal: what is not to be printed there, such as an escape sequence, is a space."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def print_json_line(content: Any) -> None:
     """One JSON document on one line of stdout, at once: for streams that another program reads."""
     print(json.dumps(content, separators=(",", ":")), flush=True)

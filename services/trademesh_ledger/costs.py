@@ -1,4 +1,5 @@
-"""What trading costs: the price an order really gets, and its fee."""
+"""What trading costs: the price an order really gets, its fee, and the rate at which shares are borrowed. What borrowing comes to is in
+`borrow.py`."""
 
 from __future__ import annotations
 
@@ -20,15 +21,19 @@ class Tick(enum.Enum):
 
 @dataclass(frozen=True)
 class CostModel:
-    """Fees and slippage of a run."""
+    """Fees, slippage and borrow rate of a run; basis points, the borrow rate per year of 360 days."""
 
     fee_bp: int = 0
     min_fee_micros: int = 0
     slippage_bp: int = 0
     tick: Tick = Tick.NONE
+    borrow_bp: int = 0
 
     def fill_price(self, price_micros: int, delta: int) -> int:
-        """The price per share that an order of `delta` signed shares gets: moved against it, then onto the grid."""
+        """The price per share that an order of `delta` signed shares gets: moved against it, rounded half to even, then onto the grid.
+
+        Grid of US shares: $0.01, and $0.0001 under $1 (SEC rule 612); up for purchases, down for sales.
+        """
         sign = 1 if delta > 0 else -1
         price = divide_half_even(price_micros * (BASIS_POINTS + sign * self.slippage_bp), BASIS_POINTS)
         if self.tick is Tick.NONE:
@@ -37,5 +42,5 @@ class CostModel:
         return -(-price // grid) * grid if delta > 0 else price // grid * grid
 
     def fee(self, delta: int, price_micros: int) -> int:
-        """The fee of an order, in micro-dollars."""
+        """The fee of a whole order, in micro-dollars, rounded half to even: a flip pays it once, not per leg."""
         return max(self.min_fee_micros, divide_half_even(abs(delta) * price_micros * self.fee_bp, BASIS_POINTS))

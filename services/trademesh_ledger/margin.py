@@ -1,34 +1,92 @@
 """What may be filled: the cash and margin checks at the fill. Only orders that open, enlarge or flip a position are checked.
 
-After Regulation T (12 CFR 220): equity must cover a share of gross exposure, and short proceeds buy nothing.
+After Regulation T (12 CFR 220): equity must cover a share of gross exposure, and short proceeds buy nothing. What must be kept once a
+position is open is in `maintenance.py`.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_ledger.portfolio import Portfolio
+from trademesh_ledger.rejections import Refusal, Rejection
 
 
 @dataclass(frozen=True)
 class MarginRules:
-    """Borrowing rules of a run; basis points of exposure."""
+    """Borrowing rules of a run; basis points of market value."""
 
     enabled: bool = True
     initial_bp: int = 5000
     allow_debit: bool = False
+    maintenance_long_bp: int = 2500
+    maintenance_short_bp: int = 3000
 
 
-class Refusal(enum.Enum):
-    """Why an order may not be filled; values are those of gateway.v1.LimitCode."""
+@dataclass(frozen=True, slots=True)
+class OtherPositions:
+    """Market value of all positions but the order's own, both without sign."""
 
-    SHORT_DISABLED = 5
-    INSUFFICIENT_CASH = 9
-    INSUFFICIENT_MARGIN = 10
+    long_micros: int
+    short_micros: int
+
+
+def only_reduces(held: int, delta: int) -> bool:
+    """True if an order of `delta` signed shares closes a position of `held`, or a part of it. Such orders are never checked."""
+    return held * delta < 0 and abs(delta) <= abs(held)
+
+
+def rejection_of(
+    portfolio: Portfolio, ticker: str, delta: int, price_micros: int, costs: CostModel, rules: MarginRules, others: OtherPositions
+) -> Rejection | None:
+    """Why a fill of `delta` signed shares at a price may not happen, with the amounts; None if it may.
+
+    The ticker itself is valued at the price, so equity falls by the fee alone.
+    """
+    held = portfolio.quantity(ticker)
+    if only_reduces(held, delta):
+        return None
+    after = held + delta
+    if not rules.enabled and after < 0:
+        return Rejection(ticker, delta, Refusal.SHORT_DISABLED)
+    fee = costs.fee(delta, price_micros)
+    cash = portfolio.cash_micros - delta * price_micros - fee
+    if not rules.enabled:
+        spent = delta * price_micros + fee
+        return Rejection(ticker, delta, Refusal.INSUFFICIENT_CASH, spent, portfolio.cash_micros) if cash < 0 else None
+    own = after * price_micros
+    long = others.long_micros + max(own, 0)
+    short = others.short_micros + max(-own, 0)
+    equity = cash + long - short
+    required = rules.initial_bp * (long + short)
+    if BASIS_POINTS * equity < required:
+        # Rounded up: an equity in whole micro-dollars passes this figure exactly when it passes the fraction.
+        return Rejection(ticker, delta, Refusal.INSUFFICIENT_MARGIN, -(-required // BASIS_POINTS), equity)
+    if not rules.allow_debit and cash < short:
+        return Rejection(ticker, delta, Refusal.INSUFFICIENT_CASH, short, cash)
+    return None
+
+
+def largest_part(
+    portfolio: Portfolio, ticker: str, delta: int, price_micros: int, costs: CostModel, rules: MarginRules, others: OtherPositions
+) -> int:
+    """The largest part of an order, same sign, that may be filled; 0 if none may.
+
+    Found by bisection: beyond the part that only reduces, a further share adds to the exposure and to the fee, and never to cash less
+    short positions, so where a larger part passes a smaller one does.
+    """
+    sign = 1 if delta > 0 else -1
+    low, high = 0, abs(delta)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if rejection_of(portfolio, ticker, sign * middle, price_micros, costs, rules, others) is None:
+            low = middle
+        else:
+            high = middle - 1
+    return sign * low
 
 
 def refusal_of(
@@ -36,17 +94,22 @@ def refusal_of(
 ) -> Refusal | None:
     """Why a fill of `delta` signed shares at a price may not happen; None if it may.
 
-    `marks_micros` values the other positions; the ticker itself is valued at the price.
+    `marks_micros` values the other positions. Looks at each of them: for many orders at one moment `execution.Execution` keeps the sums.
     """
-    held = portfolio.quantity(ticker)
-    after = held + delta
-    if held * delta < 0 and abs(delta) <= abs(held):
+    if only_reduces(portfolio.quantity(ticker), delta):
         return None
-    if not rules.enabled and after < 0:
-        return Refusal.SHORT_DISABLED
-    cash = portfolio.cash_micros - delta * price_micros - costs.fee(delta, price_micros)
-    if not rules.enabled:
-        return Refusal.INSUFFICIENT_CASH if cash < 0 else None
+    rejection = rejection_of(portfolio, ticker, delta, price_micros, costs, rules, _others(portfolio, ticker, marks_micros))
+    return None if rejection is None else rejection.refusal
+
+
+def largest_fill(
+    portfolio: Portfolio, ticker: str, delta: int, price_micros: int, costs: CostModel, rules: MarginRules, marks_micros: Mapping[str, int]
+) -> int:
+    """The largest part of an order, same sign, that may be filled; 0 if none may. `marks_micros` as for `refusal_of`."""
+    return largest_part(portfolio, ticker, delta, price_micros, costs, rules, _others(portfolio, ticker, marks_micros))
+
+
+def _others(portfolio: Portfolio, ticker: str, marks_micros: Mapping[str, int]) -> OtherPositions:
     long = short = 0
     for other, position in portfolio.positions.items():
         if other != ticker:
@@ -55,29 +118,4 @@ def refusal_of(
                 long += value
             else:
                 short -= value
-    own = after * price_micros
-    long, short = (long + own, short) if own > 0 else (long, short - own)
-    equity = cash + long - short
-    if BASIS_POINTS * equity < rules.initial_bp * (long + short):
-        return Refusal.INSUFFICIENT_MARGIN
-    if not rules.allow_debit and cash - short < 0:
-        return Refusal.INSUFFICIENT_CASH
-    return None
-
-
-def largest_fill(
-    portfolio: Portfolio, ticker: str, delta: int, price_micros: int, costs: CostModel, rules: MarginRules, marks_micros: Mapping[str, int]
-) -> int:
-    """The largest part of an order, same sign, that may be filled; 0 if none may. Found by bisection: a smaller part never fails where
-    a larger one passes, beyond the part that only reduces."""
-    sign = 1 if delta > 0 else -1
-    held = portfolio.quantity(ticker)
-    low = min(abs(held), abs(delta)) if held * delta < 0 else 0
-    high = abs(delta)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if refusal_of(portfolio, ticker, sign * middle, price_micros, costs, rules, marks_micros) is None:
-            low = middle
-        else:
-            high = middle - 1
-    return sign * low
+    return OtherPositions(long, short)

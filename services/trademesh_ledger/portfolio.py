@@ -68,6 +68,12 @@ class Portfolio:
         self.positions: dict[str, Position] = {}
         """Only positions that are not zero."""
 
+    def __eq__(self, other: object) -> bool:
+        """True if every amount and position is the same."""
+        return isinstance(other, Portfolio) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
     def quantity(self, ticker: str) -> int:
         """Signed shares held."""
         position = self.positions.get(ticker)
@@ -101,9 +107,8 @@ class Portfolio:
 
     @staticmethod
     def _reduce(position: Position, delta: int, price_micros: int) -> tuple[Leg, int]:
-        held, cost = position.quantity, position.cost_micros
-        # Closing all takes the whole cost, so that no residue of rounding stays behind.
-        part = cost if delta == -held else _signed_share(cost, abs(delta), abs(held))
+        # Closing all takes the whole cost: no residue of rounding stays behind.
+        part = _signed_share(position.cost_micros, abs(delta), abs(position.quantity))
         position.cost_micros -= part
         position.quantity += delta
         return Leg(LegKind.SELL if delta < 0 else LegKind.COVER, abs(delta)), -delta * price_micros - part
@@ -134,7 +139,7 @@ class Portfolio:
         total = abs(position.quantity) * new
         whole, rest = divmod(total, old)
         in_lieu = sign * divide_half_even(rest * last_price_micros, new)
-        part = position.cost_micros if whole == 0 else _signed_share(position.cost_micros, rest, total)
+        part = _signed_share(position.cost_micros, rest, total)
         self.cash_micros += in_lieu
         self.realised_micros += in_lieu - part
         position.cost_micros -= part
@@ -146,6 +151,10 @@ class Portfolio:
     def net_asset_value(self, marks_micros: Mapping[str, int]) -> int:
         """Cash and positions at their marks; each held ticker needs one."""
         return self.cash_micros + sum(position.quantity * marks_micros[ticker] for ticker, position in self.positions.items())
+
+    def unrealised_micros(self, marks_micros: Mapping[str, int]) -> int:
+        """What positions are worth at their marks beyond their cost; each held ticker needs one."""
+        return sum(position.quantity * marks_micros[ticker] - position.cost_micros for ticker, position in self.positions.items())
 
     def exposure(self, marks_micros: Mapping[str, int]) -> tuple[int, int]:
         """Market value of long and of short positions, both without sign."""

@@ -1,12 +1,14 @@
 """Files for dashboards: `state/server_state.json` and `team_dashboard/*.json`. Views on the state, never a second truth.
 
 Keys of the dashboard files are those of the system that this one implements: dollars as numbers, percentages as 4.0 for 4 %, times in
-milliseconds. A pure function makes them, so that `run verify` can make them again and compare.
+milliseconds. A pure function makes them, so that `run verify` can make them again and compare. Beyond those keys, signals tell their
+`real_return`, and `baseline_vw_reason` why that curve is empty.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,23 +18,25 @@ from google.protobuf import json_format
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_runs.layout import RunLayout
+from trademesh_runs.leaderboard_export import leaderboard, team_stats
+from trademesh_runs.scoreboard import Scoreboard
 
 NEW_YORK = ZoneInfo("America/New_York")
 _CLOSE = time(16, 0)
 
 
-def export_files(layout: RunLayout, state: ServerState, *, dashboard: bool = True) -> dict[str, bytes]:
-    """File contents by path below the run's folder."""
+def export_files(layout: RunLayout, state: ServerState, board: Scoreboard, *, dashboard: bool = True) -> dict[str, bytes]:
+    """File contents by path below the run's folder. `board` is of the state's sequence; one that is not whole, since events were compacted,
+    can tell neither leaderboard nor stats."""
     files = {"state/server_state.json": server_state(state)}
     if dashboard:
         summary = _summary(state)
-        for name, content in (
-            ("summary", summary),
-            ("holdings", _holdings(state)),
-            ("stats", {key: summary[key] for key in ("totalAssetValue", "totalReturn", "cashPosition", "tickerWeights", "totalTrades")}),
-            ("trades", _trades(state)),
-        ):
-            files[f"team_dashboard/{name}.json"] = json.dumps(content, separators=(",", ":")).encode() + b"\n"
+        contents: dict[str, Any] = {"summary": summary, "holdings": _holdings(state), "trades": _trades(state)}
+        if board.whole:
+            account = {key: summary[key] for key in ("totalAssetValue", "totalReturn", "cashPosition", "tickerWeights", "totalTrades")}
+            contents |= {"stats": account | team_stats(board), "leaderboard": leaderboard(board)}
+        for name, content in contents.items():
+            files[f"team_dashboard/{name}.json"] = json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n"
     return files
 
 
@@ -52,16 +56,14 @@ def _milliseconds(session: str) -> int:
 def _summary(state: ServerState) -> dict[str, Any]:
     initial = state.portfolio.initial_cash_micros
     total_return = 100 * (state.nav_micros / initial - 1) if initial else 0.0
-    curves: dict[str, list[dict[str, Any]]] = {"equity": [], "baseline": [], "baseline_vw": [], "momentum": []}
-    if state.equity:
-        before = _milliseconds((date.fromisoformat(state.equity[0].session_date) - timedelta(days=1)).isoformat())
-        for name in ("equity", "baseline"):
-            curves[name].append({"t": before, "v": _dollars(initial)})
-    for point in state.equity:
-        at = _milliseconds(point.session_date)
-        curves["equity"].append({"t": at, "v": _dollars(point.nav_micros)})
-        equal = next((one.nav_micros for one in point.baselines if one.name == "equal_weight"), initial)
-        curves["baseline"].append({"t": at, "v": _dollars(equal)})
+    times = [_milliseconds(point.session_date) for point in state.equity]
+    if times:
+        times.insert(0, _milliseconds((date.fromisoformat(state.equity[0].session_date) - timedelta(days=1)).isoformat()))
+    curves = {"equity": _curve(times, [initial, *(point.nav_micros for point in state.equity)])}
+    for name, baseline in (("baseline", "equal_weight"), ("momentum", "momentum")):
+        values = [one.nav_micros for point in state.equity for one in point.baselines if one.name == baseline]
+        # Curves are drawn by index: one that is not of every session, as in journals of earlier versions, is none.
+        curves[name] = _curve(times, [initial, *values]) if len(values) == len(state.equity) else []
     return {
         "totalAssetValue": _dollars(state.nav_micros),
         "totalReturn": total_return,
@@ -75,7 +77,13 @@ def _summary(state: ServerState) -> dict[str, Any]:
         "pnlPct": total_return,
         "balance": _dollars(state.nav_micros),
         **curves,
+        "baseline_vw": [],
+        "baseline_vw_reason": "the numbers of shares are not known",
     }
+
+
+def _curve(times: list[int], values_micros: list[int]) -> list[dict[str, Any]]:
+    return [{"t": at, "v": _dollars(value)} for at, value in zip(times, values_micros, strict=False)]
 
 
 def _holdings(state: ServerState) -> list[dict[str, Any]]:
@@ -98,19 +106,19 @@ def _holdings(state: ServerState) -> list[dict[str, Any]]:
 
 
 def _trades(state: ServerState) -> list[dict[str, Any]]:
-    rows = list[dict[str, Any]]()
-    for fill in state.recent_fills:
-        session = fill.order_id.partition("/")[0]
+    rows, of_day = list[dict[str, Any]](), Counter[tuple[str, str]]()
+    for fill in reversed(state.recent_fills):
+        session, ticker = fill.session_date, fill.ticker
         rows.append(
             {
-                # An order is of one session and ticker, and is filled once: the first of its day is the only one.
-                "id": f"t_{session.replace('-', '')}_{fill.ticker}_0",
+                "id": f"t_{session.replace('-', '')}_{ticker}_{of_day[session, ticker]}",
                 "timestamp": _milliseconds(session),
                 "trading_date": session,
                 "side": words.Side.Name(fill.side).removeprefix("SIDE_"),
-                "ticker": fill.ticker,
+                "ticker": ticker,
                 "qty": fill.quantity,
                 "price": _dollars(fill.price_micros),
             }
         )
-    return rows
+        of_day[session, ticker] += 1
+    return rows[::-1]

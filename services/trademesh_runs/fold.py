@@ -49,7 +49,10 @@ class Fold:
         self.fills = 0
         self.baselines: list[events.Baseline] = []
         self.equity: list[state.EquityPoint] = []
-        self.recent_fills: deque[events.OrderFilled] = deque(maxlen=RECENT_FILLS)
+        self.recent_fills: deque[tuple[str, events.OrderFilled]] = deque(maxlen=RECENT_FILLS)
+        """With their sessions, newest first."""
+        self.working_orders: dict[str, events.OrderSubmitted] = {}
+        """Orders of people that are in force, oldest first."""
 
     @classmethod
     def at(cls, message: state.ServerState, epoch: int) -> Fold:
@@ -64,7 +67,8 @@ class Fold:
         fold.nav_micros, fold.peak_nav_micros, fold.fills = message.nav_micros, message.peak_nav_micros, message.fills
         fold.baselines = list(message.baselines)
         fold.equity = list(message.equity)
-        fold.recent_fills.extend(message.recent_fills)
+        fold.recent_fills.extend((fill.session_date or fill.order_id.partition("/")[0], fill) for fill in message.recent_fills)
+        fold.working_orders = {working.order.order_id: working for working in message.working_orders}
         return fold
 
     @property
@@ -113,7 +117,36 @@ class Fold:
         self._compare("position", event.position_quantity, self.portfolio.quantity(event.ticker))
         self.marks.setdefault(event.ticker, event.price_micros)
         self.fills += 1
-        self.recent_fills.appendleft(event)
+        self.recent_fills.appendleft((self.session_date, event))
+        self._out_of_force(event.order_id)
+
+    def _on_order_submitted(self, event: events.OrderSubmitted) -> None:
+        self.working_orders[event.order.order_id] = event
+
+    def _on_order_canceled(self, event: events.OrderCanceled) -> None:
+        self._out_of_force(event.order_id)
+
+    def _on_order_expired(self, event: events.OrderExpired) -> None:
+        self._out_of_force(event.order_id)
+
+    def _on_order_rejected(self, event: events.OrderRejected) -> None:
+        self._out_of_force(event.order_id)
+
+    def _on_cycle_failed(self, event: events.CycleFailed) -> None:
+        for order_id in event.void_order_ids:
+            self._out_of_force(order_id)
+
+    def _out_of_force(self, order_id: str) -> None:
+        self.working_orders.pop(order_id, None)
+
+    def follow_order(self, stored: StoredEvent) -> None:
+        """Takes in what one event says of orders in force, and nothing else."""
+        name = KIND_NAMES[stored.kind]
+        event = stored.parse()
+        if name == "order_filled":
+            self._out_of_force(event.order_filled.order_id)
+        else:
+            getattr(self, f"_on_{name}")(getattr(event, name))
 
     def _on_settled(self, event: events.Settled) -> None:
         self.marks = {position.ticker: position.mark_micros for position in event.portfolio.positions}
@@ -160,15 +193,19 @@ class Fold:
             portfolio=portfolio_message(self.portfolio, self.marks),
             nav_micros=self.nav_micros,
             equity=self.equity,
-            recent_fills=self.recent_fills,
+            recent_fills=[_fill_of(session_date, fill) for session_date, fill in self.recent_fills],
             baselines=self.baselines,
             fills=self.fills,
             peak_nav_micros=self.peak_nav_micros,
+            working_orders=self.working_orders.values(),
         )
 
 
 FOLDED_KINDS = frozenset(number for name, number in KIND_NUMBERS.items() if hasattr(Fold, f"_on_{name}"))
 """Kinds that change the state."""
+_ORDER_KINDS = frozenset(
+    KIND_NUMBERS[name] for name in ("order_submitted", "order_canceled", "order_expired", "order_rejected", "order_filled", "cycle_failed")
+)
 
 
 def replay_journal(run_id: str, reader: JournalReader, through: int | None = None) -> Fold:
@@ -233,13 +270,25 @@ def _believe(fold: Fold, reader: JournalReader, settled: int) -> None:
         event.ParseFromString(stored.data)
         fold.peak_nav_micros = max(fold.peak_nav_micros, event.settled.nav_micros)
         fold.equity.append(equity_point(event.session_date, event.settled, stored.sequence))
+    if fold.working_orders or reader.count("order_submitted", settled):
+        for stored in all_events(reader, beginning, settled, kinds=_ORDER_KINDS):
+            fold.follow_order(stored)
     fold.sequence = settled
     fold.session_date, fold.phase = event.session_date, event.phase
     fold.sessions_settled, fold.nav_micros = event.settled.session_number, event.settled.nav_micros
     fold.baselines = list(event.settled.baselines)
     fold.begin_with(event.settled.portfolio)
     fold.fills += reader.count("order_filled", settled)
-    fold.recent_fills.extendleft(stored.parse().order_filled for stored in reader.read_kind("order_filled", settled, newest=RECENT_FILLS))
+    for stored in reader.read_kind("order_filled", settled, newest=RECENT_FILLS):
+        filled = stored.parse()
+        fold.recent_fills.appendleft((filled.session_date, filled.order_filled))
+
+
+def _fill_of(session_date: str, fill: events.OrderFilled) -> events.OrderFilled:
+    found = events.OrderFilled()
+    found.CopyFrom(fill)
+    found.session_date = session_date
+    return found
 
 
 def equity_point(session_date: str, event: events.Settled, sequence: int) -> state.EquityPoint:

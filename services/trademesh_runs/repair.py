@@ -21,6 +21,7 @@ from trademesh_runs.fold import replay_journal
 from trademesh_runs.journal import Draft, Encoder, Head, JournalDamagedError, Link, StoredEvent
 from trademesh_runs.journal_sqlite import SqliteFile, SqliteReader, SqliteStore
 from trademesh_runs.layout import RunLayout
+from trademesh_runs.scoreboard import Scoreboard
 from trademesh_runs.verification import VerificationError, moment_told
 
 _COMMIT_EVENTS = 1024
@@ -55,10 +56,11 @@ def rebuild_run(layout: RunLayout) -> list[str]:
     try:
         reader.check()
         state = replay_journal(layout.run_id, reader).state()
+        board = Scoreboard().catch_up(reader, state.as_of_sequence)
     finally:
         reader.close()
     layout.make_folders()
-    files = export_files(layout, state)
+    files = export_files(layout, state, board)
     for name, content in files.items():
         replace_file(layout.root / name, content)
     return list(files)

@@ -14,6 +14,7 @@ from trademesh_runs.fold import LedgerMismatchError, replay_journal
 from trademesh_runs.journal import JournalDamagedError, NewerJournalError
 from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.layout import RunLayout
+from trademesh_runs.scoreboard import Scoreboard
 from trademesh_runs.summary import summary_of_fold
 
 STATE_FILE = "state/server_state.json"
@@ -60,13 +61,21 @@ def verify_run(layout: RunLayout) -> Verified:
             if judged and told > head.sequence:
                 raise VerificationError(f"{STATE_FILE} is of event {told}, and the journal ends with {head.sequence}")
             state = (replay_journal(layout.run_id, reader, told) if judged and told < head.sequence else fold).state()
+            board = Scoreboard().catch_up(reader, state.as_of_sequence)
     except (JournalDamagedError, LedgerMismatchError, DecodeError) as error:
         raise VerificationError(str(error)) from error
     finally:
         reader.close()
     finished = judged and fold.pipeline_state == PIPELINE_STATE_FINISHED and told == head.sequence
     equal, behind = list[str](), list[str]()
-    for name, content in export_files(layout, state).items():
+    if not board.whole:
+        # They are counted from events that are gone.
+        behind += [
+            f"team_dashboard/{path.name}"
+            for path in (layout.dashboard / "stats.json", layout.dashboard / "leaderboard.json")
+            if path.is_file()
+        ]
+    for name, content in export_files(layout, state, board).items():
         path = layout.root / name
         if not path.is_file():
             continue

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from trademesh.gateway.v1.state_pb2 import EquityPoint, ServerState
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.trading.v1 import portfolio_service_pb2 as messages
 from trademesh.trading.v1 import portfolio_service_pb2_grpc
 from trademesh_kernel.context import Context
 from trademesh_kernel.paging import page_token, read_page_place
+from trademesh_runs.account_history import HISTORY_KINDS, AccountHistory
 from trademesh_runs.fold import equity_point
+from trademesh_runs.scoreboard import Scoreboard
+from trademesh_trading.leaderboard import SCORED_KINDS, leaderboard_message
+from trademesh_trading.performance import performance_message
+from trademesh_trading.run_comparison import COMPARED_KINDS, RunFacts, compared_run, divergence, figure_rows
 from trademesh_trading.run_readers import Found, RunReader, RunReaders
 
 DEFAULT_FILLS = 100
@@ -73,6 +81,43 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
         at = request.at_sequence if request.HasField("at_sequence") else None
 
         async def ask(reader: RunReader) -> messages.GetPerformanceResponse:
-            return await reader.performance(at)
+            history = AccountHistory()
+            through = await reader.take(HISTORY_KINDS, at, history.add)
+            return await asyncio.to_thread(performance_message, history, through, request.risk_free_yield)
 
         return await self._runs.ask(request.run_id, ask)
+
+    async def GetLeaderboard(self, request: messages.GetLeaderboardRequest, context: Context) -> messages.GetLeaderboardResponse:
+        at = request.at_sequence if request.HasField("at_sequence") else None
+
+        async def ask(reader: RunReader) -> messages.GetLeaderboardResponse:
+            board = Scoreboard()
+            through = await reader.take(SCORED_KINDS, at, board.add)
+            return await asyncio.to_thread(leaderboard_message, board, through)
+
+        return await self._runs.ask(request.run_id, ask)
+
+    async def CompareRuns(self, request: messages.CompareRunsRequest, context: Context) -> messages.CompareRunsResponse:
+        found, figures = messages.CompareRunsResponse(), list[messages.GetPerformanceResponse]()
+        first = RunFacts(RunConfig())
+        # One after the other: two runs at once are all that is in memory.
+        for place, run_id in enumerate(request.run_ids):
+            facts = await self._facts(run_id)
+            figures.append(await asyncio.to_thread(performance_message, facts.history, facts.through))
+            found.runs.append(compared_run(run_id, facts))
+            if place == 0:
+                first = facts
+            else:
+                found.divergences.append(await asyncio.to_thread(divergence, run_id, first, facts))
+        found.figures.extend(figure_rows(figures))
+        return found
+
+    async def _facts(self, run_id: str) -> RunFacts:
+        config = await self._runs.config(run_id)
+
+        async def ask(reader: RunReader) -> RunFacts:
+            facts = RunFacts(config)
+            facts.through = await reader.take(COMPARED_KINDS, None, facts.add)
+            return facts
+
+        return await self._runs.ask(run_id, ask)

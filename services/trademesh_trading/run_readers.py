@@ -14,11 +14,10 @@ from trademesh.gateway.v1 import feed_service_pb2 as feed
 from trademesh.gateway.v1 import feed_service_pb2_grpc
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh.runtime.v1 import runtime_pb2
-from trademesh.trading.v1.portfolio_service_pb2 import GetPerformanceResponse
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import DependencyUnavailable, HistoryCompacted, RemoteError, SequenceAhead
 from trademesh_runs.journal import KIND_NUMBERS, JournalReader, all_events
-from trademesh_trading.performance import TALLIED_KINDS, Tally
 from trademesh_trading.run_feeds import ENDED, RunFeeds
 from trademesh_trading.run_journals import FinishedFeed
 
@@ -31,6 +30,7 @@ _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 Answer = TypeVar("Answer")
 Wanted = Callable[[events.Event], bool]
+Take = Callable[[events.Event], None]
 
 
 class Found(NamedTuple):
@@ -49,8 +49,11 @@ class RunReader(Protocol):
     async def events(self, kind: str, after: int, size: int, wanted: Wanted) -> Found:
         """The first events of one kind after a sequence that are wanted, at most so many."""
 
-    async def performance(self, at: int | None) -> GetPerformanceResponse:
-        """Figures of performance."""
+    async def take(self, kinds: Sequence[str], at: int | None, take: Take) -> int:
+        """Gives every event of some kinds up to a sequence to a function, oldest first, in a thread; returns that sequence.
+
+        Raises HistoryCompacted where events are gone: what is counted from all of them cannot be told any more.
+        """
 
 
 class FinishedRun:
@@ -85,20 +88,18 @@ class FinishedRun:
 
         return await self._source.work(scan)
 
-    async def performance(self, at: int | None) -> GetPerformanceResponse:
-        """Figures of performance."""
+    async def take(self, kinds: Sequence[str], at: int | None, take: Take) -> int:
+        """Gives every event of some kinds up to a sequence to a function."""
         through = self._through(at)
-        numbers = {KIND_NUMBERS[kind] for kind in TALLIED_KINDS}
+        numbers = {KIND_NUMBERS[kind] for kind in kinds}
 
-        def scan(reader: JournalReader) -> GetPerformanceResponse:
+        def scan(reader: JournalReader) -> int:
             compacted_through = reader.head().compacted_through
             if compacted_through:
-                # The figures are of every fill, and some are gone.
                 raise HistoryCompacted(0, compacted_through)
-            tally = Tally()
             for stored in all_events(reader, 0, through, kinds=numbers):
-                tally.add(stored.parse())
-            return tally.message(through)
+                take(stored.parse())
+            return through
 
         return await self._source.work(scan)
 
@@ -133,26 +134,25 @@ class LiveRun:
                 return Found(found, page.compacted_through)
             after = page.events[-1].sequence
 
-    async def performance(self, at: int | None) -> GetPerformanceResponse:
-        """Figures of performance, up to the head that the first page tells."""
-        tally = Tally()
-        page = await self._page(TALLIED_KINDS, 0, EVENTS_PER_PAGE)
+    async def take(self, kinds: Sequence[str], at: int | None, take: Take) -> int:
+        """Gives every event of some kinds to a function, up to a sequence or the head that the first page tells."""
+        page = await self._page(kinds, 0, EVENTS_PER_PAGE)
         if page.compacted_through:
             raise HistoryCompacted(0, page.compacted_through)
         through = page.head_sequence if at is None else at
         if through > page.head_sequence:
             raise SequenceAhead(through, page.head_sequence)
 
-        def add(batch: Sequence[events.Event]) -> None:
+        def take_all(batch: Sequence[events.Event]) -> None:
             for event in batch:
                 if event.sequence <= through:
-                    tally.add(event)
+                    take(event)
 
         while True:
-            await asyncio.to_thread(add, page.events)
+            await asyncio.to_thread(take_all, page.events)
             if not page.next_page_token or page.events[-1].sequence >= through:
-                return await asyncio.to_thread(tally.message, through)
-            page = await self._page(TALLIED_KINDS, page.events[-1].sequence, EVENTS_PER_PAGE)
+                return through
+            page = await self._page(kinds, page.events[-1].sequence, EVENTS_PER_PAGE)
 
     async def _page(self, kinds: Sequence[str], after: int, size: int) -> feed.ListEventsResponse:
         client = self._gateway()
@@ -169,6 +169,10 @@ class RunReaders:
         self._feeds = feeds
         self._gateways: OrderedDict[str, ServiceClient] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
+
+    async def config(self, run_id: str) -> RunConfig:
+        """The configuration of a run; raises as `RunFeeds.run`."""
+        return (await self._feeds.run(run_id)).config
 
     async def ask(self, run_id: str, question: Callable[[RunReader], Awaitable[Answer]]) -> Answer:
         """What a run answers. A gateway that has gone since we last heard of it is looked for once more: by then the run may have ended.

@@ -11,6 +11,7 @@ from bench.false_alarms import alarm_figures
 from bench.feed_suite import feed_figures
 from bench.figures import Figure, as_json, table
 from bench.mesh_runs import run_figures
+from bench.pure_core import core_figures
 from bench.soak import soak_figures
 from bench.supervision_times import supervision_figures
 from bench.throughput import kernel_figures
@@ -20,6 +21,7 @@ SUITES: dict[str, Sequence[Callable[[], list[Figure]]]] = {
     "feed": (supervision_figures, feed_figures),
     "alarms": (alarm_figures,),
     "soak": (soak_figures,),
+    "trading": (core_figures,),
 }
 
 

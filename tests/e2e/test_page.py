@@ -190,6 +190,28 @@ def test_an_event_tells_its_reasons(mesh: Mesh, page: Page) -> None:
     mesh.cli("run", "stop", "with-reasons")
 
 
+def test_a_person_asks_the_agents_and_reads_their_answers_as_text(mesh: Mesh, page: Page) -> None:
+    start(mesh, "asked-on-the-page", 0, end="2007-09-30")
+    mesh.summary("asked-on-the-page")
+    page.goto(address(mesh, "#/runs/asked-on-the-page"))
+    field = page.get_by_test_id("say")
+    field.fill("why <b>GE</b>? " + "x" * 200)
+    page.get_by_role("button", name="Ask").click()
+    asked = page.locator("[data-kind=messageSent]")
+    expect(asked).to_contain_text("a person on the page")
+    expect(asked.locator(".what")).to_contain_text("to fundamentals analyst, technical analyst")
+    expect(asked.locator(".what")).to_contain_text("why <b>GE</b>? xx")
+    expect(asked.locator("b")).to_have_count(0)
+    asked.locator("summary").click()
+    expect(asked.locator("li")).to_contain_text("x" * 200)
+    answers = page.locator("[data-kind=messageAnswered]")
+    expect(answers).to_have_count(6)
+    expect(answers.filter(has_text="portfolio manager").locator(".what")).to_contain_text("2007-09-28: GE: I ")
+    expect(field).to_have_value("")
+    mesh.cli("run", "stop", "asked-on-the-page")
+    expect(page.get_by_role("button", name="Ask")).to_be_disabled()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window(mesh: Mesh, browser: Browser, scheme: Any, width: int) -> None:

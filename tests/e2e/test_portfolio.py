@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -70,13 +71,49 @@ def test_performance_agrees_with_the_summary_and_says_why_a_figure_is_absent(mes
     assert early["undefined"]["sharpe"] == "no session was settled"
 
 
+def test_the_leaderboard_is_that_of_the_dashboard_file_and_the_report_is_written(mesh: Mesh, finished: dict[str, Any]) -> None:
+    agents = mesh.grpcurl("trading", f"{PORTFOLIO}/GetLeaderboard", {"run_id": "finished"})["agents"]
+    best = agents[0]
+    assert best["rank"] == 1
+    assert best["all"]["interval"]["low"] < best["all"]["rate"] < best["all"]["interval"]["high"]
+    # 125 sessions and 20 tickers; closes before the first session are known.
+    assert best["all"]["predictions"] + best.get("neutral", 0) == 125 * 20
+    assert "unknown" not in best["all"]
+    rows = json.loads((mesh.folder / "runs" / "finished" / "team_dashboard" / "leaderboard.json").read_text())
+    ours = {row["agentId"]: row for row in rows}
+    for one in agents:
+        row = ours[one["agentId"]]
+        for way in ("bull", "bear"):
+            assert (row[way]["n"], row[way]["win"]) == (one[way].get("predictions", 0), one[way].get("wins", 0))
+    page = mesh.folder / "report.html"
+    assert mesh.cli("run", "report", "finished", "-o", str(page)).returncode == 0
+    assert f"{best['all']['rate']:.1%}" in page.read_text()
+    assert mesh.json("run", "verify", "finished")["verified"]
+
+
+def test_runs_are_compared_down_to_the_first_difference_and_its_setting(mesh: Mesh, finished: dict[str, Any]) -> None:
+    path = mesh.folder / "dear.md"
+    path.write_text("---\nsessions: {start: 2008-01-02, end: 2008-06-30}\ncosts: {fee_bp: 20}\n---\n")
+    assert mesh.cli("run", "start", str(path), "--run-id", "dear").returncode == 0
+    mesh.summary("dear")
+    found = mesh.grpcurl("trading", f"{PORTFOLIO}/CompareRuns", {"run_ids": ["finished", "dear"]})
+    (parted,) = found["divergences"]
+    assert parted["causes"] == ["DIVERGENCE_CAUSE_CONFIGURATION"]
+    assert parted["configuration"] == [{"path": "costs.fee_bp", "first": "1", "other": "20"}]
+    assert parted["firstPhase"] == "PHASE_EXECUTION"
+    assert parted["firstSession"] == parted["firstNavSession"]
+    (total,) = [row for row in found["figures"] if row["name"] == "total_return"]
+    assert total["cells"][1]["difference"] < 0
+    mesh.cli("run", "stop", "dear")
+
+
 def test_a_live_run_is_asked_and_tells_the_same(mesh: Mesh, finished: dict[str, Any]) -> None:
     path = mesh.folder / "live.md"
     path.write_text("---\nsessions: {start: 2008-01-02, end: 2008-06-30}\n---\n")
     assert mesh.cli("run", "start", str(path), "--run-id", "live").returncode == 0
     summary = mesh.summary("live")
     assert mesh.json("run", "show", "live")["run"]["target"]
-    for call in ("GetPerformance", "GetPortfolio"):
+    for call in ("GetPerformance", "GetPortfolio", "GetLeaderboard"):
         ours = mesh.grpcurl("trading", f"{PORTFOLIO}/{call}", {"run_id": "live"})
         theirs = mesh.grpcurl("trading", f"{PORTFOLIO}/{call}", {"run_id": "finished"})
         assert {**ours, "asOfSequence": ""} == {**theirs, "asOfSequence": ""}

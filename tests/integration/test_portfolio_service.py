@@ -38,8 +38,8 @@ from trademesh_runs.journal import Draft, StoredEvent
 from trademesh_runs.journal_feed import JournalFeed
 from trademesh_runs.journal_sqlite import SqliteReader, SqliteStore, SqliteWriter
 from trademesh_runs.layout import RunLayout
+from trademesh_runs.scoreboard import closing_trade
 from trademesh_runs.summary import summary_of
-from trademesh_trading.performance import closing_trade
 from trademesh_trading.portfolio_service import PortfolioServicer
 from trademesh_trading.run_feeds import RunFeeds
 from trademesh_trading.run_readers import RunReaders
@@ -48,6 +48,24 @@ CASH = 1_000_000_000_000
 TICKERS = ("AAPL", "IBM", "MSFT")
 PORTFOLIO = portfolio_service_pb2_grpc.PortfolioServiceStub
 FEED = feed_service_pb2_grpc.FeedServiceStub
+
+
+def filled(account: Portfolio, day: str, ticker: str, delta: int, price: int, fee: int) -> Draft:
+    """Fills an order, and tells it."""
+    effect = account.apply_fill(ticker, delta, price, fee)
+    order = events.OrderFilled(
+        order_id=f"{day}/{ticker}",
+        ticker=ticker,
+        side=words.SIDE_LONG if delta > 0 else words.SIDE_SHORT,
+        quantity=abs(delta),
+        price_micros=price,
+        fee_micros=fee,
+        realised_micros=effect.realised_micros,
+        legs=[events.Leg(kind=events.LegKind.ValueType(leg.kind.value), quantity=leg.quantity) for leg in effect.legs],
+        position_quantity=account.quantity(ticker),
+        cash_micros=account.cash_micros,
+    )
+    return Draft("order_filled", order, day, 9, item=order.order_id)
 
 
 def desk(sessions: int, tickers: tuple[str, ...] = TICKERS, notes: int = 1) -> Iterator[Draft]:
@@ -62,20 +80,7 @@ def desk(sessions: int, tickers: tuple[str, ...] = TICKERS, notes: int = 1) -> I
         ticker = tickers[number % len(tickers)]
         goal = 500 if (number // len(tickers)) % 2 else -300
         delta, price, fee = goal - account.quantity(ticker), marks[ticker], 1_000_003
-        effect = account.apply_fill(ticker, delta, price, fee)
-        filled = events.OrderFilled(
-            order_id=f"{day}/{ticker}",
-            ticker=ticker,
-            side=words.SIDE_LONG if delta > 0 else words.SIDE_SHORT,
-            quantity=abs(delta),
-            price_micros=price,
-            fee_micros=fee,
-            realised_micros=effect.realised_micros,
-            legs=[events.Leg(kind=events.LegKind.ValueType(leg.kind.value), quantity=leg.quantity) for leg in effect.legs],
-            position_quantity=goal,
-            cash_micros=account.cash_micros,
-        )
-        yield Draft("order_filled", filled, day, 9, item=filled.order_id)
+        yield filled(account, day, ticker, delta, price, fee)
         settled = events.Settled(
             session_number=number, nav_micros=account.net_asset_value(marks), portfolio=portfolio_message(account, marks)
         )
@@ -209,9 +214,11 @@ async def account(bench: Bench, run_id: str, at: int | None = None) -> messages.
     return answer
 
 
-async def figures(bench: Bench, run_id: str, at: int | None = None) -> messages.GetPerformanceResponse:
+async def figures(
+    bench: Bench, run_id: str, at: int | None = None, risk_free_yield: float | None = None
+) -> messages.GetPerformanceResponse:
     """GetPerformance."""
-    request = messages.GetPerformanceRequest(run_id=run_id, at_sequence=at)
+    request = messages.GetPerformanceRequest(run_id=run_id, at_sequence=at, risk_free_yield=risk_free_yield)
     answer: messages.GetPerformanceResponse = await bench.trading.call(bench.trading.stub(PORTFOLIO).GetPerformance, request)
     return answer
 
@@ -257,6 +264,30 @@ async def test_a_run_has_the_same_figures_live_and_finished(bench: Bench) -> Non
     assert performance.sharpe == pytest.approx(summary.sharpe)
     assert 0 < performance.hit_rate < 1
     assert dict(performance.undefined) == {}
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_risk_free_yield_moves_the_ratios_and_nothing_else(bench: Bench, live: bool) -> None:
+    if live:
+        await bench.gateway("run", desk(80))
+    else:
+        await write_journal(bench.runs, "run", desk(80))
+        bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
+    plain, above = await figures(bench, "run"), await figures(bench, "run", risk_free_yield=0.05)
+    assert above.sharpe < plain.sharpe
+    assert above.sortino < plain.sortino
+    for name in ("sharpe", "sortino"):
+        plain.ClearField(name)
+        above.ClearField(name)
+    assert plain == above
+    assert (plain.closing_trades, plain.share_invested, list(plain.flags)) == (77, 1.0, [])
+    assert plain.mean_net_exposure < plain.mean_gross_exposure
+
+
+async def test_the_growth_of_a_short_run_is_flagged(bench: Bench) -> None:
+    await write_journal(bench.runs, "run", desk(40))
+    bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
+    assert list((await figures(bench, "run")).flags) == [messages.PERFORMANCE_FLAG_SHORT_SAMPLE]
 
 
 def test_an_order_that_turns_a_position_closes_with_its_share_of_the_fee() -> None:
@@ -536,3 +567,119 @@ async def worst_pause(work: Callable[[], Coroutine[Any, Any, None]]) -> float:
         worst = max(worst, time.perf_counter() - before)
     await task
     return worst
+
+
+def scored_desk(sessions: int, *, fee: int = 0, flips_in: int = 0) -> Iterator[Draft]:
+    """A desk with an analyst whose predictions are scored; from a session on its decisions may be others."""
+    agents = ["portfolio_manager", "technical_analyst"]
+    names = tuple(f"T{number}" for number in range(6))
+    started = events.RunStarted(initial_cash_micros=CASH, sessions=sessions, tickers=names, agent_ids=agents, config_sha256=f"{fee}")
+    yield Draft("run_started", started)
+    account = Portfolio(CASH)
+    for number in range(1, sessions + 1):
+        day = (date(1990, 1, 1) + timedelta(number)).isoformat()
+        up = [(number * (place + 2)) % 5 > 1 for place in range(len(names))]
+        rows = [
+            events.Prediction(ticker=name, direction=events.DIRECTION_UP if rise else events.DIRECTION_DOWN, confidence=0.6)
+            for name, rise in zip(names, up, strict=True)
+        ]
+        scores = [
+            events.Signal(ticker=name, score=0.1 * place if rise else -0.1 * place, stance=events.STANCE_BULLISH)
+            for place, (name, rise) in enumerate(zip(names, up, strict=True))
+        ]
+        quantity = 2 if 0 < flips_in <= number else 1
+        yield Draft("signals", events.Signals(signals=scores), day, 2, "technical_analyst")
+        yield Draft("predictions", events.Predictions(predictions=rows), day, 4, "technical_analyst")
+        decisions = events.Decisions(decisions=[events.Decision(ticker=names[0], quantity=quantity)])
+        yield Draft("decisions", decisions, day, 5, "portfolio_manager")
+        closes = [10_000_000 + 1_000_000 * ((number * (place + 3)) % 7) for place in range(len(names))]
+        yield filled(account, day, names[0], quantity, closes[0], fee)
+        nav = account.net_asset_value({names[0]: closes[0]})
+        settled = events.Settled(
+            session_number=number, nav_micros=nav, portfolio=portfolio_message(account, {names[0]: closes[0]}), close_micros=closes
+        )
+        yield Draft("settled", settled, day, 9)
+
+
+async def leaderboard(bench: Bench, run_id: str, at: int | None = None) -> messages.GetLeaderboardResponse:
+    """GetLeaderboard."""
+    request = messages.GetLeaderboardRequest(run_id=run_id, at_sequence=at)
+    answer: messages.GetLeaderboardResponse = await bench.trading.call(bench.trading.stub(PORTFOLIO).GetLeaderboard, request)
+    return answer
+
+
+async def compared(bench: Bench, *run_ids: str) -> messages.CompareRunsResponse:
+    """CompareRuns."""
+    request = messages.CompareRunsRequest(run_ids=run_ids)
+    answer: messages.CompareRunsResponse = await bench.trading.call(bench.trading.stub(PORTFOLIO).CompareRuns, request)
+    return answer
+
+
+async def test_agents_have_the_same_scores_while_the_run_lives_and_afterwards(bench: Bench) -> None:
+    gateway = await bench.gateway("run", scored_desk(40))
+    head = gateway.feed.head.sequence
+    points = [None, 0, 1, 5, 6, 50, head]
+    live = [await leaderboard(bench, "run", at) for at in points]
+    await gateway.end()
+    bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
+    assert [await leaderboard(bench, "run", at) for at in points] == live
+    newest = live[0]
+    assert [(one.agent_id, one.role) for one in newest.agents] == [
+        ("technical_analyst", words.AGENT_ROLE_TECHNICAL_ANALYST),
+        ("portfolio_manager", words.AGENT_ROLE_PORTFOLIO_MANAGER),
+    ]
+    best, manager = newest.agents
+    # The first session has no close before it.
+    assert (best.all.predictions, best.all.unknown, best.sessions_predicted, best.rank) == (240, 6, 40, 1)
+    assert best.all.interval.low < best.all.rate < best.all.interval.high
+    assert best.bull.predictions + best.bear.predictions == best.all.predictions
+    assert best.information_coefficient.sessions > 30
+    assert dict(best.undefined) == {}
+    assert not manager.HasField("rank")
+    assert "rank" in manager.undefined
+    assert (newest.sessions, newest.as_of_sequence) == (40, head)
+    assert (live[3].sessions, live[3].agents[0].all.predictions) == (0, 0)
+    # All six are unknown: nobody has a rank, and ids decide.
+    assert (live[4].sessions, live[4].agents[1].all.predictions, live[4].agents[1].all.unknown) == (1, 6, 6)
+
+
+async def test_scores_are_refused_beyond_the_head_and_where_events_are_gone(bench: Bench) -> None:
+    path = await write_journal(bench.runs, "run", scored_desk(10))
+    bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
+    with pytest.raises(RemoteError) as beyond:
+        await leaderboard(bench, "run", 99)
+    assert beyond.value.remote_reason == "SEQUENCE_AHEAD"
+    compact("run", SqliteStore(path), 20)
+    for ask in (leaderboard(bench, "run"), compared(bench, "run", "run-2")):
+        with pytest.raises(RemoteError) as gone:
+            await ask
+        assert gone.value.remote_reason == "HISTORY_COMPACTED"
+
+
+async def test_runs_are_compared_live_or_not_with_where_they_part_and_why(bench: Bench) -> None:
+    await bench.gateway("first", scored_desk(20))
+    for name, drafts in (
+        ("same", scored_desk(20)),
+        ("fee", scored_desk(20, fee=1)),
+        ("flips", scored_desk(20, flips_in=7)),
+    ):
+        await write_journal(bench.runs, name, drafts)
+        bench.runtime.say(name, runtime_pb2.RUN_STATE_SUCCEEDED)
+    bench.runtime.runs["fee"].config.costs.fee_bp = 3
+    found = await compared(bench, "first", "same", "fee", "flips")
+    assert [(one.run_id, one.sessions, one.first_session) for one in found.runs] == [
+        (name, 20, "1990-01-02") for name in ("first", "same", "fee", "flips")
+    ]
+    same, fee, flips = found.divergences
+    assert (same.run_id, same.first_session, list(same.causes)) == ("same", "", [])
+    assert (fee.first_session, fee.first_phase) == ("1990-01-02", events.PHASE_SETTLEMENT)
+    assert (fee.first_decisions_session, fee.first_nav_session) == ("", "1990-01-02")
+    assert list(fee.causes) == [messages.DIVERGENCE_CAUSE_CONFIGURATION]
+    assert [one.path for one in fee.configuration] == ["costs.fee_bp"]
+    assert (flips.first_session, flips.first_phase, list(flips.agent_ids)) == ("1990-01-08", events.PHASE_DECISION, ["portfolio_manager"])
+    assert list(flips.causes) == [messages.DIVERGENCE_CAUSE_DECISIONS]
+    total = next(row for row in found.figures if row.name == "total_return")
+    assert [cell.difference for cell in total.cells][:2] == [0.0, 0.0]
+    assert total.cells[2].difference < 0
+    figure = await figures(bench, "flips")
+    assert total.cells[3].value == figure.total_return

@@ -24,6 +24,7 @@ from trademesh_gateway.agents.portfolio_manager import decide
 from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
 from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.risk.gate import Gated, Market, apply_limits
 from trademesh_gateway.risk.market import market_of
 from trademesh_ledger.margin import largest_fill, refusal_of
@@ -59,6 +60,7 @@ class ApprovalQuestion:
     """An order that policy puts before a person."""
 
     session: str
+    order_id: str
     ticker: str
     side: int
     quantity: int
@@ -73,6 +75,8 @@ class OpenSession:
     date: str = ""
     given_up_in: int | None = None
     """The phase in which it was given up."""
+    gated: bool = False
+    """True if limits were applied in it."""
     executed: bool = False
     """True if an order of it was filled, or rejected at its fill."""
 
@@ -115,13 +119,14 @@ class Cycle:
         self._signals: dict[str, Signals] = {}
         self._book: Book | None = None
         self._decisions: list[Decision] = []
-        self._gated: list[Gated] = []
-        self._answers: dict[int, ApprovalAnswer] = {}
-        """What people said of orders, by column."""
+        self._gated: list[tuple[SessionOrder, Gated]] = []
+        self._answers: dict[str, ApprovalAnswer] = {}
+        """What people said of orders, by their ids."""
         self._closes_known = closes_known
         ours = earlier is not None and earlier.date == session.date
         self._given_up_in = earlier.given_up_in if ours and earlier is not None else None
         self._executed = ours and earlier is not None and earlier.executed
+        self._gated_before = ours and earlier is not None and earlier.gated
 
     def is_void(self, phase: int) -> bool:
         """True for a phase that is left out since the cycle was given up."""
@@ -134,11 +139,16 @@ class Cycle:
     def give_up(self, phase: int, reason: str) -> None:
         """Makes all orders void; SETTLEMENT is all that follows."""
         self._given_up_in = phase
-        columns = [order.column for order in self._gated if order.allowed] or [one.column for one in self._decisions if one.delta]
-        denied = {column for column, answer in self._answers.items() if not answer.approved}
-        void = [wire.order_id(self._session.date, self._desk.tickers[column]) for column in columns if column not in denied]
-        failed = events.CycleFailed(phase=events.Phase.ValueType(phase), reason=reason, void_order_ids=void)
-        self._draft(phase, "cycle_failed", failed)
+        if self._gated:
+            orders = [order for order, gated in self._gated if gated.allowed]
+        else:
+            orders = [self._desk_order(one) for one in self._decisions if one.delta]
+        denied = {order_id for order_id, answer in self._answers.items() if not answer.approved}
+        # A person's order that lasts is for the next session then.
+        void = [order.order_id for order in orders if order.working is None and order.order_id not in denied]
+        self._desk.orders.begin_execution()
+        void += [order.order_id for order in self._desk.orders.close() if order.order_id not in denied]
+        self._draft(phase, "cycle_failed", events.CycleFailed(phase=events.Phase.ValueType(phase), reason=reason, void_order_ids=void))
 
     async def run(self, phase: int) -> None:
         """Runs one phase."""
@@ -147,7 +157,12 @@ class Cycle:
     def _draft(self, phase: int, kind: str, payload: wire.Payload, agent_id: str = "", item: str = "") -> None:
         self._emit(Draft(kind, payload, self._session.date, phase, agent_id, item))
 
+    def _desk_order(self, decision: Decision) -> SessionOrder:
+        order_id = wire.order_id(self._session.date, self._desk.tickers[decision.column])
+        return SessionOrder(order_id, decision.column, decision.delta)
+
     async def _prepare(self) -> None:
+        self._desk.orders.begin(self._number, gated_before=self._gated_before)
         last = self._view.last_closes(1)
         closes = [int(close) for close in last[0][: self._count]] if len(last) else [0] * self._count
         self._desk.stops.begin_session(self._session.date)
@@ -180,10 +195,26 @@ class Cycle:
         self._draft(5, "decisions", wire.decisions(self._desk.tickers, self._decisions), "portfolio_manager")
 
     async def _gate(self) -> None:
-        orders = [(decision.column, decision.delta) for decision in self._decisions if decision.delta]
-        if orders:
-            self._gated = apply_limits(orders, self._the_book(), self._desk.rules.limits, self._market())
-            self._draft(6, "orders_gated", wire.orders_gated(self._session.date, self._desk.tickers, self._gated))
+        own = [self._desk_order(decision) for decision in self._decisions if decision.delta]
+        of_people = self._orders_of_people()
+        orders = of_people + own
+        if not orders:
+            return
+        self._desk.orders.also_gated({order.order_id: self._desk.tickers[order.column] for order in own})
+        wanted = [(order.column, order.delta) for order in orders]
+        # What room there is goes to people first.
+        results = apply_limits(wanted, self._the_book(), self._desk.rules.limits, self._market(), preferred=len(of_people))
+        self._gated = [(orders[gated.place], gated) for gated in results]
+        self._draft(6, "orders_gated", wire.orders_gated(self._desk.tickers, self._gated))
+        for order, gated in self._gated:
+            if order.working is not None and not gated.allowed:
+                self._desk.orders.end(order.order_id)
+                self._reject(6, order, gated.limit, abs(gated.requested))
+
+    def _orders_of_people(self) -> list[SessionOrder]:
+        book, columns = self._the_book(), {ticker: column for column, ticker in enumerate(self._desk.tickers)}
+        due = self._desk.orders.due(lambda ticker: book.price_micros[columns[ticker]])
+        return [SessionOrder(order.order_id, columns[order.ticker], order.delta, order) for order in due]
 
     def _market(self) -> Market:
         """What the limits need to know of the tickers beside the book, as of the decision."""
@@ -193,63 +224,81 @@ class Cycle:
         over_bp = self._desk.rules.approval_over_bp
         if over_bp is None:
             return
-        passed = list[Gated]()
+        passed = list[tuple[SessionOrder, Gated]]()
         # The phase may be interrupted while a person thinks, and is then done again: what was answered stays answered.
-        for order in self._gated:
+        for order, gated in self._gated:
             price = self._the_book().price_micros[order.column]
-            if abs(order.allowed) * price * BASIS_POINTS <= over_bp * self._the_book().nav_micros or not order.allowed:
-                passed.append(order)
+            if abs(gated.allowed) * price * BASIS_POINTS <= over_bp * self._the_book().nav_micros or not gated.allowed:
+                passed.append((order, gated))
                 continue
             ticker = self._desk.tickers[order.column]
-            side, ttl_s = (1 if order.allowed > 0 else 2), self._desk.rules.approval_ttl_s
-            answer = self._answers.get(order.column)
+            side, ttl_s = (1 if gated.allowed > 0 else 2), self._desk.rules.approval_ttl_s
+            answer = self._answers.get(order.order_id)
             if answer is None:
-                question = ApprovalQuestion(self._session.date, ticker, side, abs(order.allowed), price, ttl_s)
-                answer = self._answers[order.column] = await self._ask(question, self._emit)
-                order_id = wire.order_id(self._session.date, ticker)
-                self._draft(7, "approval_resolved", wire.approval_resolved(answer, order_id), item=order_id)
+                question = ApprovalQuestion(self._session.date, order.order_id, ticker, side, abs(gated.allowed), price, ttl_s)
+                answer = self._answers[order.order_id] = await self._ask(question, self._emit)
+                self._draft(7, "approval_resolved", wire.approval_resolved(answer, order.order_id), item=order.order_id)
                 if not answer.approved:
-                    self._draft(7, "order_rejected", wire.approval_rejection(order_id, ticker, answer, abs(order.allowed)), item=order_id)
+                    self._desk.orders.end(order.order_id)
+                    rejection = wire.approval_rejection(order.order_id, ticker, answer, abs(gated.allowed))
+                    self._draft(7, "order_rejected", rejection, item=order.order_id)
             if answer.approved:
-                passed.append(order)
+                passed.append((order, gated))
         self._gated = passed
 
     async def _execution(self) -> None:
         closes = self._closes_of_session()
         marks = {**self._desk.marks, **{ticker: close for ticker, close in zip(self._desk.tickers, closes, strict=False) if close}}
-        rules, account = self._desk.rules, self._desk.portfolio
-        for order in self._gated:
-            ticker, close = self._desk.tickers[order.column], closes[order.column]
-            order_id = wire.order_id(self._session.date, ticker)
-            delta, refusal = order.allowed, None
-            if not delta:
-                continue
-            if not close:
-                self._draft(8, "order_rejected", wire.order_rejected(order_id, ticker, wire.NO_PRICE, abs(delta)), item=order_id)
-                continue
-            price = rules.costs.fill_price(close, delta)
-            refusal = refusal_of(account, ticker, delta, price, rules.costs, rules.margin, marks)
-            if refusal is not None:
-                part = largest_fill(account, ticker, delta, price, rules.costs, rules.margin, marks) if rules.resize_on_gap else 0
-                rejected = wire.order_rejected(order_id, ticker, refusal.value, abs(delta - part))
-                self._draft(8, "order_rejected", rejected, item=order_id)
-                delta = part
-            if delta:
-                fee = rules.costs.fee(delta, price)
-                effect = account.apply_fill(ticker, delta, price, fee)
-                self._desk.fills += 1
-                filled = wire.order_filled(order_id, ticker, delta, price, fee, effect, account)
-                self._draft(8, "order_filled", filled, item=order_id)
+        self._desk.orders.begin_execution()
+        for order, gated in self._gated:
+            if gated.allowed and not self._desk.orders.is_canceled(order.order_id):
+                self._execute(order, gated.allowed, closes[order.column], marks)
+        for left in self._desk.orders.close():
+            self._draft(8, "order_expired", wire.order_expired(left), item=left.order_id)
+
+    def _execute(self, order: SessionOrder, delta: int, close: int, marks: dict[str, int]) -> None:
+        """Fills an order as far as cash and margin reach, at the session's close; 0 is none."""
+        rules, account, ticker = self._desk.rules, self._desk.portfolio, self._desk.tickers[order.column]
+        if not close:
+            if order.working is None:
+                self._reject(8, order, wire.NO_PRICE, abs(delta))
+            return
+        price = rules.costs.fill_price(close, delta)
+        if order.working is not None and not order.working.accepts(price):
+            return
+        self._desk.orders.end(order.order_id)
+        refusal = refusal_of(account, ticker, delta, price, rules.costs, rules.margin, marks)
+        if refusal is not None:
+            part = largest_fill(account, ticker, delta, price, rules.costs, rules.margin, marks) if rules.resize_on_gap else 0
+            self._reject(8, order, refusal.value, abs(delta - part))
+            delta = part
+        if delta:
+            fee = rules.costs.fee(delta, price)
+            effect = account.apply_fill(ticker, delta, price, fee)
+            self._desk.fills += 1
+            filled = wire.order_filled(order.order_id, ticker, delta, price, fee, effect, account)
+            self._draft(8, "order_filled", filled, item=order.order_id)
+
+    def _reject(self, phase: int, order: SessionOrder, limit: int, quantity: int) -> None:
+        rejected = wire.order_rejected(order.order_id, self._desk.tickers[order.column], limit, quantity)
+        self._draft(phase, "order_rejected", rejected, item=order.order_id)
 
     async def _settlement(self) -> None:
+        if self._given_up_in is not None:
+            # An earlier gateway may have given it up: what it made void is out of force here, too.
+            self._desk.orders.begin_execution()
+            self._desk.orders.close()
         closes = self._closes_of_session()
         index_close = closes[self._count] if len(closes) > self._count else 0
-        nav, equal, index = self._desk.mark(closes[: self._count], index_close)
+        before = self._history.as_of(self._session.close_unix_s - 1)
+        nav, baselines = self._desk.mark(self._session.date, before, closes[: self._count], index_close)
         known = {ticker: close for ticker, close in zip(self._history.tickers, closes, strict=True) if close}
         self._closes_known(self._session.date, self._session.close_unix_s, known)
         self._desk.sessions_settled = self._number
-        baselines = [("equal_weight", equal)] + ([(f"index:{self._desk.index_name}", index)] if index is not None else [])
         settled = wire.settled(self._number, nav, self._desk.portfolio, self._desk.marks, baselines)
+        settled.close_micros.extend(closes[: self._count])
+        if self._number == 1:
+            settled.earlier_close_micros.extend(before.last_closes(1)[:, : self._count].ravel().tolist())
         self._draft(9, "settled", settled)
         if self._number % CHECKPOINT_SESSIONS == 0:
             desk = self._desk

@@ -66,21 +66,31 @@ class Restraint:
     figure: int | None = None
 
 
-def apply_limits(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market = UNKNOWN_MARKET) -> list[Gated]:
-    """Puts a session's orders (column, signed shares other than 0) through the limits; results are in the order of execution."""
-    return _pro_rata(orders, book, limits, market) if limits.pro_rata else _in_turn(orders, book, limits, market)
+def apply_limits(
+    orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market = UNKNOWN_MARKET, *, preferred: int = 0
+) -> list[Gated]:
+    """Puts a session's orders (column, signed shares other than 0) through the limits; results are in the order of execution.
+
+    The first `preferred` of those that do not reduce a position come before the others; where room is shared pro rata they have their part of
+    it like the others.
+    """
+    return _pro_rata(orders, book, limits, market, preferred) if limits.pro_rata else _in_turn(orders, book, limits, market, preferred)
 
 
-def _in_turn(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market) -> list[Gated]:
-    gate = _Gate(book, limits, market)
-    held = book.quantity
-    places = sorted(range(len(orders)), key=lambda place: (not _reduces(held[orders[place][0]], orders[place][1]), orders[place][0]))
-    return [gate.put(place, *orders[place]) for place in places]
+def _in_turn(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market, preferred: int = 0) -> list[Gated]:
+    gate, held = _Gate(book, limits, market), book.quantity
+
+    def rank(place: int) -> tuple[bool, bool, int]:
+        column, delta = orders[place]
+        reduces = _reduces(held[column], delta)
+        return not reduces, not reduces and place >= preferred, column
+
+    return [gate.put(place, *orders[place]) for place in sorted(range(len(orders)), key=rank)]
 
 
-def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market) -> list[Gated]:
+def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market, preferred: int) -> list[Gated]:
     """All but gross, net and turnover in turn; those scale what is left of the openings."""
-    results = _in_turn(orders, book, replace(limits, gross_bp=_UNBOUND_BP, net_bp=_UNBOUND_BP, turnover_bp=0), market)
+    results = _in_turn(orders, book, replace(limits, gross_bp=_UNBOUND_BP, net_bp=_UNBOUND_BP, turnover_bp=0), market, preferred)
     held, closed, openings = list(book.quantity), Projection(book, ()), list[Opening]()
     for result in results:
         closing = _closing(held[result.column], result.allowed)

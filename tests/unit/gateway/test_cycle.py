@@ -4,60 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from real_closes import CASH, FIRST, SESSIONS, history, no_one, us20
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.agents.indicators import momentum, volatility, z_score
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.configuration import rules_of
-from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
+from trademesh_gateway.market.point_in_time import MarketHistory
 from trademesh_gateway.pipeline.cycle import PHASES, ApprovalAnswer, ApprovalQuestion, Cycle, Emit, OpenSession, SessionTimes
-from trademesh_gateway.pipeline.desk_run import DeskRun, EqualWeight
+from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.risk.gate import Limit, Limits, apply_limits
+from trademesh_ledger.money import divide_half_even
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.fold import Fold
 from trademesh_runs.journal import Draft, Encoder, StoredEvent
 from trademesh_runs.run_config import normalised
-from trademesh_trading.store import EMBEDDED_SETS, MarketSet, load_set
-
-FIRST, SESSIONS = 300, 90
-CASH = 1_000_000_000_000
-
-
-@cache
-def us20() -> MarketSet:
-    """The embedded set."""
-    return load_set(EMBEDDED_SETS / "us20")
-
-
-def history(through: int, *, later_factor: float = 1.0, cut: int | None = None) -> MarketHistory:
-    """The first rows of the set; rows after `cut` are changed by a factor, and news is made of big moves."""
-    data = us20()
-    columns = [*range(20), 25]
-    closes = data.close_micros[:through][:, columns].copy()
-    if cut is not None:
-        closes[cut:] = (closes[cut:] * later_factor).astype(np.int64)
-    found = MarketHistory([data.instruments[column].ticker for column in columns])
-    found.add_sessions(data.sessions[:through], data.close_unix_s[:through].tolist(), closes)
-    news = list[NewsFact]()
-    for row in range(1, through):
-        for column in range(20):
-            change = closes[row, column] / closes[row - 1, column] - 1
-            if abs(change) > 0.05:
-                news.append(NewsFact(found.tickers[column], int(data.close_unix_s[row]) + 1800, 1 if change > 0 else -1))
-    found.add_news(news)
-    return found
-
-
-async def no_one(_question: ApprovalQuestion, _emit: Emit) -> ApprovalAnswer:
-    """Nobody is to be asked here."""
-    raise AssertionError
 
 
 def drafts_of(market: MarketHistory, sessions: int, ask: object = no_one, config: RunConfig | None = None) -> list[Draft]:
@@ -65,7 +32,7 @@ def drafts_of(market: MarketHistory, sessions: int, ask: object = no_one, config
     data = us20()
     rules = rules_of(normalised(config or RunConfig()))
     tickers = market.tickers[:20]
-    desk = DeskRun(tickers, Portfolio(CASH), rules, EqualWeight(CASH, 20, rules.costs), "SP500", CASH)
+    desk = DeskRun(tickers, Portfolio(CASH), rules, "SP500", CASH)
     drafts = list[Draft]()
 
     async def run() -> None:
@@ -154,7 +121,7 @@ def one_cycle(earlier: OpenSession | None, drafts: list[Draft]) -> tuple[Cycle, 
     """A session on which the desk wants to trade."""
     data, market = us20(), history(FIRST + SESSIONS)
     rules = rules_of(normalised(RunConfig()))
-    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules, EqualWeight(CASH, 20, rules.costs), "SP500", CASH)
+    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules, "SP500", CASH)
     times = SessionTimes(data.sessions[FIRST], int(data.open_unix_s[FIRST]), int(data.close_unix_s[FIRST]))
     return Cycle(desk, market, times, 1, drafts.append, no_one, earlier=earlier), desk
 
@@ -205,7 +172,7 @@ def test_closes_are_told_when_their_session_is_settled() -> None:
     told = list[tuple[str, int, dict[str, int]]]()
     data, market = us20(), history(FIRST + 1)
     rules = rules_of(normalised(RunConfig()))
-    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules, EqualWeight(CASH, 20, rules.costs), "SP500", CASH)
+    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules, "SP500", CASH)
     times = SessionTimes(data.sessions[FIRST], int(data.open_unix_s[FIRST]), int(data.close_unix_s[FIRST]))
 
     def hear(session: str, close_unix_s: int, closes: Mapping[str, int]) -> None:
@@ -248,3 +215,36 @@ def test_a_run_in_deep_drawdown_may_only_reduce() -> None:
     results = {result.column: result for result in apply_limits([(0, -5), (1, 5)], book, LIMITS)}
     assert results[0].allowed == -5
     assert (results[1].allowed, results[1].limit) == (0, Limit.DRAWDOWN_STOP)
+
+
+def test_a_settled_session_tells_its_closes_and_the_first_one_those_before_it() -> None:
+    told = [draft.payload for draft in drafts_of(history(FIRST + 3), 3) if isinstance(draft.payload, events.Settled)]
+    closes = us20().close_micros[:, :20]
+    assert [list(one.close_micros) for one in told] == [closes[FIRST + place].tolist() for place in range(3)]
+    assert [list(one.earlier_close_micros) for one in told] == [closes[FIRST - 1].tolist(), [], []]
+
+
+def test_the_momentum_baseline_is_the_rule_done_by_hand_on_the_closes_before_each_month() -> None:
+    """Twenty intervals up to the session before, the better half in equal parts, at that session's close, with the desk's fee."""
+    told = [draft for draft in drafts_of(history(FIRST + SESSIONS), SESSIONS) if isinstance(draft.payload, events.Settled)]
+    closes, tickers = us20().close_micros[:, :20], history(1).tickers
+    cash, shares, month = CASH, [0] * 20, ""
+    for place, draft in enumerate(told):
+        row = FIRST + place
+        prices = [int(price) for price in closes[row]]
+        if draft.session_date[:7] != month:
+            month = draft.session_date[:7]
+            rises = [(-closes[row - 1][column] / closes[row - 21][column], tickers[column], column) for column in range(20)]
+            chosen = [column for _, _, column in sorted(rises)[:10]]
+            value = cash + sum(map(int.__mul__, shares, prices))
+            goal = [value * 10_000 // (10 * prices[column] * 10_001) if column in chosen else 0 for column in range(20)]
+            for sign in (-1, 1):
+                for column in range(20):
+                    delta = goal[column] - shares[column]
+                    if delta * sign > 0:
+                        delta = min(delta, cash * 10_000 // (prices[column] * 10_001)) if delta > 0 else delta
+                        cash -= delta * prices[column] + divide_half_even(abs(delta) * prices[column], 10_000)
+                        shares[column] += delta
+        (momentum,) = [one.nav_micros for one in draft.payload.baselines if one.name == "momentum"]
+        assert momentum == cash + sum(map(int.__mul__, shares, prices))
+    assert month != told[0].session_date[:7]

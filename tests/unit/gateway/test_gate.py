@@ -20,6 +20,7 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.market.point_in_time import MarketHistory
+from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.risk.gate import Gated, apply_limits
 from trademesh_gateway.risk.limits import UNITS, UNKNOWN_MARKET, GroupLimit, Limit, Limits, Market, Unit, limits_that_are_on
 from trademesh_gateway.risk.market import market_of
@@ -503,7 +504,7 @@ def test_every_figure_is_journaled_in_its_own_unit() -> None:
         Gated(3, 9, 0, Limit.SECTOR_LIMIT, 4000, 4100, "tech"),
         Gated(4, 9, 9),
     ]
-    told = wire.orders_gated("2008-09-15", TICKERS, rows).results
+    told = wire.orders_gated(TICKERS, [(SessionOrder(TICKERS[row.column], row.column, row.requested), row) for row in rows]).results
     assert [(one.unit, one.limit_value, one.figure, one.group) for one in told] == [
         (events.LIMIT_UNIT_FRACTION_OF_NAV, 0.2, 0.4501, ""),
         (events.LIMIT_UNIT_ORDERS, 50.0, 51.0, ""),
@@ -543,6 +544,14 @@ def test_only_limits_that_are_on_are_shown() -> None:
         volume_bp=1,
     )
     assert {one.limit for one in limits_that_are_on(full)} == set(Limit) - {Limit.NONE, Limit.NO_PRICE}
+
+
+def test_orders_that_are_preferred_get_the_room_and_what_reduces_is_still_first() -> None:
+    book = Book(1_000_000, 1_000_000, [0, 0, 100], [100, 100, 100])
+    limits = Limits(10_000, 5_000, 5_000, 0, shorts_allowed=True)
+    wanted = [(1, 4_000), (0, 4_000), (2, -50)]
+    assert [(one.column, one.allowed) for one in apply_limits(wanted, book, limits, preferred=1)] == [(2, -50), (1, 4_000), (0, 950)]
+    assert [(one.column, one.allowed) for one in apply_limits(wanted, book, limits)] == [(2, -50), (0, 4_000), (1, 950)]
 
 
 def history_of(closes: list[list[int]], volumes: list[list[int]] | None) -> MarketHistory:

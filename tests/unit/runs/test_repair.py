@@ -43,7 +43,7 @@ def change(layout: RunLayout, statement: str) -> None:
 async def test_derived_files_are_made_again_as_they_were(layout: RunLayout) -> None:
     names = rebuild_run(layout)
     first = {name: (layout.root / name).read_bytes() for name in names}
-    assert len(first) == 5
+    assert len(first) == 6
     layout.server_state.write_text("{}")
     (layout.root / "team_dashboard" / "trades.json").unlink()
     assert rebuild_run(layout) == names

@@ -1,7 +1,7 @@
 /** Events in words: one line each, and the reasons behind it, item by item. */
 
 import { Action, Side } from "@trademesh/contracts/trademesh/common/v1/vocabulary_pb.js";
-import { Direction, type Event, LimitCode, LimitUnit, PipelineState, Severity, type Signals, Stance } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
+import { Direction, type Event, LimitCode, LimitUnit, PipelineState, Severity, type Signals, Stance, TimeInForce } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
 import { dollars, percent, ratio, signedPercent, whole, words } from "./format";
 
 export interface Description {
@@ -13,7 +13,17 @@ export interface Description {
 }
 
 const SHOWN_DECISIONS = 4;
+const SHOWN_LETTERS = 120;
 const none = () => [];
+
+function named(agentId: string): string {
+  return agentId.replaceAll("_", " ");
+}
+
+/** A text as a title, and what is to be read besides if it is longer. */
+function shortened(text: string): [string, () => string[]] {
+  return text.length > SHOWN_LETTERS ? [`${text.slice(0, SHOWN_LETTERS)}…`, () => [text]] : [text, none];
+}
 
 /** A limit's figure in its own unit. */
 function measured(figure: number, unit: LimitUnit): string {
@@ -38,7 +48,7 @@ function count<T>(items: T[], test: (item: T) => boolean): number {
 }
 
 export function describe(event: Event): Description {
-  const who = event.agentId.replaceAll("_", " ") || "desk";
+  const who = named(event.agentId) || "desk";
   const said = (title: string, details: () => string[] = none): Description => ({ who, title, details });
   const payload = event.payload;
   switch (payload.case) {
@@ -120,6 +130,19 @@ export function describe(event: Event): Description {
     }
     case "orderRejected":
       return said(`${whole(payload.value.quantity)} ${payload.value.ticker} not filled: ${words(LimitCode, payload.value.reason)}`);
+    case "orderSubmitted": {
+      const order = payload.value.order;
+      const price = order?.limitPriceMicros ? ` limit ${dollars(order.limitPriceMicros)}` : order?.stopPriceMicros ? ` stop ${dollars(order.stopPriceMicros)}` : "";
+      const verb = order?.side === Side.LONG ? "buy" : "sell";
+      return said(`${order?.submittedBy ?? ""} orders to ${verb} ${whole(order?.quantity ?? 0n)} ${order?.ticker ?? ""}${price}`, () => [
+        `order ${order?.orderId ?? ""}`,
+        `in force from session ${whole(payload.value.fromSession)}${order?.timeInForce === TimeInForce.GOOD_TILL_CANCELED ? " until canceled" : ""}`,
+      ]);
+    }
+    case "orderCanceled":
+      return said(`${payload.value.canceledBy} takes an order in ${payload.value.ticker} back`, () => [`order ${payload.value.orderId}`]);
+    case "orderExpired":
+      return said(`${whole(payload.value.quantity)} ${payload.value.ticker} expired without being executed`, () => [`order ${payload.value.orderId}`]);
     case "settled": {
       const settled = payload.value;
       return said(`net asset value ${dollars(settled.navMicros)}`, () => [
@@ -129,6 +152,13 @@ export function describe(event: Event): Description {
     }
     case "runFinished":
       return said(`finished after ${whole(payload.value.sessions)} sessions with ${dollars(payload.value.navMicros)}`);
+    case "messageSent": {
+      const { sender, agentIds, text } = payload.value;
+      const [title, whole] = shortened(text);
+      return { who: sender, title: `to ${agentIds.map(named).join(", ")}: ${title}`, details: whole };
+    }
+    case "messageAnswered":
+      return said(...shortened(payload.value.text));
     default:
       return said("an event that this page does not know");
   }

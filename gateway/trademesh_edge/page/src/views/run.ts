@@ -11,6 +11,7 @@ import { CurveView } from "./curve";
 import { EventsView } from "./events";
 import { FiguresView } from "./figures";
 import { PositionsView } from "./positions";
+import { SayView } from "./say";
 
 const ENDED = new Set([State.STOPPED, State.SUCCEEDED, State.FAILED]);
 
@@ -25,15 +26,17 @@ export class RunView {
   private readonly figures = new FiguresView();
   private readonly curve = new CurveView();
   private readonly positions = new PositionsView();
+  private readonly say: SayView;
   private readonly events = new EventsView();
   private run: Run | undefined;
   private drawing = false;
 
   constructor(mesh: Mesh, runId: string) {
     this.controls = new ControlsView(mesh, runId);
+    this.say = new SayView(mesh, runId);
     this.root.append(
       element("div", { class: "card head" }, element("h1", {}, runId), this.supervision, this.controls.root, this.trouble, this.source, this.figures.root),
-      element("div", { class: "columns" }, element("div", {}, this.curve.root, this.positions.root), this.events.root),
+      element("div", { class: "columns" }, element("div", {}, this.curve.root, this.positions.root), element("div", {}, this.say.root, this.events.root)),
     );
     void followRun(
       mesh,
@@ -67,7 +70,9 @@ export class RunView {
       const run = this.run;
       const restarts = run?.restartCount ? `, restarted ${run.restartCount} ${run.restartCount === 1 ? "time" : "times"}` : "";
       setText(this.supervision, run ? `gateway ${words(State, run.state)}${run.reason ? `: ${run.reason}` : ""}${restarts}` : "");
-      this.controls.update(this.state, run !== undefined && !ENDED.has(run.state) && run.target !== "");
+      const alive = run !== undefined && !ENDED.has(run.state) && run.target !== "";
+      this.controls.update(this.state, alive);
+      this.say.update(alive);
       this.figures.update(this.state);
       this.curve.update(this.state);
       this.positions.update(this.state);

@@ -342,6 +342,60 @@ LIMIT_UNIT_ORDERS: LimitUnit.ValueType  # 6
 LIMIT_UNIT_ANNUAL_VOLATILITY: LimitUnit.ValueType  # 7
 """Volatility of a year."""
 
+class _OrderType:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrderTypeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderType.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    ORDER_TYPE_UNSPECIFIED: _OrderType.ValueType  # 0
+    """Left out; read as MARKET."""
+    ORDER_TYPE_MARKET: _OrderType.ValueType  # 1
+    """At the price of that moment."""
+    ORDER_TYPE_LIMIT: _OrderType.ValueType  # 2
+    """At the price of that moment if it is not worse than the limit."""
+    ORDER_TYPE_STOP: _OrderType.ValueType  # 3
+    """As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
+    are not known, so it is not executed at the stop price but at what follows.
+    """
+
+class OrderType(_OrderType, metaclass=_OrderTypeEnumTypeWrapper):
+    """At what price an order is executed. The moment is the run's (`execution.fill`), for instance each session's close."""
+
+ORDER_TYPE_UNSPECIFIED: OrderType.ValueType  # 0
+"""Left out; read as MARKET."""
+ORDER_TYPE_MARKET: OrderType.ValueType  # 1
+"""At the price of that moment."""
+ORDER_TYPE_LIMIT: OrderType.ValueType  # 2
+"""At the price of that moment if it is not worse than the limit."""
+ORDER_TYPE_STOP: OrderType.ValueType  # 3
+"""As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
+are not known, so it is not executed at the stop price but at what follows.
+"""
+
+class _TimeInForce:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TimeInForceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_TimeInForce.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    TIME_IN_FORCE_UNSPECIFIED: _TimeInForce.ValueType  # 0
+    """Left out; read as DAY."""
+    TIME_IN_FORCE_DAY: _TimeInForce.ValueType  # 1
+    """For one session."""
+    TIME_IN_FORCE_GOOD_TILL_CANCELED: _TimeInForce.ValueType  # 2
+    """Until it is executed or canceled."""
+
+class TimeInForce(_TimeInForce, metaclass=_TimeInForceEnumTypeWrapper):
+    """How long an order is in force."""
+
+TIME_IN_FORCE_UNSPECIFIED: TimeInForce.ValueType  # 0
+"""Left out; read as DAY."""
+TIME_IN_FORCE_DAY: TimeInForce.ValueType  # 1
+"""For one session."""
+TIME_IN_FORCE_GOOD_TILL_CANCELED: TimeInForce.ValueType  # 2
+"""Until it is executed or canceled."""
+
 class _LegKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -405,6 +459,11 @@ class Event(message.Message):
     SETTLED_FIELD_NUMBER: builtins.int
     RUN_FINISHED_FIELD_NUMBER: builtins.int
     CYCLE_FAILED_FIELD_NUMBER: builtins.int
+    ORDER_SUBMITTED_FIELD_NUMBER: builtins.int
+    ORDER_CANCELED_FIELD_NUMBER: builtins.int
+    ORDER_EXPIRED_FIELD_NUMBER: builtins.int
+    MESSAGE_SENT_FIELD_NUMBER: builtins.int
+    MESSAGE_ANSWERED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the run's journal: gapless, from 1."""
     event_id: builtins.str
@@ -497,6 +556,26 @@ class Event(message.Message):
     def cycle_failed(self) -> CycleFailed:
         """A cycle was given up before its orders were executed."""
 
+    @builtins.property
+    def order_submitted(self) -> OrderSubmitted:
+        """A person submitted an order."""
+
+    @builtins.property
+    def order_canceled(self) -> OrderCanceled:
+        """A person took an order back before it was executed."""
+
+    @builtins.property
+    def order_expired(self) -> OrderExpired:
+        """An order was not executed in the time that it was in force."""
+
+    @builtins.property
+    def message_sent(self) -> MessageSent:
+        """A person spoke to agents."""
+
+    @builtins.property
+    def message_answered(self) -> MessageAnswered:
+        """An agent answered a person."""
+
     def __init__(
         self,
         *,
@@ -526,12 +605,17 @@ class Event(message.Message):
         settled: Settled | None = ...,
         run_finished: RunFinished | None = ...,
         cycle_failed: CycleFailed | None = ...,
+        order_submitted: OrderSubmitted | None = ...,
+        order_canceled: OrderCanceled | None = ...,
+        order_expired: OrderExpired | None = ...,
+        message_sent: MessageSent | None = ...,
+        message_answered: MessageAnswered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired", "message_sent", "message_answered"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1169,6 +1253,11 @@ class Order(message.Message):
     TICKER_FIELD_NUMBER: builtins.int
     SIDE_FIELD_NUMBER: builtins.int
     QUANTITY_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    LIMIT_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    STOP_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    TIME_IN_FORCE_FIELD_NUMBER: builtins.int
+    SUBMITTED_BY_FIELD_NUMBER: builtins.int
     order_id: builtins.str
     """Name within the run, for example `2008-09-15/AAPL`."""
     ticker: builtins.str
@@ -1177,6 +1266,16 @@ class Order(message.Message):
     """Which way."""
     quantity: builtins.int
     """Whole shares."""
+    type: OrderType.ValueType
+    """When it is executed; unspecified for the desk's own orders, which are market orders."""
+    limit_price_micros: builtins.int
+    """The worst price at which a LIMIT order is executed, in micro-dollars."""
+    stop_price_micros: builtins.int
+    """The price at which a STOP order becomes a market order, in micro-dollars."""
+    time_in_force: TimeInForce.ValueType
+    """How long it is in force; unspecified for the desk's own orders, which are for their session."""
+    submitted_by: builtins.str
+    """Who submitted it; empty for the desk's own orders."""
     def __init__(
         self,
         *,
@@ -1184,10 +1283,101 @@ class Order(message.Message):
         ticker: builtins.str = ...,
         side: vocabulary_pb2.Side.ValueType = ...,
         quantity: builtins.int = ...,
+        type: OrderType.ValueType = ...,
+        limit_price_micros: builtins.int = ...,
+        stop_price_micros: builtins.int = ...,
+        time_in_force: TimeInForce.ValueType = ...,
+        submitted_by: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["order_id", b"order_id", "quantity", b"quantity", "side", b"side", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["limit_price_micros", b"limit_price_micros", "order_id", b"order_id", "quantity", b"quantity", "side", b"side", "stop_price_micros", b"stop_price_micros", "submitted_by", b"submitted_by", "ticker", b"ticker", "time_in_force", b"time_in_force", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OrderSubmitted(message.Message):
+    """A person submitted an order. It passes limits, approvals and ledger like the desk's own."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: builtins.int
+    FROM_SESSION_FIELD_NUMBER: builtins.int
+    from_session: builtins.int
+    """The first session for which it is in force, counted from 1."""
+    @builtins.property
+    def order(self) -> Order:
+        """The order."""
+
+    def __init__(
+        self,
+        *,
+        order: Order | None = ...,
+        from_session: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["from_session", b"from_session", "order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OrderCanceled(message.Message):
+    """A person took an order back."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    CANCELED_BY_FIELD_NUMBER: builtins.int
+    GATED_IN_SESSION_FIELD_NUMBER: builtins.int
+    order_id: builtins.str
+    """Which order; also one of the desk's own."""
+    ticker: builtins.str
+    """Which ticker."""
+    canceled_by: builtins.str
+    """Who did."""
+    gated_in_session: builtins.int
+    """The session whose limits it had passed by then, counted from 1; 0 if none."""
+    def __init__(
+        self,
+        *,
+        order_id: builtins.str = ...,
+        ticker: builtins.str = ...,
+        canceled_by: builtins.str = ...,
+        gated_in_session: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["canceled_by", b"canceled_by", "gated_in_session", b"gated_in_session", "order_id", b"order_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OrderExpired(message.Message):
+    """An order was not executed in the time that it was in force."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    order_id: builtins.str
+    """Which order."""
+    ticker: builtins.str
+    """Which ticker."""
+    quantity: builtins.int
+    """Shares that were not executed."""
+    def __init__(
+        self,
+        *,
+        order_id: builtins.str = ...,
+        ticker: builtins.str = ...,
+        quantity: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["order_id", b"order_id", "quantity", b"quantity", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1374,6 +1564,7 @@ class OrderFilled(message.Message):
     LEGS_FIELD_NUMBER: builtins.int
     POSITION_QUANTITY_FIELD_NUMBER: builtins.int
     CASH_MICROS_FIELD_NUMBER: builtins.int
+    SESSION_DATE_FIELD_NUMBER: builtins.int
     order_id: builtins.str
     """Which order."""
     ticker: builtins.str
@@ -1392,6 +1583,8 @@ class OrderFilled(message.Message):
     """Position afterwards."""
     cash_micros: builtins.int
     """Cash afterwards."""
+    session_date: builtins.str
+    """Session in which it was filled, ISO date. Told in states; beside an event it is `Event.session_date`."""
     @builtins.property
     def legs(self) -> containers.RepeatedCompositeFieldContainer[Leg]:
         """One leg, or two if the position changed its sign."""
@@ -1409,10 +1602,11 @@ class OrderFilled(message.Message):
         legs: abc.Iterable[Leg] | None = ...,
         position_quantity: builtins.int = ...,
         cash_micros: builtins.int = ...,
+        session_date: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cash_micros", b"cash_micros", "fee_micros", b"fee_micros", "legs", b"legs", "order_id", b"order_id", "position_quantity", b"position_quantity", "price_micros", b"price_micros", "quantity", b"quantity", "realised_micros", b"realised_micros", "side", b"side", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cash_micros", b"cash_micros", "fee_micros", b"fee_micros", "legs", b"legs", "order_id", b"order_id", "position_quantity", b"position_quantity", "price_micros", b"price_micros", "quantity", b"quantity", "realised_micros", b"realised_micros", "session_date", b"session_date", "side", b"side", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1458,6 +1652,8 @@ class Settled(message.Message):
     NAV_MICROS_FIELD_NUMBER: builtins.int
     PORTFOLIO_FIELD_NUMBER: builtins.int
     BASELINES_FIELD_NUMBER: builtins.int
+    CLOSE_MICROS_FIELD_NUMBER: builtins.int
+    EARLIER_CLOSE_MICROS_FIELD_NUMBER: builtins.int
     session_number: builtins.int
     """Counts the run's sessions from 1."""
     nav_micros: builtins.int
@@ -1470,6 +1666,14 @@ class Settled(message.Message):
     def baselines(self) -> containers.RepeatedCompositeFieldContainer[Baseline]:
         """What the same money would be worth elsewhere."""
 
+    @builtins.property
+    def close_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Closes of the session, by which predictions are judged: one per ticker of the run, in its order, 0 where there is none. In micro-dollars."""
+
+    @builtins.property
+    def earlier_close_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """In the run's first session: closes of the session before, likewise."""
+
     def __init__(
         self,
         *,
@@ -1477,10 +1681,12 @@ class Settled(message.Message):
         nav_micros: builtins.int = ...,
         portfolio: PortfolioState | None = ...,
         baselines: abc.Iterable[Baseline] | None = ...,
+        close_micros: abc.Iterable[builtins.int] | None = ...,
+        earlier_close_micros: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["portfolio", b"portfolio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["baselines", b"baselines", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_number", b"session_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["baselines", b"baselines", "close_micros", b"close_micros", "earlier_close_micros", b"earlier_close_micros", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_number", b"session_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1493,7 +1699,7 @@ class Baseline(message.Message):
     NAME_FIELD_NUMBER: builtins.int
     NAV_MICROS_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """`equal_weight`, or `index:` and the ticker of the index."""
+    """`equal_weight`, `momentum`, or `index:` and the ticker of the index."""
     nav_micros: builtins.int
     """In micro-dollars."""
     def __init__(
@@ -1533,5 +1739,79 @@ class RunFinished(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["fills", b"fills", "nav_micros", b"nav_micros", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageSent(message.Message):
+    """A person spoke to agents (PipelineService.SendMessage). Belongs to no session: what is decided does not depend on it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SENDER_FIELD_NUMBER: builtins.int
+    AGENT_IDS_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Names the message: a UUID, made by the gateway."""
+    request_id: builtins.str
+    """Of the call; empty if it gave none."""
+    sender: builtins.str
+    """Who spoke."""
+    text: builtins.str
+    """What was said."""
+    @builtins.property
+    def agent_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """To whom, every one by name."""
+
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers of the run that the text names, in the run's order."""
+
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        sender: builtins.str = ...,
+        agent_ids: abc.Iterable[builtins.str] | None = ...,
+        text: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "message_id", b"message_id", "request_id", b"request_id", "sender", b"sender", "text", b"text", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageAnswered(message.Message):
+    """An agent answered a person. Who answered is the event's `agent_id`."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Which message."""
+    text: builtins.str
+    """What was said, from what the journal held of the agent's work at that moment."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers that the answer tells of."""
+
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        text: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message_id", b"message_id", "text", b"text", "tickers", b"tickers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

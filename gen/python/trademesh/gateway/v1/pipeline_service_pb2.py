@@ -23,11 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from trademesh.common.v1 import vocabulary_pb2 as trademesh_dot_common_dot_v1_dot_vocabulary__pb2
+from trademesh.gateway.v1 import event_pb2 as trademesh_dot_gateway_dot_v1_dot_event__pb2
 from trademesh.gateway.v1 import feed_service_pb2 as trademesh_dot_gateway_dot_v1_dot_feed__service__pb2
 from trademesh.gateway.v1 import state_pb2 as trademesh_dot_gateway_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trademesh/gateway/v1/pipeline_service.proto\x12\x14trademesh.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\'trademesh/gateway/v1/feed_service.proto\x1a trademesh/gateway/v1/state.proto\"O\n\x14StartPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"S\n\x15StartPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"q\n\x14PausePipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"S\n\x15PausePipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"P\n\x15ResumePipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"T\n\x16ResumePipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x8c\x01\n\x13StepPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12<\n\x04size\x18\x02 \x01(\x0e\x32\x1e.trademesh.gateway.v1.StepSizeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04size\"R\n\x14StepPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"p\n\x13StopPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"R\n\x14StopPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"O\n\x14WatchPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"\xd6\x01\n\x15WatchPipelineResponse\x12<\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineH\x00R\x08pipeline\x12\x42\n\ncheckpoint\x18\x02 \x01(\x0b\x32 .trademesh.gateway.v1.CheckpointH\x00R\ncheckpoint\x12\x33\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1f.trademesh.gateway.v1.StreamEndH\x00R\x03\x65ndB\x06\n\x04kind\"M\n\x12GetPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"Q\n\x13GetPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x88\x01\n\x0eSetPaceRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12=\n\x0esessions_per_s\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0csessionsPerS\"M\n\x0fSetPaceResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline*O\n\x08StepSize\x12\x19\n\x15STEP_SIZE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTEP_SIZE_PHASE\x10\x01\x12\x13\n\x0fSTEP_SIZE_CYCLE\x10\x02\x32\xc8\x06\n\x0fPipelineService\x12h\n\rStartPipeline\x12*.trademesh.gateway.v1.StartPipelineRequest\x1a+.trademesh.gateway.v1.StartPipelineResponse\x12h\n\rPausePipeline\x12*.trademesh.gateway.v1.PausePipelineRequest\x1a+.trademesh.gateway.v1.PausePipelineResponse\x12k\n\x0eResumePipeline\x12+.trademesh.gateway.v1.ResumePipelineRequest\x1a,.trademesh.gateway.v1.ResumePipelineResponse\x12\x65\n\x0cStepPipeline\x12).trademesh.gateway.v1.StepPipelineRequest\x1a*.trademesh.gateway.v1.StepPipelineResponse\x12\x65\n\x0cStopPipeline\x12).trademesh.gateway.v1.StopPipelineRequest\x1a*.trademesh.gateway.v1.StopPipelineResponse\x12\x62\n\x0bGetPipeline\x12(.trademesh.gateway.v1.GetPipelineRequest\x1a).trademesh.gateway.v1.GetPipelineResponse\x12j\n\rWatchPipeline\x12*.trademesh.gateway.v1.WatchPipelineRequest\x1a+.trademesh.gateway.v1.WatchPipelineResponse0\x01\x12V\n\x07SetPace\x12$.trademesh.gateway.v1.SetPaceRequest\x1a%.trademesh.gateway.v1.SetPaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+trademesh/gateway/v1/pipeline_service.proto\x12\x14trademesh.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a$trademesh/common/v1/vocabulary.proto\x1a trademesh/gateway/v1/event.proto\x1a\'trademesh/gateway/v1/feed_service.proto\x1a trademesh/gateway/v1/state.proto\"O\n\x14StartPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"S\n\x15StartPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"q\n\x14PausePipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"S\n\x15PausePipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"P\n\x15ResumePipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"T\n\x16ResumePipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x8c\x01\n\x13StepPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12<\n\x04size\x18\x02 \x01(\x0e\x32\x1e.trademesh.gateway.v1.StepSizeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04size\"R\n\x14StepPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"p\n\x13StopPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"R\n\x14StopPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"O\n\x14WatchPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"\xd6\x01\n\x15WatchPipelineResponse\x12<\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineH\x00R\x08pipeline\x12\x42\n\ncheckpoint\x18\x02 \x01(\x0b\x32 .trademesh.gateway.v1.CheckpointH\x00R\ncheckpoint\x12\x33\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1f.trademesh.gateway.v1.StreamEndH\x00R\x03\x65ndB\x06\n\x04kind\"M\n\x12GetPipelineRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\"Q\n\x13GetPipelineResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x88\x01\n\x0eSetPaceRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12=\n\x0esessions_per_s\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00\x00\x00R\x0csessionsPerS\"M\n\x0fSetPaceResponse\x12:\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1e.trademesh.gateway.v1.PipelineR\x08pipeline\"\x8b\x04\n\x12SubmitOrderRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\x12!\n\x06ticker\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x06ticker\x12\x39\n\x04side\x18\x04 \x01(\x0e\x32\x19.trademesh.common.v1.SideB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04side\x12*\n\x08quantity\x18\x05 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01R\x08quantity\x12@\n\x12limit_price_micros\x18\x06 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x01H\x00R\x10limitPriceMicros\x12>\n\x11stop_price_micros\x18\x07 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x01H\x00R\x0fstopPriceMicros\x12O\n\rtime_in_force\x18\x08 \x01(\x0e\x32!.trademesh.gateway.v1.TimeInForceB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0btimeInForce\x12*\n\x0csubmitted_by\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x0bsubmittedByB\x07\n\x05price\"m\n\x13SubmitOrderResponse\x12:\n\x05order\x18\x01 \x01(\x0b\x32$.trademesh.gateway.v1.OrderSubmittedR\x05order\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\"\x9d\x01\n\x12\x43\x61ncelOrderRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12$\n\x08order_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64R\x07orderId\x12(\n\x0b\x63\x61nceled_by\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\ncanceledBy\"P\n\x13\x43\x61ncelOrderResponse\x12\x39\n\x05order\x18\x01 \x01(\x0b\x32#.trademesh.gateway.v1.OrderCanceledR\x05order\"\x83\x02\n\x12SendMessageRequest\x12\x37\n\x06run_id\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x05runId\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\x12\x1f\n\x06sender\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x06sender\x12G\n\tagent_ids\x18\x04 \x03(\tB*\xbaH\'\x92\x01$\x10@\x18\x01\"\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,62}$R\x08\x61gentIds\x12\x1e\n\x04text\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xa0\x1fR\x04text\"\x8f\x01\n\x13SendMessageResponse\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12=\n\x07\x61nswers\x18\x03 \x03(\x0b\x32#.trademesh.gateway.v1.MessageAnswerR\x07\x61nswers\"Z\n\rMessageAnswer\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x1a\n\x08sequence\x18\x03 \x01(\x04R\x08sequence*O\n\x08StepSize\x12\x19\n\x15STEP_SIZE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTEP_SIZE_PHASE\x10\x01\x12\x13\n\x0fSTEP_SIZE_CYCLE\x10\x02\x32\xf4\x08\n\x0fPipelineService\x12h\n\rStartPipeline\x12*.trademesh.gateway.v1.StartPipelineRequest\x1a+.trademesh.gateway.v1.StartPipelineResponse\x12h\n\rPausePipeline\x12*.trademesh.gateway.v1.PausePipelineRequest\x1a+.trademesh.gateway.v1.PausePipelineResponse\x12k\n\x0eResumePipeline\x12+.trademesh.gateway.v1.ResumePipelineRequest\x1a,.trademesh.gateway.v1.ResumePipelineResponse\x12\x65\n\x0cStepPipeline\x12).trademesh.gateway.v1.StepPipelineRequest\x1a*.trademesh.gateway.v1.StepPipelineResponse\x12\x65\n\x0cStopPipeline\x12).trademesh.gateway.v1.StopPipelineRequest\x1a*.trademesh.gateway.v1.StopPipelineResponse\x12\x62\n\x0bGetPipeline\x12(.trademesh.gateway.v1.GetPipelineRequest\x1a).trademesh.gateway.v1.GetPipelineResponse\x12j\n\rWatchPipeline\x12*.trademesh.gateway.v1.WatchPipelineRequest\x1a+.trademesh.gateway.v1.WatchPipelineResponse0\x01\x12V\n\x07SetPace\x12$.trademesh.gateway.v1.SetPaceRequest\x1a%.trademesh.gateway.v1.SetPaceResponse\x12\x62\n\x0bSubmitOrder\x12(.trademesh.gateway.v1.SubmitOrderRequest\x1a).trademesh.gateway.v1.SubmitOrderResponse\x12\x62\n\x0b\x43\x61ncelOrder\x12(.trademesh.gateway.v1.CancelOrderRequest\x1a).trademesh.gateway.v1.CancelOrderResponse\x12\x62\n\x0bSendMessage\x12(.trademesh.gateway.v1.SendMessageRequest\x1a).trademesh.gateway.v1.SendMessageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,40 +60,88 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETPACEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
   _globals['_SETPACEREQUEST'].fields_by_name['sessions_per_s']._loaded_options = None
   _globals['_SETPACEREQUEST'].fields_by_name['sessions_per_s']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000j\370@)\000\000\000\000\000\000\000\000'
-  _globals['_STEPSIZE']._serialized_start=1810
-  _globals['_STEPSIZE']._serialized_end=1889
-  _globals['_STARTPIPELINEREQUEST']._serialized_start=173
-  _globals['_STARTPIPELINEREQUEST']._serialized_end=252
-  _globals['_STARTPIPELINERESPONSE']._serialized_start=254
-  _globals['_STARTPIPELINERESPONSE']._serialized_end=337
-  _globals['_PAUSEPIPELINEREQUEST']._serialized_start=339
-  _globals['_PAUSEPIPELINEREQUEST']._serialized_end=452
-  _globals['_PAUSEPIPELINERESPONSE']._serialized_start=454
-  _globals['_PAUSEPIPELINERESPONSE']._serialized_end=537
-  _globals['_RESUMEPIPELINEREQUEST']._serialized_start=539
-  _globals['_RESUMEPIPELINEREQUEST']._serialized_end=619
-  _globals['_RESUMEPIPELINERESPONSE']._serialized_start=621
-  _globals['_RESUMEPIPELINERESPONSE']._serialized_end=705
-  _globals['_STEPPIPELINEREQUEST']._serialized_start=708
-  _globals['_STEPPIPELINEREQUEST']._serialized_end=848
-  _globals['_STEPPIPELINERESPONSE']._serialized_start=850
-  _globals['_STEPPIPELINERESPONSE']._serialized_end=932
-  _globals['_STOPPIPELINEREQUEST']._serialized_start=934
-  _globals['_STOPPIPELINEREQUEST']._serialized_end=1046
-  _globals['_STOPPIPELINERESPONSE']._serialized_start=1048
-  _globals['_STOPPIPELINERESPONSE']._serialized_end=1130
-  _globals['_WATCHPIPELINEREQUEST']._serialized_start=1132
-  _globals['_WATCHPIPELINEREQUEST']._serialized_end=1211
-  _globals['_WATCHPIPELINERESPONSE']._serialized_start=1214
-  _globals['_WATCHPIPELINERESPONSE']._serialized_end=1428
-  _globals['_GETPIPELINEREQUEST']._serialized_start=1430
-  _globals['_GETPIPELINEREQUEST']._serialized_end=1507
-  _globals['_GETPIPELINERESPONSE']._serialized_start=1509
-  _globals['_GETPIPELINERESPONSE']._serialized_end=1590
-  _globals['_SETPACEREQUEST']._serialized_start=1593
-  _globals['_SETPACEREQUEST']._serialized_end=1729
-  _globals['_SETPACERESPONSE']._serialized_start=1731
-  _globals['_SETPACERESPONSE']._serialized_end=1808
-  _globals['_PIPELINESERVICE']._serialized_start=1892
-  _globals['_PIPELINESERVICE']._serialized_end=2732
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['ticker']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['ticker']._serialized_options = b'\272H\006r\004\020\001\030 '
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['side']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['side']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['quantity']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\001'
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['limit_price_micros']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['limit_price_micros']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001(\001'
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['stop_price_micros']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['stop_price_micros']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001(\001'
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['time_in_force']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['time_in_force']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['submitted_by']._loaded_options = None
+  _globals['_SUBMITORDERREQUEST'].fields_by_name['submitted_by']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_CANCELORDERREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_CANCELORDERREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\006r\004\020\001\030d'
+  _globals['_CANCELORDERREQUEST'].fields_by_name['canceled_by']._loaded_options = None
+  _globals['_CANCELORDERREQUEST'].fields_by_name['canceled_by']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['sender']._loaded_options = None
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['sender']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['agent_ids']._loaded_options = None
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['agent_ids']._serialized_options = b'\272H\'\222\001$\020@\030\001\"\036r\0342\032^[a-z0-9][a-z0-9_-]{0,62}$'
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['text']._loaded_options = None
+  _globals['_SENDMESSAGEREQUEST'].fields_by_name['text']._serialized_options = b'\272H\007r\005\020\001\030\240\037'
+  _globals['_STEPSIZE']._serialized_start=3261
+  _globals['_STEPSIZE']._serialized_end=3340
+  _globals['_STARTPIPELINEREQUEST']._serialized_start=245
+  _globals['_STARTPIPELINEREQUEST']._serialized_end=324
+  _globals['_STARTPIPELINERESPONSE']._serialized_start=326
+  _globals['_STARTPIPELINERESPONSE']._serialized_end=409
+  _globals['_PAUSEPIPELINEREQUEST']._serialized_start=411
+  _globals['_PAUSEPIPELINEREQUEST']._serialized_end=524
+  _globals['_PAUSEPIPELINERESPONSE']._serialized_start=526
+  _globals['_PAUSEPIPELINERESPONSE']._serialized_end=609
+  _globals['_RESUMEPIPELINEREQUEST']._serialized_start=611
+  _globals['_RESUMEPIPELINEREQUEST']._serialized_end=691
+  _globals['_RESUMEPIPELINERESPONSE']._serialized_start=693
+  _globals['_RESUMEPIPELINERESPONSE']._serialized_end=777
+  _globals['_STEPPIPELINEREQUEST']._serialized_start=780
+  _globals['_STEPPIPELINEREQUEST']._serialized_end=920
+  _globals['_STEPPIPELINERESPONSE']._serialized_start=922
+  _globals['_STEPPIPELINERESPONSE']._serialized_end=1004
+  _globals['_STOPPIPELINEREQUEST']._serialized_start=1006
+  _globals['_STOPPIPELINEREQUEST']._serialized_end=1118
+  _globals['_STOPPIPELINERESPONSE']._serialized_start=1120
+  _globals['_STOPPIPELINERESPONSE']._serialized_end=1202
+  _globals['_WATCHPIPELINEREQUEST']._serialized_start=1204
+  _globals['_WATCHPIPELINEREQUEST']._serialized_end=1283
+  _globals['_WATCHPIPELINERESPONSE']._serialized_start=1286
+  _globals['_WATCHPIPELINERESPONSE']._serialized_end=1500
+  _globals['_GETPIPELINEREQUEST']._serialized_start=1502
+  _globals['_GETPIPELINEREQUEST']._serialized_end=1579
+  _globals['_GETPIPELINERESPONSE']._serialized_start=1581
+  _globals['_GETPIPELINERESPONSE']._serialized_end=1662
+  _globals['_SETPACEREQUEST']._serialized_start=1665
+  _globals['_SETPACEREQUEST']._serialized_end=1801
+  _globals['_SETPACERESPONSE']._serialized_start=1803
+  _globals['_SETPACERESPONSE']._serialized_end=1880
+  _globals['_SUBMITORDERREQUEST']._serialized_start=1883
+  _globals['_SUBMITORDERREQUEST']._serialized_end=2406
+  _globals['_SUBMITORDERRESPONSE']._serialized_start=2408
+  _globals['_SUBMITORDERRESPONSE']._serialized_end=2517
+  _globals['_CANCELORDERREQUEST']._serialized_start=2520
+  _globals['_CANCELORDERREQUEST']._serialized_end=2677
+  _globals['_CANCELORDERRESPONSE']._serialized_start=2679
+  _globals['_CANCELORDERRESPONSE']._serialized_end=2759
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=2762
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=3021
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=3024
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=3167
+  _globals['_MESSAGEANSWER']._serialized_start=3169
+  _globals['_MESSAGEANSWER']._serialized_end=3259
+  _globals['_PIPELINESERVICE']._serialized_start=3343
+  _globals['_PIPELINESERVICE']._serialized_end=4483
 # @@protoc_insertion_point(module_scope)

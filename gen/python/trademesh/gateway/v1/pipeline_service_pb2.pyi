@@ -3,9 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
+from trademesh.common.v1 import vocabulary_pb2 as vocabulary_pb2
+from trademesh.gateway.v1 import event_pb2 as event_pb2
 from trademesh.gateway.v1 import feed_service_pb2 as feed_service_pb2
 from trademesh.gateway.v1 import state_pb2 as state_pb2
 import builtins as builtins
@@ -405,5 +409,233 @@ class SetPaceResponse(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SubmitOrderRequest(message.Message):
+    """A person's order."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    SIDE_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    LIMIT_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    STOP_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    TIME_IN_FORCE_FIELD_NUMBER: builtins.int
+    SUBMITTED_BY_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run; must be the gateway's own."""
+    request_id: builtins.str
+    """A UUID of the caller's: submitting again with it answers with the same order. Made here if it is left out."""
+    ticker: builtins.str
+    """One of the run's tickers."""
+    side: vocabulary_pb2.Side.ValueType
+    """Which way."""
+    quantity: builtins.int
+    """Whole shares."""
+    limit_price_micros: builtins.int
+    """A LIMIT order: the worst price, in micro-dollars."""
+    stop_price_micros: builtins.int
+    """A STOP order: the price that makes it a market order, in micro-dollars."""
+    time_in_force: event_pb2.TimeInForce.ValueType
+    """For how long."""
+    submitted_by: builtins.str
+    """Who submits it; read as `person` if it is left out."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        ticker: builtins.str = ...,
+        side: vocabulary_pb2.Side.ValueType = ...,
+        quantity: builtins.int = ...,
+        limit_price_micros: builtins.int = ...,
+        stop_price_micros: builtins.int = ...,
+        time_in_force: event_pb2.TimeInForce.ValueType = ...,
+        submitted_by: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["limit_price_micros", b"limit_price_micros", "price", b"price", "stop_price_micros", b"stop_price_micros"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["limit_price_micros", b"limit_price_micros", "price", b"price", "quantity", b"quantity", "request_id", b"request_id", "run_id", b"run_id", "side", b"side", "stop_price_micros", b"stop_price_micros", "submitted_by", b"submitted_by", "ticker", b"ticker", "time_in_force", b"time_in_force"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_price: _TypeAlias = typing.Literal["limit_price_micros", "stop_price_micros"]  # noqa: Y015
+    _WhichOneofArgType_price: _TypeAlias = typing.Literal["price", b"price"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_price) -> _WhichOneofReturnType_price | None: ...
+
+@typing.final
+class SubmitOrderResponse(message.Message):
+    """The order as it was taken in."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    sequence: builtins.int
+    """Sequence of the event that says so."""
+    @builtins.property
+    def order(self) -> event_pb2.OrderSubmitted:
+        """As it was journaled."""
+
+    def __init__(
+        self,
+        *,
+        order: event_pb2.OrderSubmitted | None = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["order", b"order", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CancelOrderRequest(message.Message):
+    """Names an order to take back."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    ORDER_ID_FIELD_NUMBER: builtins.int
+    CANCELED_BY_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run; must be the gateway's own."""
+    order_id: builtins.str
+    """Which order."""
+    canceled_by: builtins.str
+    """Who takes it back; read as `person` if it is left out."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        order_id: builtins.str = ...,
+        canceled_by: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["canceled_by", b"canceled_by", "order_id", b"order_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CancelOrderResponse(message.Message):
+    """The order is out of force."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def order(self) -> event_pb2.OrderCanceled:
+        """As it was journaled."""
+
+    def __init__(
+        self,
+        *,
+        order: event_pb2.OrderCanceled | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SendMessageRequest(message.Message):
+    """What a person says to agents."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SENDER_FIELD_NUMBER: builtins.int
+    AGENT_IDS_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run; must be the gateway's own."""
+    request_id: builtins.str
+    """Makes the call safe to repeat: a UUID of the caller's. The answer of the first call is given again, by a later gateway of the run too, as
+    long as the message is one of the run's newest 1,000.
+    """
+    sender: builtins.str
+    """Who speaks, as it is shown to others; empty: `person`."""
+    text: builtins.str
+    """What is said."""
+    @builtins.property
+    def agent_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """To whom; empty: all agents at work. One that is not at work is INVALID_ARGUMENT, and the error names those who are."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        sender: builtins.str = ...,
+        agent_ids: abc.Iterable[builtins.str] | None = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "request_id", b"request_id", "run_id", b"run_id", "sender", b"sender", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SendMessageResponse(message.Message):
+    """What the agents answered."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    ANSWERS_FIELD_NUMBER: builtins.int
+    message_id: builtins.str
+    """Names the message in its events."""
+    sequence: builtins.int
+    """Sequence of its MessageSent event."""
+    @builtins.property
+    def answers(self) -> containers.RepeatedCompositeFieldContainer[MessageAnswer]:
+        """One per agent that was spoken to: in the order asked for, or in the desk's."""
+
+    def __init__(
+        self,
+        *,
+        message_id: builtins.str = ...,
+        sequence: builtins.int = ...,
+        answers: abc.Iterable[MessageAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answers", b"answers", "message_id", b"message_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MessageAnswer(message.Message):
+    """What one agent answered."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    agent_id: builtins.str
+    """Who."""
+    text: builtins.str
+    """Its words: short, in English, with the session that they are of."""
+    sequence: builtins.int
+    """Sequence of the MessageAnswered event."""
+    def __init__(
+        self,
+        *,
+        agent_id: builtins.str = ...,
+        text: builtins.str = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "sequence", b"sequence", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

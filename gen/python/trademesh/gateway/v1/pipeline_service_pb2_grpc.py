@@ -75,6 +75,21 @@ class PipelineServiceStub:
                 request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SetPaceRequest.SerializeToString,
                 response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SetPaceResponse.FromString,
                 _registered_method=True)
+        self.SubmitOrder = channel.unary_unary(
+                '/trademesh.gateway.v1.PipelineService/SubmitOrder',
+                request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SubmitOrderRequest.SerializeToString,
+                response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SubmitOrderResponse.FromString,
+                _registered_method=True)
+        self.CancelOrder = channel.unary_unary(
+                '/trademesh.gateway.v1.PipelineService/CancelOrder',
+                request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderRequest.SerializeToString,
+                response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderResponse.FromString,
+                _registered_method=True)
+        self.SendMessage = channel.unary_unary(
+                '/trademesh.gateway.v1.PipelineService/SendMessage',
+                request_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageRequest.SerializeToString,
+                response_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageResponse.FromString,
+                _registered_method=True)
 
 
 class PipelineServiceServicer:
@@ -138,6 +153,38 @@ class PipelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitOrder(self, request, context):
+        """Takes a person's order in, and answers once that is durable. It is in force from the session whose limits have not been applied yet, and
+        passes the same limits, approvals and ledger as the desk's own; what becomes of it is told by events. The same `request_id` answers with
+        the same order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelOrder(self, request, context):
+        """Takes an order back, a person's or one of the desk's own, as long as it is not being executed. Canceling again answers the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendMessage(self, request, context):
+        """Speaks to one agent, to some, or to all at work. The message and each answer are events, durable before the call answers. An agent whose
+        brain is rules answers from the newest of its work that the journal holds: an analyst from its signals and the figures behind them, the
+        risk manager from its notes, the portfolio manager from its decisions and what became of them. It names the session, says what it does
+        not know, and changes nothing: no message alters what such an agent decides. Works while the pipeline runs, stands, has not begun or has
+        ended, as long as the gateway serves.
+
+        A ticker is named in capitals, or after a dollar sign in any case; if none is, words of three letters or more count in any case. Without
+        one the agents tell what they see most clearly.
+
+        At most 60 messages a minute: more are RESOURCE_EXHAUSTED, with the time to wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PipelineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +227,21 @@ def add_PipelineServiceServicer_to_server(servicer, server):
                     servicer.SetPace,
                     request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SetPaceRequest.FromString,
                     response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SetPaceResponse.SerializeToString,
+            ),
+            'SubmitOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitOrder,
+                    request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SubmitOrderRequest.FromString,
+                    response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SubmitOrderResponse.SerializeToString,
+            ),
+            'CancelOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelOrder,
+                    request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderRequest.FromString,
+                    response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderResponse.SerializeToString,
+            ),
+            'SendMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendMessage,
+                    request_deserializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageRequest.FromString,
+                    response_serializer=trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +461,87 @@ class PipelineService:
             '/trademesh.gateway.v1.PipelineService/SetPace',
             trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SetPaceRequest.SerializeToString,
             trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SetPaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.gateway.v1.PipelineService/SubmitOrder',
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SubmitOrderRequest.SerializeToString,
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SubmitOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.gateway.v1.PipelineService/CancelOrder',
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderRequest.SerializeToString,
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.CancelOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.gateway.v1.PipelineService/SendMessage',
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageRequest.SerializeToString,
+            trademesh_dot_gateway_dot_v1_dot_pipeline__service__pb2.SendMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,25 @@ class PipelineServiceStub:
     """Where the pipeline stands, then each change, newest only if there are many in one moment, with a checkpoint while idle."""
     SetPace: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.SetPaceRequest, _pipeline_service_pb2.SetPaceResponse]
     """Sets how fast a backtest goes."""
+    SubmitOrder: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.SubmitOrderRequest, _pipeline_service_pb2.SubmitOrderResponse]
+    """Takes a person's order in, and answers once that is durable. It is in force from the session whose limits have not been applied yet, and
+    passes the same limits, approvals and ledger as the desk's own; what becomes of it is told by events. The same `request_id` answers with
+    the same order.
+    """
+    CancelOrder: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.CancelOrderRequest, _pipeline_service_pb2.CancelOrderResponse]
+    """Takes an order back, a person's or one of the desk's own, as long as it is not being executed. Canceling again answers the same."""
+    SendMessage: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.SendMessageRequest, _pipeline_service_pb2.SendMessageResponse]
+    """Speaks to one agent, to some, or to all at work. The message and each answer are events, durable before the call answers. An agent whose
+    brain is rules answers from the newest of its work that the journal holds: an analyst from its signals and the figures behind them, the
+    risk manager from its notes, the portfolio manager from its decisions and what became of them. It names the session, says what it does
+    not know, and changes nothing: no message alters what such an agent decides. Works while the pipeline runs, stands, has not begun or has
+    ended, as long as the gateway serves.
+
+    A ticker is named in capitals, or after a dollar sign in any case; if none is, words of three letters or more count in any case. Without
+    one the agents tell what they see most clearly.
+
+    At most 60 messages a minute: more are RESOURCE_EXHAUSTED, with the time to wait.
+    """
 
 class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
     """Drives the pipeline of the run that this gateway serves. Every call is idempotent."""
@@ -103,5 +122,42 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pipeline_service_pb2.SetPaceRequest, _abc.Awaitable[_pipeline_service_pb2.SetPaceResponse]],
     ) -> _abc.Awaitable[_pipeline_service_pb2.SetPaceResponse]:
         """Sets how fast a backtest goes."""
+
+    @_abc_1.abstractmethod
+    def SubmitOrder(
+        self,
+        request: _pipeline_service_pb2.SubmitOrderRequest,
+        context: _aio.ServicerContext[_pipeline_service_pb2.SubmitOrderRequest, _abc.Awaitable[_pipeline_service_pb2.SubmitOrderResponse]],
+    ) -> _abc.Awaitable[_pipeline_service_pb2.SubmitOrderResponse]:
+        """Takes a person's order in, and answers once that is durable. It is in force from the session whose limits have not been applied yet, and
+        passes the same limits, approvals and ledger as the desk's own; what becomes of it is told by events. The same `request_id` answers with
+        the same order.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelOrder(
+        self,
+        request: _pipeline_service_pb2.CancelOrderRequest,
+        context: _aio.ServicerContext[_pipeline_service_pb2.CancelOrderRequest, _abc.Awaitable[_pipeline_service_pb2.CancelOrderResponse]],
+    ) -> _abc.Awaitable[_pipeline_service_pb2.CancelOrderResponse]:
+        """Takes an order back, a person's or one of the desk's own, as long as it is not being executed. Canceling again answers the same."""
+
+    @_abc_1.abstractmethod
+    def SendMessage(
+        self,
+        request: _pipeline_service_pb2.SendMessageRequest,
+        context: _aio.ServicerContext[_pipeline_service_pb2.SendMessageRequest, _abc.Awaitable[_pipeline_service_pb2.SendMessageResponse]],
+    ) -> _abc.Awaitable[_pipeline_service_pb2.SendMessageResponse]:
+        """Speaks to one agent, to some, or to all at work. The message and each answer are events, durable before the call answers. An agent whose
+        brain is rules answers from the newest of its work that the journal holds: an analyst from its signals and the figures behind them, the
+        risk manager from its notes, the portfolio manager from its decisions and what became of them. It names the session, says what it does
+        not know, and changes nothing: no message alters what such an agent decides. Works while the pipeline runs, stands, has not begun or has
+        ended, as long as the gateway serves.
+
+        A ticker is named in capitals, or after a dollar sign in any case; if none is, words of three letters or more count in any case. Without
+        one the agents tell what they see most clearly.
+
+        At most 60 messages a minute: more are RESOURCE_EXHAUSTED, with the time to wait.
+        """
 
 def add_PipelineServiceServicer_to_server(servicer: PipelineServiceServicer, server: _aio.Server) -> None: ...

@@ -37,6 +37,7 @@ class ServerState(message.Message):
     BASELINES_FIELD_NUMBER: builtins.int
     FILLS_FIELD_NUMBER: builtins.int
     PEAK_NAV_MICROS_FIELD_NUMBER: builtins.int
+    WORKING_ORDERS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     epoch: builtins.int
@@ -69,6 +70,10 @@ class ServerState(message.Message):
     def baselines(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.Baseline]:
         """Values of the baselines at the last settled close."""
 
+    @builtins.property
+    def working_orders(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.OrderSubmitted]:
+        """Orders of people that are in force, oldest first."""
+
     def __init__(
         self,
         *,
@@ -83,10 +88,11 @@ class ServerState(message.Message):
         baselines: abc.Iterable[event_pb2.Baseline] | None = ...,
         fills: builtins.int = ...,
         peak_nav_micros: builtins.int = ...,
+        working_orders: abc.Iterable[event_pb2.OrderSubmitted] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["pipeline", b"pipeline", "portfolio", b"portfolio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "baselines", b"baselines", "epoch", b"epoch", "equity", b"equity", "fills", b"fills", "nav_micros", b"nav_micros", "peak_nav_micros", b"peak_nav_micros", "pipeline", b"pipeline", "portfolio", b"portfolio", "recent_fills", b"recent_fills", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "baselines", b"baselines", "epoch", b"epoch", "equity", b"equity", "fills", b"fills", "nav_micros", b"nav_micros", "peak_nav_micros", b"peak_nav_micros", "pipeline", b"pipeline", "portfolio", b"portfolio", "recent_fills", b"recent_fills", "run_id", b"run_id", "working_orders", b"working_orders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

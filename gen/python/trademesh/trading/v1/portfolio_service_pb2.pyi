@@ -7,6 +7,8 @@ from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
+from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
+from trademesh.common.v1 import vocabulary_pb2 as vocabulary_pb2
 from trademesh.gateway.v1 import event_pb2 as event_pb2
 from trademesh.gateway.v1 import state_pb2 as state_pb2
 import builtins as builtins
@@ -19,6 +21,52 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: descriptor.FileDescriptor
+
+class _PerformanceFlag:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PerformanceFlagEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_PerformanceFlag.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    PERFORMANCE_FLAG_UNSPECIFIED: _PerformanceFlag.ValueType  # 0
+    """Never sent."""
+    PERFORMANCE_FLAG_SHORT_SAMPLE: _PerformanceFlag.ValueType  # 1
+    """Fewer than 63 sessions: a rate for the year says little."""
+
+class PerformanceFlag(_PerformanceFlag, metaclass=_PerformanceFlagEnumTypeWrapper):
+    """What to think of a figure that is there."""
+
+PERFORMANCE_FLAG_UNSPECIFIED: PerformanceFlag.ValueType  # 0
+"""Never sent."""
+PERFORMANCE_FLAG_SHORT_SAMPLE: PerformanceFlag.ValueType  # 1
+"""Fewer than 63 sessions: a rate for the year says little."""
+
+class _DivergenceCause:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DivergenceCauseEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_DivergenceCause.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    DIVERGENCE_CAUSE_UNSPECIFIED: _DivergenceCause.ValueType  # 0
+    """Never sent."""
+    DIVERGENCE_CAUSE_CONFIGURATION: _DivergenceCause.ValueType  # 1
+    """They were configured differently; `configuration` tells how."""
+    DIVERGENCE_CAUSE_DATA: _DivergenceCause.ValueType  # 2
+    """They read different market data."""
+    DIVERGENCE_CAUSE_DECISIONS: _DivergenceCause.ValueType  # 3
+    """With one configuration and the same data, somebody decided otherwise: an agent that is not a rule, a person, another version of trademesh."""
+
+class DivergenceCause(_DivergenceCause, metaclass=_DivergenceCauseEnumTypeWrapper):
+    """What makes two runs differ."""
+
+DIVERGENCE_CAUSE_UNSPECIFIED: DivergenceCause.ValueType  # 0
+"""Never sent."""
+DIVERGENCE_CAUSE_CONFIGURATION: DivergenceCause.ValueType  # 1
+"""They were configured differently; `configuration` tells how."""
+DIVERGENCE_CAUSE_DATA: DivergenceCause.ValueType  # 2
+"""They read different market data."""
+DIVERGENCE_CAUSE_DECISIONS: DivergenceCause.ValueType  # 3
+"""With one configuration and the same data, somebody decided otherwise: an agent that is not a rule, a person, another version of trademesh."""
 
 @typing.final
 class GetPortfolioRequest(message.Message):
@@ -234,23 +282,32 @@ class GetPerformanceRequest(message.Message):
 
     RUN_ID_FIELD_NUMBER: builtins.int
     AT_SEQUENCE_FIELD_NUMBER: builtins.int
+    RISK_FREE_YIELD_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """Which run."""
     at_sequence: builtins.int
     """At which sequence; absent: the newest."""
+    risk_free_yield: builtins.float
+    """Risk-free yield of a year, for Sharpe and Sortino: 0.04 is 4 %; absent: 0."""
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         at_sequence: builtins.int | None = ...,
+        risk_free_yield: builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "_risk_free_yield", b"_risk_free_yield", "at_sequence", b"at_sequence", "risk_free_yield", b"risk_free_yield"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "_risk_free_yield", b"_risk_free_yield", "at_sequence", b"at_sequence", "risk_free_yield", b"risk_free_yield", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__at_sequence: _TypeAlias = typing.Literal["at_sequence"]  # noqa: Y015
     _WhichOneofArgType__at_sequence: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence"]  # noqa: Y015
+    _WhichOneofReturnType__risk_free_yield: _TypeAlias = typing.Literal["risk_free_yield"]  # noqa: Y015
+    _WhichOneofArgType__risk_free_yield: _TypeAlias = typing.Literal["_risk_free_yield", b"_risk_free_yield"]  # noqa: Y015
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__at_sequence) -> _WhichOneofReturnType__at_sequence | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__risk_free_yield) -> _WhichOneofReturnType__risk_free_yield | None: ...
 
 @typing.final
 class GetPerformanceResponse(message.Message):
@@ -293,6 +350,10 @@ class GetPerformanceResponse(message.Message):
     TURNOVER_FIELD_NUMBER: builtins.int
     UNDEFINED_FIELD_NUMBER: builtins.int
     AS_OF_SEQUENCE_FIELD_NUMBER: builtins.int
+    MEAN_NET_EXPOSURE_FIELD_NUMBER: builtins.int
+    SHARE_INVESTED_FIELD_NUMBER: builtins.int
+    CLOSING_TRADES_FIELD_NUMBER: builtins.int
+    FLAGS_FIELD_NUMBER: builtins.int
     sessions: builtins.int
     """Sessions settled."""
     total_return: builtins.float
@@ -302,9 +363,9 @@ class GetPerformanceResponse(message.Message):
     annualised_volatility: builtins.float
     """Standard deviation of daily returns, times the root of 252 (Bacon 2008)."""
     sharpe: builtins.float
-    """Annualised mean over standard deviation of daily returns, risk-free rate 0 (Sharpe 1994)."""
+    """Annualised mean over standard deviation of daily returns above the risk-free rate (Sharpe 1994)."""
     sortino: builtins.float
-    """Annualised mean over downside deviation of daily returns (Sortino and Price 1994)."""
+    """Annualised mean over downside deviation of daily returns above the risk-free rate (Sortino and Price 1994)."""
     max_drawdown: builtins.float
     """Deepest fall from an earlier peak, a negative fraction (Bacon 2008)."""
     max_drawdown_sessions: builtins.int
@@ -321,9 +382,19 @@ class GetPerformanceResponse(message.Message):
     """Yearly traded value over twice the mean net asset value."""
     as_of_sequence: builtins.int
     """The sequence that this covers."""
+    mean_net_exposure: builtins.float
+    """Mean of net exposure (long less short positions) over net asset value."""
+    share_invested: builtins.float
+    """Share of sessions that closed with a position."""
+    closing_trades: builtins.int
+    """Closing trades behind `hit_rate` and `profit_factor`, those with neither gain nor loss too."""
     @builtins.property
     def undefined(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Why a figure is absent, by the figure's name."""
+
+    @builtins.property
+    def flags(self) -> containers.RepeatedScalarFieldContainer[PerformanceFlag.ValueType]:
+        """What to think of these figures."""
 
     def __init__(
         self,
@@ -343,10 +414,14 @@ class GetPerformanceResponse(message.Message):
         turnover: builtins.float | None = ...,
         undefined: abc.Mapping[builtins.str, builtins.str] | None = ...,
         as_of_sequence: builtins.int = ...,
+        mean_net_exposure: builtins.float | None = ...,
+        share_invested: builtins.float | None = ...,
+        closing_trades: builtins.int = ...,
+        flags: abc.Iterable[PerformanceFlag.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility", "_cagr", b"_cagr", "_calmar", b"_calmar", "_hit_rate", b"_hit_rate", "_max_drawdown", b"_max_drawdown", "_max_drawdown_sessions", b"_max_drawdown_sessions", "_mean_gross_exposure", b"_mean_gross_exposure", "_profit_factor", b"_profit_factor", "_sharpe", b"_sharpe", "_sortino", b"_sortino", "_total_return", b"_total_return", "_turnover", b"_turnover", "annualised_volatility", b"annualised_volatility", "cagr", b"cagr", "calmar", b"calmar", "hit_rate", b"hit_rate", "max_drawdown", b"max_drawdown", "max_drawdown_sessions", b"max_drawdown_sessions", "mean_gross_exposure", b"mean_gross_exposure", "profit_factor", b"profit_factor", "sharpe", b"sharpe", "sortino", b"sortino", "total_return", b"total_return", "turnover", b"turnover"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility", "_cagr", b"_cagr", "_calmar", b"_calmar", "_hit_rate", b"_hit_rate", "_max_drawdown", b"_max_drawdown", "_max_drawdown_sessions", b"_max_drawdown_sessions", "_mean_gross_exposure", b"_mean_gross_exposure", "_mean_net_exposure", b"_mean_net_exposure", "_profit_factor", b"_profit_factor", "_share_invested", b"_share_invested", "_sharpe", b"_sharpe", "_sortino", b"_sortino", "_total_return", b"_total_return", "_turnover", b"_turnover", "annualised_volatility", b"annualised_volatility", "cagr", b"cagr", "calmar", b"calmar", "hit_rate", b"hit_rate", "max_drawdown", b"max_drawdown", "max_drawdown_sessions", b"max_drawdown_sessions", "mean_gross_exposure", b"mean_gross_exposure", "mean_net_exposure", b"mean_net_exposure", "profit_factor", b"profit_factor", "share_invested", b"share_invested", "sharpe", b"sharpe", "sortino", b"sortino", "total_return", b"total_return", "turnover", b"turnover"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility", "_cagr", b"_cagr", "_calmar", b"_calmar", "_hit_rate", b"_hit_rate", "_max_drawdown", b"_max_drawdown", "_max_drawdown_sessions", b"_max_drawdown_sessions", "_mean_gross_exposure", b"_mean_gross_exposure", "_profit_factor", b"_profit_factor", "_sharpe", b"_sharpe", "_sortino", b"_sortino", "_total_return", b"_total_return", "_turnover", b"_turnover", "annualised_volatility", b"annualised_volatility", "as_of_sequence", b"as_of_sequence", "cagr", b"cagr", "calmar", b"calmar", "hit_rate", b"hit_rate", "max_drawdown", b"max_drawdown", "max_drawdown_sessions", b"max_drawdown_sessions", "mean_gross_exposure", b"mean_gross_exposure", "profit_factor", b"profit_factor", "sessions", b"sessions", "sharpe", b"sharpe", "sortino", b"sortino", "total_return", b"total_return", "turnover", b"turnover", "undefined", b"undefined"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility", "_cagr", b"_cagr", "_calmar", b"_calmar", "_hit_rate", b"_hit_rate", "_max_drawdown", b"_max_drawdown", "_max_drawdown_sessions", b"_max_drawdown_sessions", "_mean_gross_exposure", b"_mean_gross_exposure", "_mean_net_exposure", b"_mean_net_exposure", "_profit_factor", b"_profit_factor", "_share_invested", b"_share_invested", "_sharpe", b"_sharpe", "_sortino", b"_sortino", "_total_return", b"_total_return", "_turnover", b"_turnover", "annualised_volatility", b"annualised_volatility", "as_of_sequence", b"as_of_sequence", "cagr", b"cagr", "calmar", b"calmar", "closing_trades", b"closing_trades", "flags", b"flags", "hit_rate", b"hit_rate", "max_drawdown", b"max_drawdown", "max_drawdown_sessions", b"max_drawdown_sessions", "mean_gross_exposure", b"mean_gross_exposure", "mean_net_exposure", b"mean_net_exposure", "profit_factor", b"profit_factor", "sessions", b"sessions", "share_invested", b"share_invested", "sharpe", b"sharpe", "sortino", b"sortino", "total_return", b"total_return", "turnover", b"turnover", "undefined", b"undefined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__annualised_volatility: _TypeAlias = typing.Literal["annualised_volatility"]  # noqa: Y015
     _WhichOneofArgType__annualised_volatility: _TypeAlias = typing.Literal["_annualised_volatility", b"_annualised_volatility"]  # noqa: Y015
@@ -362,8 +437,12 @@ class GetPerformanceResponse(message.Message):
     _WhichOneofArgType__max_drawdown_sessions: _TypeAlias = typing.Literal["_max_drawdown_sessions", b"_max_drawdown_sessions"]  # noqa: Y015
     _WhichOneofReturnType__mean_gross_exposure: _TypeAlias = typing.Literal["mean_gross_exposure"]  # noqa: Y015
     _WhichOneofArgType__mean_gross_exposure: _TypeAlias = typing.Literal["_mean_gross_exposure", b"_mean_gross_exposure"]  # noqa: Y015
+    _WhichOneofReturnType__mean_net_exposure: _TypeAlias = typing.Literal["mean_net_exposure"]  # noqa: Y015
+    _WhichOneofArgType__mean_net_exposure: _TypeAlias = typing.Literal["_mean_net_exposure", b"_mean_net_exposure"]  # noqa: Y015
     _WhichOneofReturnType__profit_factor: _TypeAlias = typing.Literal["profit_factor"]  # noqa: Y015
     _WhichOneofArgType__profit_factor: _TypeAlias = typing.Literal["_profit_factor", b"_profit_factor"]  # noqa: Y015
+    _WhichOneofReturnType__share_invested: _TypeAlias = typing.Literal["share_invested"]  # noqa: Y015
+    _WhichOneofArgType__share_invested: _TypeAlias = typing.Literal["_share_invested", b"_share_invested"]  # noqa: Y015
     _WhichOneofReturnType__sharpe: _TypeAlias = typing.Literal["sharpe"]  # noqa: Y015
     _WhichOneofArgType__sharpe: _TypeAlias = typing.Literal["_sharpe", b"_sharpe"]  # noqa: Y015
     _WhichOneofReturnType__sortino: _TypeAlias = typing.Literal["sortino"]  # noqa: Y015
@@ -387,7 +466,11 @@ class GetPerformanceResponse(message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_gross_exposure) -> _WhichOneofReturnType__mean_gross_exposure | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_net_exposure) -> _WhichOneofReturnType__mean_net_exposure | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__profit_factor) -> _WhichOneofReturnType__profit_factor | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share_invested) -> _WhichOneofReturnType__share_invested | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sharpe) -> _WhichOneofReturnType__sharpe | None: ...
     @typing.overload
@@ -396,3 +479,530 @@ class GetPerformanceResponse(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_return) -> _WhichOneofReturnType__total_return | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__turnover) -> _WhichOneofReturnType__turnover | None: ...
+
+@typing.final
+class GetLeaderboardRequest(message.Message):
+    """Asks how good agents were."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    AT_SEQUENCE_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    at_sequence: builtins.int
+    """At which sequence; absent: the newest."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        at_sequence: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__at_sequence: _TypeAlias = typing.Literal["at_sequence"]  # noqa: Y015
+    _WhichOneofArgType__at_sequence: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__at_sequence) -> _WhichOneofReturnType__at_sequence | None: ...
+
+@typing.final
+class GetLeaderboardResponse(message.Message):
+    """How good agents were. Predictions of a session count once it is settled, against the close before it and its own close."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: builtins.int
+    SESSIONS_FIELD_NUMBER: builtins.int
+    AS_OF_SEQUENCE_FIELD_NUMBER: builtins.int
+    sessions: builtins.int
+    """Sessions settled."""
+    as_of_sequence: builtins.int
+    """The sequence that this covers."""
+    @builtins.property
+    def agents(self) -> containers.RepeatedCompositeFieldContainer[AgentScore]:
+        """One per agent of the run: by rank, then those without one, by id."""
+
+    def __init__(
+        self,
+        *,
+        agents: abc.Iterable[AgentScore] | None = ...,
+        sessions: builtins.int = ...,
+        as_of_sequence: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "as_of_sequence", b"as_of_sequence", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ConfidenceInterval(message.Message):
+    """A 95 % confidence interval."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: builtins.int
+    HIGH_FIELD_NUMBER: builtins.int
+    low: builtins.float
+    """Lower bound."""
+    high: builtins.float
+    """Upper bound."""
+    def __init__(
+        self,
+        *,
+        low: builtins.float = ...,
+        high: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class HitScore(message.Message):
+    """Predictions of one kind, and how many were right."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PREDICTIONS_FIELD_NUMBER: builtins.int
+    WINS_FIELD_NUMBER: builtins.int
+    UNKNOWN_FIELD_NUMBER: builtins.int
+    RATE_FIELD_NUMBER: builtins.int
+    INTERVAL_FIELD_NUMBER: builtins.int
+    predictions: builtins.int
+    """Predictions made."""
+    wins: builtins.int
+    """Those that were right: the close was above the one before (bull), or below it (bear). No change is wrong."""
+    unknown: builtins.int
+    """Those whose outcome is not known, since a close is missing."""
+    rate: builtins.float
+    """Wins among those with a known outcome; absent without any."""
+    @builtins.property
+    def interval(self) -> ConfidenceInterval:
+        """Where the true rate lies (Wilson 1927, z = 1.96); absent as the rate."""
+
+    def __init__(
+        self,
+        *,
+        predictions: builtins.int = ...,
+        wins: builtins.int = ...,
+        unknown: builtins.int = ...,
+        rate: builtins.float | None = ...,
+        interval: ConfidenceInterval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_rate", b"_rate", "interval", b"interval", "rate", b"rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_rate", b"_rate", "interval", b"interval", "predictions", b"predictions", "rate", b"rate", "unknown", b"unknown", "wins", b"wins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rate: _TypeAlias = typing.Literal["rate"]  # noqa: Y015
+    _WhichOneofArgType__rate: _TypeAlias = typing.Literal["_rate", b"_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate) -> _WhichOneofReturnType__rate | None: ...
+
+@typing.final
+class InformationCoefficientScore(message.Message):
+    """Information coefficient: the correlation, in each session, of an agent's scores of tickers with what the tickers returned
+    (Spearman, ties averaged; Grinold and Kahn 2000). Sessions with fewer than five tickers, or without variation, have none.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: builtins.int
+    MEAN_FIELD_NUMBER: builtins.int
+    DEVIATION_FIELD_NUMBER: builtins.int
+    T_FIELD_NUMBER: builtins.int
+    INTERVAL_FIELD_NUMBER: builtins.int
+    sessions: builtins.int
+    """Sessions that have one."""
+    mean: builtins.float
+    """Their mean; absent without any."""
+    deviation: builtins.float
+    """Their standard deviation (n - 1); absent below two."""
+    t: builtins.float
+    """The mean over its standard error; absent below two, or without variation."""
+    @builtins.property
+    def interval(self) -> ConfidenceInterval:
+        """Where the true mean lies (Student 1908); absent below three sessions."""
+
+    def __init__(
+        self,
+        *,
+        sessions: builtins.int = ...,
+        mean: builtins.float | None = ...,
+        deviation: builtins.float | None = ...,
+        t: builtins.float | None = ...,
+        interval: ConfidenceInterval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_deviation", b"_deviation", "_mean", b"_mean", "_t", b"_t", "deviation", b"deviation", "interval", b"interval", "mean", b"mean", "t", b"t"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_deviation", b"_deviation", "_mean", b"_mean", "_t", b"_t", "deviation", b"deviation", "interval", b"interval", "mean", b"mean", "sessions", b"sessions", "t", b"t"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deviation: _TypeAlias = typing.Literal["deviation"]  # noqa: Y015
+    _WhichOneofArgType__deviation: _TypeAlias = typing.Literal["_deviation", b"_deviation"]  # noqa: Y015
+    _WhichOneofReturnType__mean: _TypeAlias = typing.Literal["mean"]  # noqa: Y015
+    _WhichOneofArgType__mean: _TypeAlias = typing.Literal["_mean", b"_mean"]  # noqa: Y015
+    _WhichOneofReturnType__t: _TypeAlias = typing.Literal["t"]  # noqa: Y015
+    _WhichOneofArgType__t: _TypeAlias = typing.Literal["_t", b"_t"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deviation) -> _WhichOneofReturnType__deviation | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean) -> _WhichOneofReturnType__mean | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__t) -> _WhichOneofReturnType__t | None: ...
+
+@typing.final
+class AgentScore(message.Message):
+    """How good one agent was. A figure that is undefined is absent, and `undefined` says why."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class UndefinedEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AGENT_ID_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    ALL_FIELD_NUMBER: builtins.int
+    BULL_FIELD_NUMBER: builtins.int
+    BEAR_FIELD_NUMBER: builtins.int
+    NEUTRAL_FIELD_NUMBER: builtins.int
+    BRIER_FIELD_NUMBER: builtins.int
+    INFORMATION_COEFFICIENT_FIELD_NUMBER: builtins.int
+    UNDEFINED_FIELD_NUMBER: builtins.int
+    SESSIONS_PREDICTED_FIELD_NUMBER: builtins.int
+    agent_id: builtins.str
+    """Which agent."""
+    role: vocabulary_pb2.AgentRole.ValueType
+    """What it does; unspecified if its id is not a role's own name."""
+    rank: builtins.int
+    """Place from 1, by the lower bound of `all.interval`, then by known outcomes, then by id; absent without a known outcome."""
+    neutral: builtins.int
+    """Predictions that a price goes neither way; in no rate."""
+    brier: builtins.float
+    """Mean squared distance of confidence from outcome, 0.25 = a coin (Brier 1950); absent without a known outcome."""
+    sessions_predicted: builtins.int
+    """Sessions in which it made predictions."""
+    @builtins.property
+    def all(self) -> HitScore:
+        """Predictions of a rise and of a fall together."""
+
+    @builtins.property
+    def bull(self) -> HitScore:
+        """Predictions of a rise."""
+
+    @builtins.property
+    def bear(self) -> HitScore:
+        """Predictions of a fall."""
+
+    @builtins.property
+    def information_coefficient(self) -> InformationCoefficientScore:
+        """Information coefficient of its scores."""
+
+    @builtins.property
+    def undefined(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Why a figure is absent, by the figure's name (`rank`, `bull.rate`, `information_coefficient.t`)."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: builtins.str = ...,
+        role: vocabulary_pb2.AgentRole.ValueType = ...,
+        rank: builtins.int | None = ...,
+        all: HitScore | None = ...,
+        bull: HitScore | None = ...,
+        bear: HitScore | None = ...,
+        neutral: builtins.int = ...,
+        brier: builtins.float | None = ...,
+        information_coefficient: InformationCoefficientScore | None = ...,
+        undefined: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        sessions_predicted: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_brier", b"_brier", "_rank", b"_rank", "all", b"all", "bear", b"bear", "brier", b"brier", "bull", b"bull", "information_coefficient", b"information_coefficient", "rank", b"rank"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_brier", b"_brier", "_rank", b"_rank", "agent_id", b"agent_id", "all", b"all", "bear", b"bear", "brier", b"brier", "bull", b"bull", "information_coefficient", b"information_coefficient", "neutral", b"neutral", "rank", b"rank", "role", b"role", "sessions_predicted", b"sessions_predicted", "undefined", b"undefined"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__brier: _TypeAlias = typing.Literal["brier"]  # noqa: Y015
+    _WhichOneofArgType__brier: _TypeAlias = typing.Literal["_brier", b"_brier"]  # noqa: Y015
+    _WhichOneofReturnType__rank: _TypeAlias = typing.Literal["rank"]  # noqa: Y015
+    _WhichOneofArgType__rank: _TypeAlias = typing.Literal["_rank", b"_rank"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__brier) -> _WhichOneofReturnType__brier | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
+
+@typing.final
+class CompareRunsRequest(message.Message):
+    """Asks for runs side by side."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def run_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Two or more runs. The others are compared with the first."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["run_ids", b"run_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CompareRunsResponse(message.Message):
+    """Runs side by side."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: builtins.int
+    FIGURES_FIELD_NUMBER: builtins.int
+    DIVERGENCES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def runs(self) -> containers.RepeatedCompositeFieldContainer[ComparedRun]:
+        """In the order asked for."""
+
+    @builtins.property
+    def figures(self) -> containers.RepeatedCompositeFieldContainer[FigureRow]:
+        """Figures of performance, a row each."""
+
+    @builtins.property
+    def divergences(self) -> containers.RepeatedCompositeFieldContainer[RunDivergence]:
+        """One for each run but the first, in their order."""
+
+    def __init__(
+        self,
+        *,
+        runs: abc.Iterable[ComparedRun] | None = ...,
+        figures: abc.Iterable[FigureRow] | None = ...,
+        divergences: abc.Iterable[RunDivergence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["divergences", b"divergences", "figures", b"figures", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ComparedRun(message.Message):
+    """What a run is and came to."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    AS_OF_SEQUENCE_FIELD_NUMBER: builtins.int
+    FIRST_SESSION_FIELD_NUMBER: builtins.int
+    LAST_SESSION_FIELD_NUMBER: builtins.int
+    SESSIONS_FIELD_NUMBER: builtins.int
+    INITIAL_CASH_MICROS_FIELD_NUMBER: builtins.int
+    NAV_MICROS_FIELD_NUMBER: builtins.int
+    FILLS_FIELD_NUMBER: builtins.int
+    CONFIG_SHA256_FIELD_NUMBER: builtins.int
+    DATA_SHA256_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    as_of_sequence: builtins.int
+    """The sequence that this covers."""
+    first_session: builtins.str
+    """First session that was settled, ISO date; empty if none was."""
+    last_session: builtins.str
+    """Last session that was settled, ISO date."""
+    sessions: builtins.int
+    """Sessions settled."""
+    initial_cash_micros: builtins.int
+    """Cash at the start, in micro-dollars."""
+    nav_micros: builtins.int
+    """Net asset value at the last settled close, in micro-dollars."""
+    fills: builtins.int
+    """Orders filled."""
+    config_sha256: builtins.str
+    """SHA-256 of the configuration that decides the outcome, as the run's first event has it."""
+    data_sha256: builtins.str
+    """Content hash of the market data set."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        as_of_sequence: builtins.int = ...,
+        first_session: builtins.str = ...,
+        last_session: builtins.str = ...,
+        sessions: builtins.int = ...,
+        initial_cash_micros: builtins.int = ...,
+        nav_micros: builtins.int = ...,
+        fills: builtins.int = ...,
+        config_sha256: builtins.str = ...,
+        data_sha256: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "config_sha256", b"config_sha256", "data_sha256", b"data_sha256", "fills", b"fills", "first_session", b"first_session", "initial_cash_micros", b"initial_cash_micros", "last_session", b"last_session", "nav_micros", b"nav_micros", "run_id", b"run_id", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FigureRow(message.Message):
+    """One figure of every run."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CELLS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the field of GetPerformanceResponse."""
+    @builtins.property
+    def cells(self) -> containers.RepeatedCompositeFieldContainer[FigureCell]:
+        """One per run, in their order."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        cells: abc.Iterable[FigureCell] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cells", b"cells", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FigureCell(message.Message):
+    """A figure of one run."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    DIFFERENCE_FIELD_NUMBER: builtins.int
+    UNDEFINED_FIELD_NUMBER: builtins.int
+    value: builtins.float
+    """The figure; absent if it is undefined."""
+    difference: builtins.float
+    """The figure less that of the first run; absent if either is undefined."""
+    undefined: builtins.str
+    """Why it is absent."""
+    def __init__(
+        self,
+        *,
+        value: builtins.float | None = ...,
+        difference: builtins.float | None = ...,
+        undefined: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_difference", b"_difference", "_value", b"_value", "difference", b"difference", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_difference", b"_difference", "_value", b"_value", "difference", b"difference", "undefined", b"undefined", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__difference: _TypeAlias = typing.Literal["difference"]  # noqa: Y015
+    _WhichOneofArgType__difference: _TypeAlias = typing.Literal["_difference", b"_difference"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = typing.Literal["_value", b"_value"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference) -> _WhichOneofReturnType__difference | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+@typing.final
+class RunDivergence(message.Message):
+    """Where a run parts from the first one."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    FIRST_SESSION_FIELD_NUMBER: builtins.int
+    FIRST_PHASE_FIELD_NUMBER: builtins.int
+    AGENT_IDS_FIELD_NUMBER: builtins.int
+    FIRST_DECISIONS_SESSION_FIELD_NUMBER: builtins.int
+    FIRST_NAV_SESSION_FIELD_NUMBER: builtins.int
+    CAUSES_FIELD_NUMBER: builtins.int
+    CONFIGURATION_FIELD_NUMBER: builtins.int
+    EXPLANATION_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    first_session: builtins.str
+    """First session in which anything that the desks did differs, ISO date; empty if nothing does. Also the first that only one of them has."""
+    first_phase: event_pb2.Phase.ValueType
+    """First phase of that session in which something differs."""
+    first_decisions_session: builtins.str
+    """First session in which decisions differ, ISO date; empty if none does."""
+    first_nav_session: builtins.str
+    """First session whose net asset values differ, ISO date; empty if none does."""
+    explanation: builtins.str
+    """The same in words."""
+    @builtins.property
+    def agent_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Agents whose events differ in that phase; empty: the desk's own."""
+
+    @builtins.property
+    def causes(self) -> containers.RepeatedScalarFieldContainer[DivergenceCause.ValueType]:
+        """Why; empty if nothing differs."""
+
+    @builtins.property
+    def configuration(self) -> containers.RepeatedCompositeFieldContainer[SettingDifference]:
+        """Settings that differ, at most 100; empty where a configuration cannot be read."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        first_session: builtins.str = ...,
+        first_phase: event_pb2.Phase.ValueType = ...,
+        agent_ids: abc.Iterable[builtins.str] | None = ...,
+        first_decisions_session: builtins.str = ...,
+        first_nav_session: builtins.str = ...,
+        causes: abc.Iterable[DivergenceCause.ValueType] | None = ...,
+        configuration: abc.Iterable[SettingDifference] | None = ...,
+        explanation: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "causes", b"causes", "configuration", b"configuration", "explanation", b"explanation", "first_decisions_session", b"first_decisions_session", "first_nav_session", b"first_nav_session", "first_phase", b"first_phase", "first_session", b"first_session", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SettingDifference(message.Message):
+    """A setting that differs."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    FIRST_FIELD_NUMBER: builtins.int
+    OTHER_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """Its place in BOOTSTRAP.md, for example `costs.fee_bp`."""
+    first: builtins.str
+    """Its value in the first run."""
+    other: builtins.str
+    """Its value in the other run."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        first: builtins.str = ...,
+        other: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["first", b"first", "other", b"other", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -55,6 +55,16 @@ class PortfolioServiceStub:
                 request_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPerformanceRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPerformanceResponse.FromString,
                 _registered_method=True)
+        self.GetLeaderboard = channel.unary_unary(
+                '/trademesh.trading.v1.PortfolioService/GetLeaderboard',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetLeaderboardRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetLeaderboardResponse.FromString,
+                _registered_method=True)
+        self.CompareRuns = channel.unary_unary(
+                '/trademesh.trading.v1.PortfolioService/CompareRuns',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.CompareRunsRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.CompareRunsResponse.FromString,
+                _registered_method=True)
 
 
 class PortfolioServiceServicer:
@@ -89,6 +99,20 @@ class PortfolioServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLeaderboard(self, request, context):
+        """How good each agent's predictions and scores were, best first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareRuns(self, request, context):
+        """Runs side by side: their figures, where they first part, and why. Each is read at its newest event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PortfolioServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +135,16 @@ def add_PortfolioServiceServicer_to_server(servicer, server):
                     servicer.GetPerformance,
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPerformanceRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPerformanceResponse.SerializeToString,
+            ),
+            'GetLeaderboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLeaderboard,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetLeaderboardRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetLeaderboardResponse.SerializeToString,
+            ),
+            'CompareRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareRuns,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.CompareRunsRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.CompareRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +256,60 @@ class PortfolioService:
             '/trademesh.trading.v1.PortfolioService/GetPerformance',
             trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPerformanceRequest.SerializeToString,
             trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPerformanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLeaderboard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.PortfolioService/GetLeaderboard',
+            trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetLeaderboardRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetLeaderboardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.PortfolioService/CompareRuns',
+            trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.CompareRunsRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.CompareRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,10 @@ class PortfolioServiceStub:
     """Net asset value by session, in pages: whole, also where events were compacted."""
     GetPerformance: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.GetPerformanceRequest, _portfolio_service_pb2.GetPerformanceResponse]
     """Figures of performance."""
+    GetLeaderboard: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.GetLeaderboardRequest, _portfolio_service_pb2.GetLeaderboardResponse]
+    """How good each agent's predictions and scores were, best first."""
+    CompareRuns: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.CompareRunsRequest, _portfolio_service_pb2.CompareRunsResponse]
+    """Runs side by side: their figures, where they first part, and why. Each is read at its newest event."""
 
 class PortfolioServiceServicer(metaclass=_abc_1.ABCMeta):
     """Accounts of runs at any sequence, whether the gateway lives (it is asked) or not (its journal is read)."""
@@ -59,5 +63,21 @@ class PortfolioServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_portfolio_service_pb2.GetPerformanceRequest, _abc.Awaitable[_portfolio_service_pb2.GetPerformanceResponse]],
     ) -> _abc.Awaitable[_portfolio_service_pb2.GetPerformanceResponse]:
         """Figures of performance."""
+
+    @_abc_1.abstractmethod
+    def GetLeaderboard(
+        self,
+        request: _portfolio_service_pb2.GetLeaderboardRequest,
+        context: _aio.ServicerContext[_portfolio_service_pb2.GetLeaderboardRequest, _abc.Awaitable[_portfolio_service_pb2.GetLeaderboardResponse]],
+    ) -> _abc.Awaitable[_portfolio_service_pb2.GetLeaderboardResponse]:
+        """How good each agent's predictions and scores were, best first."""
+
+    @_abc_1.abstractmethod
+    def CompareRuns(
+        self,
+        request: _portfolio_service_pb2.CompareRunsRequest,
+        context: _aio.ServicerContext[_portfolio_service_pb2.CompareRunsRequest, _abc.Awaitable[_portfolio_service_pb2.CompareRunsResponse]],
+    ) -> _abc.Awaitable[_portfolio_service_pb2.CompareRunsResponse]:
+        """Runs side by side: their figures, where they first part, and why. Each is read at its newest event."""
 
 def add_PortfolioServiceServicer_to_server(servicer: PortfolioServiceServicer, server: _aio.Server) -> None: ...

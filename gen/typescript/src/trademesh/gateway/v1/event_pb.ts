@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/event.proto.
  */
 export const file_trademesh_gateway_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEi2woKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zIrgBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCSJaCg1TZXNzaW9uT3BlbmVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEjEKDWRlY2lzaW9uX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgdTaWduYWxzEi0KB3NpZ25hbHMYASADKAsyHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TaWduYWwSMwoHZmlndXJlcxgCIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkZpZ3VyZUNvbHVtbhIZChFhYnN0YWluZWRfYmVjYXVzZRgDIAEoCSKRAQoGU2lnbmFsEg4KBnRpY2tlchgBIAEoCRIsCgZzdGFuY2UYAiABKA4yHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFuY2USDQoFc2NvcmUYAyABKAESEgoKY29uZmlkZW5jZRgEIAEoARIYChBob3Jpem9uX3Nlc3Npb25zGAUgASgNEgwKBG5vdGUYBiABKAkiOgoMRmlndXJlQ29sdW1uEgwKBHRvb2wYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZ2YWx1ZXMYAyADKAEiRAoLUHJlZGljdGlvbnMSNQoLcHJlZGljdGlvbnMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmVkaWN0aW9uImQKClByZWRpY3Rpb24SDgoGdGlja2VyGAEgASgJEjIKCWRpcmVjdGlvbhgCIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRpcmVjdGlvbhISCgpjb25maWRlbmNlGAMgASgBInwKCVJpc2tOb3RlcxISCgpuYXZfbWljcm9zGAEgASgDEg0KBWdyb3NzGAIgASgBEgsKA25ldBgDIAEoARIQCghkcmF3ZG93bhgEIAEoARItCgVub3RlcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3RlItUBCghSaXNrTm90ZRIOCgZ0aWNrZXIYASABKAkSMAoIc2V2ZXJpdHkYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXZlcml0eRIXCgp2b2xhdGlsaXR5GAMgASgBSACIAQESFgoObWF4X2J1eV9zaGFyZXMYBCABKAMSFwoPbWF4X3NlbGxfc2hhcmVzGAUgASgDEi4KBWxpbWl0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlQg0KC192b2xhdGlsaXR5Ij4KCURlY2lzaW9ucxIxCglkZWNpc2lvbnMYASADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5EZWNpc2lvbiKTAQoIRGVjaXNpb24SDgoGdGlja2VyGAEgASgJEisKBmFjdGlvbhgCIAEoDjIbLnRyYWRlbWVzaC5jb21tb24udjEuQWN0aW9uEhAKCHF1YW50aXR5GAMgASgDEhIKCmNvbmZpZGVuY2UYBCABKAESDQoFc2NvcmUYBSABKAESFQoNdGFyZ2V0X3dlaWdodBgGIAEoASJkCgVPcmRlchIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAyJACgtPcmRlcnNHYXRlZBIxCgdyZXN1bHRzGAEgAygLMiAudHJhZGVtZXNoLmdhdGV3YXkudjEuR2F0ZVJlc3VsdCKMAgoKR2F0ZVJlc3VsdBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhoKEnJlcXVlc3RlZF9xdWFudGl0eRgCIAEoAxIuCgVsaW1pdBgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIYCgtsaW1pdF92YWx1ZRgEIAEoAUgAiAEBEhMKBmZpZ3VyZRgFIAEoAUgBiAEBEi0KBHVuaXQYBiABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdFVuaXQSDQoFZ3JvdXAYByABKAlCDgoMX2xpbWl0X3ZhbHVlQgkKB19maWd1cmUihAEKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEioKBW9yZGVyGAIgASgLMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXISLgoKZXhwaXJlc19hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAibwoQQXBwcm92YWxSZXNvbHZlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIQCghvcmRlcl9pZBgCIAEoCRIQCghhcHByb3ZlZBgDIAEoCBISCgpkZWNpZGVkX2J5GAQgASgJEg4KBnJlYXNvbhgFIAEoCSJECgNMZWcSKwoEa2luZBgBIAEoDjIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZ0tpbmQSEAoIcXVhbnRpdHkYAiABKAMihgIKC09yZGVyRmlsbGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRInCgRzaWRlGAMgASgOMhkudHJhZGVtZXNoLmNvbW1vbi52MS5TaWRlEhAKCHF1YW50aXR5GAQgASgDEhQKDHByaWNlX21pY3JvcxgFIAEoAxISCgpmZWVfbWljcm9zGAYgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgHIAEoAxInCgRsZWdzGAggAygLMhkudHJhZGVtZXNoLmdhdGV3YXkudjEuTGVnEhkKEXBvc2l0aW9uX3F1YW50aXR5GAkgASgDEhMKC2Nhc2hfbWljcm9zGAogASgDInQKDU9yZGVyUmVqZWN0ZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEi8KBnJlYXNvbhgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIQCghxdWFudGl0eRgEIAEoAyKhAQoHU2V0dGxlZBIWCg5zZXNzaW9uX251bWJlchgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEjcKCXBvcnRmb2xpbxgDIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEjEKCWJhc2VsaW5lcxgEIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lIiwKCEJhc2VsaW5lEgwKBG5hbWUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAyJCCgtSdW5GaW5pc2hlZBIQCghzZXNzaW9ucxgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEg0KBWZpbGxzGAMgASgNKs4BCgVQaGFzZRIVChFQSEFTRV9VTlNQRUNJRklFRBAAEhEKDVBIQVNFX1BSRVBBUkUQARISCg5QSEFTRV9BTkFMWVNJUxACEg4KClBIQVNFX1JJU0sQAxIUChBQSEFTRV9QUkVESUNUSU9OEAQSEgoOUEhBU0VfREVDSVNJT04QBRIOCgpQSEFTRV9HQVRFEAYSEgoOUEhBU0VfQVBQUk9WQUwQBxITCg9QSEFTRV9FWEVDVVRJT04QCBIUChBQSEFTRV9TRVRUTEVNRU5UEAkquQEKDVBpcGVsaW5lU3RhdGUSHgoaUElQRUxJTkVfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRQSVBFTElORV9TVEFURV9SRUFEWRABEhoKFlBJUEVMSU5FX1NUQVRFX1JVTk5JTkcQAhIZChVQSVBFTElORV9TVEFURV9QQVVTRUQQAxIbChdQSVBFTElORV9TVEFURV9GSU5JU0hFRBAEEhoKFlBJUEVMSU5FX1NUQVRFX1NUT1BQRUQQBSpwCgZTdGFuY2USFgoSU1RBTkNFX1VOU1BFQ0lGSUVEEAASEgoOU1RBTkNFX0JVTExJU0gQARISCg5TVEFOQ0VfQkVBUklTSBACEhIKDlNUQU5DRV9ORVVUUkFMEAMSEgoOU1RBTkNFX0FCU1RBSU4QBCpjCglEaXJlY3Rpb24SGQoVRElSRUNUSU9OX1VOU1BFQ0lGSUVEEAASEAoMRElSRUNUSU9OX1VQEAESEgoORElSRUNUSU9OX0RPV04QAhIVChFESVJFQ1RJT05fTkVVVFJBTBADKl4KCFNldmVyaXR5EhgKFFNFVkVSSVRZX1VOU1BFQ0lGSUVEEAASEQoNU0VWRVJJVFlfSU5GTxABEhEKDVNFVkVSSVRZX1dBUk4QAhISCg5TRVZFUklUWV9CTE9DSxADKsgFCglMaW1pdENvZGUSGgoWTElNSVRfQ09ERV9VTlNQRUNJRklFRBAAEh0KGUxJTUlUX0NPREVfVU5LTk9XTl9USUNLRVIQARIbChdMSU1JVF9DT0RFX0JBRF9RVUFOVElUWRACEhcKE0xJTUlUX0NPREVfTk9fUFJJQ0UQAxIcChhMSU1JVF9DT0RFX0RSQVdET1dOX1NUT1AQBBIdChlMSU1JVF9DT0RFX1NIT1JUX0RJU0FCTEVEEAUSHQoZTElNSVRfQ09ERV9QT1NJVElPTl9MSU1JVBAGEhoKFkxJTUlUX0NPREVfR1JPU1NfTElNSVQQBxIYChRMSU1JVF9DT0RFX05FVF9MSU1JVBAIEiAKHExJTUlUX0NPREVfSU5TVUZGSUNJRU5UX0NBU0gQCRIiCh5MSU1JVF9DT0RFX0lOU1VGRklDSUVOVF9NQVJHSU4QChIeChpMSU1JVF9DT0RFX0FQUFJPVkFMX0RFTklFRBALEh8KG0xJTUlUX0NPREVfQVBQUk9WQUxfRVhQSVJFRBAMEhkKFUxJTUlUX0NPREVfUlVOX0hBTFRFRBANEhwKGExJTUlUX0NPREVfVElDS0VSX0hBTFRFRBAOEhkKFUxJTUlUX0NPREVfREFJTFlfTE9TUxAPEhgKFExJTUlUX0NPREVfTk9fQk9SUk9XEBASGAoUTElNSVRfQ09ERV9WT0xfTElNSVQQERIbChdMSU1JVF9DT0RFX1NFQ1RPUl9MSU1JVBASEhwKGExJTUlUX0NPREVfQ09OQ0VOVFJBVElPThATEhkKFUxJTUlUX0NPREVfT1JERVJfU0laRRAUEh0KGUxJTUlUX0NPREVfVFVSTk9WRVJfTElNSVQQFRIaChZMSU1JVF9DT0RFX09SREVSX0xJTUlUEBYSGAoUTElNSVRfQ09ERV9MSVFVSURJVFkQFyqUAgoJTGltaXRVbml0EhoKFkxJTUlUX1VOSVRfVU5TUEVDSUZJRUQQABIeChpMSU1JVF9VTklUX0ZSQUNUSU9OX09GX05BVhABEh8KG0xJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfUEVBSxACEicKI0xJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfUFJFVklPVVNfTkFWEAMSJQohTElNSVRfVU5JVF9TVU1fT0ZfU1FVQVJFRF9XRUlHSFRTEAQSIQodTElNSVRfVU5JVF9GUkFDVElPTl9PRl9WT0xVTUUQBRIVChFMSU1JVF9VTklUX09SREVSUxAGEiAKHExJTUlUX1VOSVRfQU5OVUFMX1ZPTEFUSUxJVFkQBypwCgdMZWdLaW5kEhgKFExFR19LSU5EX1VOU1BFQ0lGSUVEEAASEAoMTEVHX0tJTkRfQlVZEAESEQoNTEVHX0tJTkRfU0VMTBACEhIKDkxFR19LSU5EX1NIT1JUEAMSEgoOTEVHX0tJTkRfQ09WRVIQBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEilg0KBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAEj8KD29yZGVyX3N1Ym1pdHRlZBg2IAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyU3VibWl0dGVkSAASPQoOb3JkZXJfY2FuY2VsZWQYNyABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckNhbmNlbGVkSAASOwoNb3JkZXJfZXhwaXJlZBg4IAEoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRXhwaXJlZEgAEjkKDG1lc3NhZ2Vfc2VudBg5IAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VTZW50SAASQQoQbWVzc2FnZV9hbnN3ZXJlZBg6IAEoCzIlLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VBbnN3ZXJlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zIrgBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCSJaCg1TZXNzaW9uT3BlbmVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEjEKDWRlY2lzaW9uX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgdTaWduYWxzEi0KB3NpZ25hbHMYASADKAsyHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TaWduYWwSMwoHZmlndXJlcxgCIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkZpZ3VyZUNvbHVtbhIZChFhYnN0YWluZWRfYmVjYXVzZRgDIAEoCSKRAQoGU2lnbmFsEg4KBnRpY2tlchgBIAEoCRIsCgZzdGFuY2UYAiABKA4yHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFuY2USDQoFc2NvcmUYAyABKAESEgoKY29uZmlkZW5jZRgEIAEoARIYChBob3Jpem9uX3Nlc3Npb25zGAUgASgNEgwKBG5vdGUYBiABKAkiOgoMRmlndXJlQ29sdW1uEgwKBHRvb2wYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZ2YWx1ZXMYAyADKAEiRAoLUHJlZGljdGlvbnMSNQoLcHJlZGljdGlvbnMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmVkaWN0aW9uImQKClByZWRpY3Rpb24SDgoGdGlja2VyGAEgASgJEjIKCWRpcmVjdGlvbhgCIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRpcmVjdGlvbhISCgpjb25maWRlbmNlGAMgASgBInwKCVJpc2tOb3RlcxISCgpuYXZfbWljcm9zGAEgASgDEg0KBWdyb3NzGAIgASgBEgsKA25ldBgDIAEoARIQCghkcmF3ZG93bhgEIAEoARItCgVub3RlcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3RlItUBCghSaXNrTm90ZRIOCgZ0aWNrZXIYASABKAkSMAoIc2V2ZXJpdHkYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXZlcml0eRIXCgp2b2xhdGlsaXR5GAMgASgBSACIAQESFgoObWF4X2J1eV9zaGFyZXMYBCABKAMSFwoPbWF4X3NlbGxfc2hhcmVzGAUgASgDEi4KBWxpbWl0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlQg0KC192b2xhdGlsaXR5Ij4KCURlY2lzaW9ucxIxCglkZWNpc2lvbnMYASADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5EZWNpc2lvbiKTAQoIRGVjaXNpb24SDgoGdGlja2VyGAEgASgJEisKBmFjdGlvbhgCIAEoDjIbLnRyYWRlbWVzaC5jb21tb24udjEuQWN0aW9uEhAKCHF1YW50aXR5GAMgASgDEhIKCmNvbmZpZGVuY2UYBCABKAESDQoFc2NvcmUYBSABKAESFQoNdGFyZ2V0X3dlaWdodBgGIAEoASKaAgoFT3JkZXISEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEicKBHNpZGUYAyABKA4yGS50cmFkZW1lc2guY29tbW9uLnYxLlNpZGUSEAoIcXVhbnRpdHkYBCABKAMSLQoEdHlwZRgFIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyVHlwZRIaChJsaW1pdF9wcmljZV9taWNyb3MYBiABKAMSGQoRc3RvcF9wcmljZV9taWNyb3MYByABKAMSOAoNdGltZV9pbl9mb3JjZRgIIAEoDjIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlRpbWVJbkZvcmNlEhQKDHN1Ym1pdHRlZF9ieRgJIAEoCSJSCg5PcmRlclN1Ym1pdHRlZBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhQKDGZyb21fc2Vzc2lvbhgCIAEoDSJgCg1PcmRlckNhbmNlbGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRITCgtjYW5jZWxlZF9ieRgDIAEoCRIYChBnYXRlZF9pbl9zZXNzaW9uGAQgASgNIkIKDE9yZGVyRXhwaXJlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSEAoIcXVhbnRpdHkYAyABKAMiQAoLT3JkZXJzR2F0ZWQSMQoHcmVzdWx0cxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGVSZXN1bHQijAIKCkdhdGVSZXN1bHQSKgoFb3JkZXIYASABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIaChJyZXF1ZXN0ZWRfcXVhbnRpdHkYAiABKAMSLgoFbGltaXQYAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSGAoLbGltaXRfdmFsdWUYBCABKAFIAIgBARITCgZmaWd1cmUYBSABKAFIAYgBARItCgR1bml0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRVbml0Eg0KBWdyb3VwGAcgASgJQg4KDF9saW1pdF92YWx1ZUIJCgdfZmlndXJlIoQBChFBcHByb3ZhbFJlcXVlc3RlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIqCgVvcmRlchgCIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEi4KCmV4cGlyZXNfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIm8KEEFwcHJvdmFsUmVzb2x2ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEAoIb3JkZXJfaWQYAiABKAkSEAoIYXBwcm92ZWQYAyABKAgSEgoKZGVjaWRlZF9ieRgEIAEoCRIOCgZyZWFzb24YBSABKAkiRAoDTGVnEisKBGtpbmQYASABKA4yHS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWdLaW5kEhAKCHF1YW50aXR5GAIgASgDIpwCCgtPcmRlckZpbGxlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAxIUCgxwcmljZV9taWNyb3MYBSABKAMSEgoKZmVlX21pY3JvcxgGIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYByABKAMSJwoEbGVncxgIIAMoCzIZLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZxIZChFwb3NpdGlvbl9xdWFudGl0eRgJIAEoAxITCgtjYXNoX21pY3JvcxgKIAEoAxIUCgxzZXNzaW9uX2RhdGUYCyABKAkidAoNT3JkZXJSZWplY3RlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSLwoGcmVhc29uGAMgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlEhAKCHF1YW50aXR5GAQgASgDItUBCgdTZXR0bGVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEhIKCm5hdl9taWNyb3MYAiABKAMSNwoJcG9ydGZvbGlvGAMgASgLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuUG9ydGZvbGlvU3RhdGUSMQoJYmFzZWxpbmVzGAQgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSFAoMY2xvc2VfbWljcm9zGAkgAygDEhwKFGVhcmxpZXJfY2xvc2VfbWljcm9zGAogAygDIiwKCEJhc2VsaW5lEgwKBG5hbWUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAyJCCgtSdW5GaW5pc2hlZBIQCghzZXNzaW9ucxgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEg0KBWZpbGxzGAMgASgNIncKC01lc3NhZ2VTZW50EhIKCm1lc3NhZ2VfaWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIOCgZzZW5kZXIYAyABKAkSEQoJYWdlbnRfaWRzGAQgAygJEgwKBHRleHQYBSABKAkSDwoHdGlja2VycxgGIAMoCSJECg9NZXNzYWdlQW5zd2VyZWQSEgoKbWVzc2FnZV9pZBgBIAEoCRIMCgR0ZXh0GAIgASgJEg8KB3RpY2tlcnMYAyADKAkqzgEKBVBoYXNlEhUKEVBIQVNFX1VOU1BFQ0lGSUVEEAASEQoNUEhBU0VfUFJFUEFSRRABEhIKDlBIQVNFX0FOQUxZU0lTEAISDgoKUEhBU0VfUklTSxADEhQKEFBIQVNFX1BSRURJQ1RJT04QBBISCg5QSEFTRV9ERUNJU0lPThAFEg4KClBIQVNFX0dBVEUQBhISCg5QSEFTRV9BUFBST1ZBTBAHEhMKD1BIQVNFX0VYRUNVVElPThAIEhQKEFBIQVNFX1NFVFRMRU1FTlQQCSq5AQoNUGlwZWxpbmVTdGF0ZRIeChpQSVBFTElORV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBJUEVMSU5FX1NUQVRFX1JFQURZEAESGgoWUElQRUxJTkVfU1RBVEVfUlVOTklORxACEhkKFVBJUEVMSU5FX1NUQVRFX1BBVVNFRBADEhsKF1BJUEVMSU5FX1NUQVRFX0ZJTklTSEVEEAQSGgoWUElQRUxJTkVfU1RBVEVfU1RPUFBFRBAFKnAKBlN0YW5jZRIWChJTVEFOQ0VfVU5TUEVDSUZJRUQQABISCg5TVEFOQ0VfQlVMTElTSBABEhIKDlNUQU5DRV9CRUFSSVNIEAISEgoOU1RBTkNFX05FVVRSQUwQAxISCg5TVEFOQ0VfQUJTVEFJThAEKmMKCURpcmVjdGlvbhIZChVESVJFQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxESVJFQ1RJT05fVVAQARISCg5ESVJFQ1RJT05fRE9XThACEhUKEURJUkVDVElPTl9ORVVUUkFMEAMqXgoIU2V2ZXJpdHkSGAoUU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIRCg1TRVZFUklUWV9JTkZPEAESEQoNU0VWRVJJVFlfV0FSThACEhIKDlNFVkVSSVRZX0JMT0NLEAMqyAUKCUxpbWl0Q29kZRIaChZMSU1JVF9DT0RFX1VOU1BFQ0lGSUVEEAASHQoZTElNSVRfQ09ERV9VTktOT1dOX1RJQ0tFUhABEhsKF0xJTUlUX0NPREVfQkFEX1FVQU5USVRZEAISFwoTTElNSVRfQ09ERV9OT19QUklDRRADEhwKGExJTUlUX0NPREVfRFJBV0RPV05fU1RPUBAEEh0KGUxJTUlUX0NPREVfU0hPUlRfRElTQUJMRUQQBRIdChlMSU1JVF9DT0RFX1BPU0lUSU9OX0xJTUlUEAYSGgoWTElNSVRfQ09ERV9HUk9TU19MSU1JVBAHEhgKFExJTUlUX0NPREVfTkVUX0xJTUlUEAgSIAocTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfQ0FTSBAJEiIKHkxJTUlUX0NPREVfSU5TVUZGSUNJRU5UX01BUkdJThAKEh4KGkxJTUlUX0NPREVfQVBQUk9WQUxfREVOSUVEEAsSHwobTElNSVRfQ09ERV9BUFBST1ZBTF9FWFBJUkVEEAwSGQoVTElNSVRfQ09ERV9SVU5fSEFMVEVEEA0SHAoYTElNSVRfQ09ERV9USUNLRVJfSEFMVEVEEA4SGQoVTElNSVRfQ09ERV9EQUlMWV9MT1NTEA8SGAoUTElNSVRfQ09ERV9OT19CT1JST1cQEBIYChRMSU1JVF9DT0RFX1ZPTF9MSU1JVBAREhsKF0xJTUlUX0NPREVfU0VDVE9SX0xJTUlUEBISHAoYTElNSVRfQ09ERV9DT05DRU5UUkFUSU9OEBMSGQoVTElNSVRfQ09ERV9PUkRFUl9TSVpFEBQSHQoZTElNSVRfQ09ERV9UVVJOT1ZFUl9MSU1JVBAVEhoKFkxJTUlUX0NPREVfT1JERVJfTElNSVQQFhIYChRMSU1JVF9DT0RFX0xJUVVJRElUWRAXKpQCCglMaW1pdFVuaXQSGgoWTElNSVRfVU5JVF9VTlNQRUNJRklFRBAAEh4KGkxJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfTkFWEAESHwobTElNSVRfVU5JVF9GUkFDVElPTl9PRl9QRUFLEAISJwojTElNSVRfVU5JVF9GUkFDVElPTl9PRl9QUkVWSU9VU19OQVYQAxIlCiFMSU1JVF9VTklUX1NVTV9PRl9TUVVBUkVEX1dFSUdIVFMQBBIhCh1MSU1JVF9VTklUX0ZSQUNUSU9OX09GX1ZPTFVNRRAFEhUKEUxJTUlUX1VOSVRfT1JERVJTEAYSIAocTElNSVRfVU5JVF9BTk5VQUxfVk9MQVRJTElUWRAHKmkKCU9yZGVyVHlwZRIaChZPUkRFUl9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRT1JERVJfVFlQRV9NQVJLRVQQARIUChBPUkRFUl9UWVBFX0xJTUlUEAISEwoPT1JERVJfVFlQRV9TVE9QEAMqaQoLVGltZUluRm9yY2USHQoZVElNRV9JTl9GT1JDRV9VTlNQRUNJRklFRBAAEhUKEVRJTUVfSU5fRk9SQ0VfREFZEAESJAogVElNRV9JTl9GT1JDRV9HT09EX1RJTExfQ0FOQ0VMRUQQAipwCgdMZWdLaW5kEhgKFExFR19LSU5EX1VOU1BFQ0lGSUVEEAASEAoMTEVHX0tJTkRfQlVZEAESEQoNTEVHX0tJTkRfU0VMTBACEhIKDkxFR19LSU5EX1NIT1JUEAMSEgoOTEVHX0tJTkRfQ09WRVIQBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
 
 /**
  * One thing that happened in a run. The journal holds nothing else, and everything a reader sees is a fold over these.
@@ -228,6 +228,46 @@ export type Event = Message<"trademesh.gateway.v1.Event"> & {
      */
     value: CycleFailed;
     case: "cycleFailed";
+  } | {
+    /**
+     * A person submitted an order.
+     *
+     * @generated from field: trademesh.gateway.v1.OrderSubmitted order_submitted = 54;
+     */
+    value: OrderSubmitted;
+    case: "orderSubmitted";
+  } | {
+    /**
+     * A person took an order back before it was executed.
+     *
+     * @generated from field: trademesh.gateway.v1.OrderCanceled order_canceled = 55;
+     */
+    value: OrderCanceled;
+    case: "orderCanceled";
+  } | {
+    /**
+     * An order was not executed in the time that it was in force.
+     *
+     * @generated from field: trademesh.gateway.v1.OrderExpired order_expired = 56;
+     */
+    value: OrderExpired;
+    case: "orderExpired";
+  } | {
+    /**
+     * A person spoke to agents.
+     *
+     * @generated from field: trademesh.gateway.v1.MessageSent message_sent = 57;
+     */
+    value: MessageSent;
+    case: "messageSent";
+  } | {
+    /**
+     * An agent answered a person.
+     *
+     * @generated from field: trademesh.gateway.v1.MessageAnswered message_answered = 58;
+     */
+    value: MessageAnswered;
+    case: "messageAnswered";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1042,6 +1082,41 @@ export type Order = Message<"trademesh.gateway.v1.Order"> & {
    * @generated from field: int64 quantity = 4;
    */
   quantity: bigint;
+
+  /**
+   * When it is executed; unspecified for the desk's own orders, which are market orders.
+   *
+   * @generated from field: trademesh.gateway.v1.OrderType type = 5;
+   */
+  type: OrderType;
+
+  /**
+   * The worst price at which a LIMIT order is executed, in micro-dollars.
+   *
+   * @generated from field: int64 limit_price_micros = 6;
+   */
+  limitPriceMicros: bigint;
+
+  /**
+   * The price at which a STOP order becomes a market order, in micro-dollars.
+   *
+   * @generated from field: int64 stop_price_micros = 7;
+   */
+  stopPriceMicros: bigint;
+
+  /**
+   * How long it is in force; unspecified for the desk's own orders, which are for their session.
+   *
+   * @generated from field: trademesh.gateway.v1.TimeInForce time_in_force = 8;
+   */
+  timeInForce: TimeInForce;
+
+  /**
+   * Who submitted it; empty for the desk's own orders.
+   *
+   * @generated from field: string submitted_by = 9;
+   */
+  submittedBy: string;
 };
 
 /**
@@ -1050,6 +1125,111 @@ export type Order = Message<"trademesh.gateway.v1.Order"> & {
  */
 export const OrderSchema: GenMessage<Order> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_event, 20);
+
+/**
+ * A person submitted an order. It passes limits, approvals and ledger like the desk's own.
+ *
+ * @generated from message trademesh.gateway.v1.OrderSubmitted
+ */
+export type OrderSubmitted = Message<"trademesh.gateway.v1.OrderSubmitted"> & {
+  /**
+   * The order.
+   *
+   * @generated from field: trademesh.gateway.v1.Order order = 1;
+   */
+  order?: Order | undefined;
+
+  /**
+   * The first session for which it is in force, counted from 1.
+   *
+   * @generated from field: uint32 from_session = 2;
+   */
+  fromSession: number;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.OrderSubmitted.
+ * Use `create(OrderSubmittedSchema)` to create a new message.
+ */
+export const OrderSubmittedSchema: GenMessage<OrderSubmitted> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 21);
+
+/**
+ * A person took an order back.
+ *
+ * @generated from message trademesh.gateway.v1.OrderCanceled
+ */
+export type OrderCanceled = Message<"trademesh.gateway.v1.OrderCanceled"> & {
+  /**
+   * Which order; also one of the desk's own.
+   *
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 2;
+   */
+  ticker: string;
+
+  /**
+   * Who did.
+   *
+   * @generated from field: string canceled_by = 3;
+   */
+  canceledBy: string;
+
+  /**
+   * The session whose limits it had passed by then, counted from 1; 0 if none.
+   *
+   * @generated from field: uint32 gated_in_session = 4;
+   */
+  gatedInSession: number;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.OrderCanceled.
+ * Use `create(OrderCanceledSchema)` to create a new message.
+ */
+export const OrderCanceledSchema: GenMessage<OrderCanceled> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 22);
+
+/**
+ * An order was not executed in the time that it was in force.
+ *
+ * @generated from message trademesh.gateway.v1.OrderExpired
+ */
+export type OrderExpired = Message<"trademesh.gateway.v1.OrderExpired"> & {
+  /**
+   * Which order.
+   *
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 2;
+   */
+  ticker: string;
+
+  /**
+   * Shares that were not executed.
+   *
+   * @generated from field: int64 quantity = 3;
+   */
+  quantity: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.OrderExpired.
+ * Use `create(OrderExpiredSchema)` to create a new message.
+ */
+export const OrderExpiredSchema: GenMessage<OrderExpired> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 23);
 
 /**
  * What the limits made of the orders of a session.
@@ -1070,7 +1250,7 @@ export type OrdersGated = Message<"trademesh.gateway.v1.OrdersGated"> & {
  * Use `create(OrdersGatedSchema)` to create a new message.
  */
 export const OrdersGatedSchema: GenMessage<OrdersGated> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 21);
+  messageDesc(file_trademesh_gateway_v1_event, 24);
 
 /**
  * What the limits made of one order.
@@ -1133,7 +1313,7 @@ export type GateResult = Message<"trademesh.gateway.v1.GateResult"> & {
  * Use `create(GateResultSchema)` to create a new message.
  */
 export const GateResultSchema: GenMessage<GateResult> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 22);
+  messageDesc(file_trademesh_gateway_v1_event, 25);
 
 /**
  * A person is asked about an order.
@@ -1168,7 +1348,7 @@ export type ApprovalRequested = Message<"trademesh.gateway.v1.ApprovalRequested"
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 23);
+  messageDesc(file_trademesh_gateway_v1_event, 26);
 
 /**
  * The answer to a request for approval, or that none came.
@@ -1217,7 +1397,7 @@ export type ApprovalResolved = Message<"trademesh.gateway.v1.ApprovalResolved"> 
  * Use `create(ApprovalResolvedSchema)` to create a new message.
  */
 export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 24);
+  messageDesc(file_trademesh_gateway_v1_event, 27);
 
 /**
  * A part of a fill.
@@ -1245,7 +1425,7 @@ export type Leg = Message<"trademesh.gateway.v1.Leg"> & {
  * Use `create(LegSchema)` to create a new message.
  */
 export const LegSchema: GenMessage<Leg> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 25);
+  messageDesc(file_trademesh_gateway_v1_event, 28);
 
 /**
  * An order was filled. Amounts in micro-dollars.
@@ -1322,6 +1502,13 @@ export type OrderFilled = Message<"trademesh.gateway.v1.OrderFilled"> & {
    * @generated from field: int64 cash_micros = 10;
    */
   cashMicros: bigint;
+
+  /**
+   * Session in which it was filled, ISO date. Told in states; beside an event it is `Event.session_date`.
+   *
+   * @generated from field: string session_date = 11;
+   */
+  sessionDate: string;
 };
 
 /**
@@ -1329,7 +1516,7 @@ export type OrderFilled = Message<"trademesh.gateway.v1.OrderFilled"> & {
  * Use `create(OrderFilledSchema)` to create a new message.
  */
 export const OrderFilledSchema: GenMessage<OrderFilled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 26);
+  messageDesc(file_trademesh_gateway_v1_event, 29);
 
 /**
  * An order was not filled, or not whole, at execution.
@@ -1371,7 +1558,7 @@ export type OrderRejected = Message<"trademesh.gateway.v1.OrderRejected"> & {
  * Use `create(OrderRejectedSchema)` to create a new message.
  */
 export const OrderRejectedSchema: GenMessage<OrderRejected> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 27);
+  messageDesc(file_trademesh_gateway_v1_event, 30);
 
 /**
  * A session's closing account. Amounts in micro-dollars.
@@ -1406,6 +1593,20 @@ export type Settled = Message<"trademesh.gateway.v1.Settled"> & {
    * @generated from field: repeated trademesh.gateway.v1.Baseline baselines = 4;
    */
   baselines: Baseline[];
+
+  /**
+   * Closes of the session, by which predictions are judged: one per ticker of the run, in its order, 0 where there is none. In micro-dollars.
+   *
+   * @generated from field: repeated int64 close_micros = 9;
+   */
+  closeMicros: bigint[];
+
+  /**
+   * In the run's first session: closes of the session before, likewise.
+   *
+   * @generated from field: repeated int64 earlier_close_micros = 10;
+   */
+  earlierCloseMicros: bigint[];
 };
 
 /**
@@ -1413,7 +1614,7 @@ export type Settled = Message<"trademesh.gateway.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 28);
+  messageDesc(file_trademesh_gateway_v1_event, 31);
 
 /**
  * What the same money would be worth elsewhere.
@@ -1422,7 +1623,7 @@ export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
  */
 export type Baseline = Message<"trademesh.gateway.v1.Baseline"> & {
   /**
-   * `equal_weight`, or `index:` and the ticker of the index.
+   * `equal_weight`, `momentum`, or `index:` and the ticker of the index.
    *
    * @generated from field: string name = 1;
    */
@@ -1441,7 +1642,7 @@ export type Baseline = Message<"trademesh.gateway.v1.Baseline"> & {
  * Use `create(BaselineSchema)` to create a new message.
  */
 export const BaselineSchema: GenMessage<Baseline> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 29);
+  messageDesc(file_trademesh_gateway_v1_event, 32);
 
 /**
  * Every session is settled.
@@ -1476,7 +1677,98 @@ export type RunFinished = Message<"trademesh.gateway.v1.RunFinished"> & {
  * Use `create(RunFinishedSchema)` to create a new message.
  */
 export const RunFinishedSchema: GenMessage<RunFinished> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 30);
+  messageDesc(file_trademesh_gateway_v1_event, 33);
+
+/**
+ * A person spoke to agents (PipelineService.SendMessage). Belongs to no session: what is decided does not depend on it.
+ *
+ * @generated from message trademesh.gateway.v1.MessageSent
+ */
+export type MessageSent = Message<"trademesh.gateway.v1.MessageSent"> & {
+  /**
+   * Names the message: a UUID, made by the gateway.
+   *
+   * @generated from field: string message_id = 1;
+   */
+  messageId: string;
+
+  /**
+   * Of the call; empty if it gave none.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Who spoke.
+   *
+   * @generated from field: string sender = 3;
+   */
+  sender: string;
+
+  /**
+   * To whom, every one by name.
+   *
+   * @generated from field: repeated string agent_ids = 4;
+   */
+  agentIds: string[];
+
+  /**
+   * What was said.
+   *
+   * @generated from field: string text = 5;
+   */
+  text: string;
+
+  /**
+   * Tickers of the run that the text names, in the run's order.
+   *
+   * @generated from field: repeated string tickers = 6;
+   */
+  tickers: string[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.MessageSent.
+ * Use `create(MessageSentSchema)` to create a new message.
+ */
+export const MessageSentSchema: GenMessage<MessageSent> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 34);
+
+/**
+ * An agent answered a person. Who answered is the event's `agent_id`.
+ *
+ * @generated from message trademesh.gateway.v1.MessageAnswered
+ */
+export type MessageAnswered = Message<"trademesh.gateway.v1.MessageAnswered"> & {
+  /**
+   * Which message.
+   *
+   * @generated from field: string message_id = 1;
+   */
+  messageId: string;
+
+  /**
+   * What was said, from what the journal held of the agent's work at that moment.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Tickers that the answer tells of.
+   *
+   * @generated from field: repeated string tickers = 3;
+   */
+  tickers: string[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.MessageAnswered.
+ * Use `create(MessageAnsweredSchema)` to create a new message.
+ */
+export const MessageAnsweredSchema: GenMessage<MessageAnswered> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 35);
 
 /**
  * Phases of a session's cycle, in their order.
@@ -1997,6 +2289,82 @@ export const LimitUnitSchema: GenEnum<LimitUnit> = /*@__PURE__*/
   enumDesc(file_trademesh_gateway_v1_event, 6);
 
 /**
+ * At what price an order is executed. The moment is the run's (`execution.fill`), for instance each session's close.
+ *
+ * @generated from enum trademesh.gateway.v1.OrderType
+ */
+export enum OrderType {
+  /**
+   * Left out; read as MARKET.
+   *
+   * @generated from enum value: ORDER_TYPE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * At the price of that moment.
+   *
+   * @generated from enum value: ORDER_TYPE_MARKET = 1;
+   */
+  MARKET = 1,
+
+  /**
+   * At the price of that moment if it is not worse than the limit.
+   *
+   * @generated from enum value: ORDER_TYPE_LIMIT = 2;
+   */
+  LIMIT = 2,
+
+  /**
+   * As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
+   * are not known, so it is not executed at the stop price but at what follows.
+   *
+   * @generated from enum value: ORDER_TYPE_STOP = 3;
+   */
+  STOP = 3,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.OrderType.
+ */
+export const OrderTypeSchema: GenEnum<OrderType> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_event, 7);
+
+/**
+ * How long an order is in force.
+ *
+ * @generated from enum trademesh.gateway.v1.TimeInForce
+ */
+export enum TimeInForce {
+  /**
+   * Left out; read as DAY.
+   *
+   * @generated from enum value: TIME_IN_FORCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * For one session.
+   *
+   * @generated from enum value: TIME_IN_FORCE_DAY = 1;
+   */
+  DAY = 1,
+
+  /**
+   * Until it is executed or canceled.
+   *
+   * @generated from enum value: TIME_IN_FORCE_GOOD_TILL_CANCELED = 2;
+   */
+  GOOD_TILL_CANCELED = 2,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.TimeInForce.
+ */
+export const TimeInForceSchema: GenEnum<TimeInForce> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_event, 8);
+
+/**
  * What a part of a fill does to a position.
  *
  * @generated from enum trademesh.gateway.v1.LegKind
@@ -2042,5 +2410,5 @@ export enum LegKind {
  * Describes the enum trademesh.gateway.v1.LegKind.
  */
 export const LegKindSchema: GenEnum<LegKind> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 7);
+  enumDesc(file_trademesh_gateway_v1_event, 9);
 

@@ -5,6 +5,10 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
+import type { Side } from "../../common/v1/vocabulary_pb.js";
+import { file_trademesh_common_v1_vocabulary } from "../../common/v1/vocabulary_pb.js";
+import type { OrderCanceled, OrderSubmitted, TimeInForce } from "./event_pb.js";
+import { file_trademesh_gateway_v1_event } from "./event_pb.js";
 import type { Checkpoint, StreamEnd } from "./feed_service_pb.js";
 import { file_trademesh_gateway_v1_feed_service } from "./feed_service_pb.js";
 import type { Pipeline } from "./state_pb.js";
@@ -15,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/pipeline_service.proto.
  */
 export const file_trademesh_gateway_v1_pipeline_service: GenFile = /*@__PURE__*/
-  fileDesc("Cit0cmFkZW1lc2gvZ2F0ZXdheS92MS9waXBlbGluZV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2guZ2F0ZXdheS52MSJIChRTdGFydFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkkKFVN0YXJ0UGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lImIKFFBhdXNlUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJJChVQYXVzZVBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJJChVSZXN1bWVQaXBlbGluZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCJKChZSZXN1bWVQaXBlbGluZVJlc3BvbnNlEjAKCHBpcGVsaW5lGAEgASgLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmUifwoTU3RlcFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEjYKBHNpemUYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwU2l6ZUIIukgFggECEAEiSAoUU3RlcFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJhChNTdG9wUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJIChRTdG9wUGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lIkgKFFdhdGNoUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQiuwEKFVdhdGNoUGlwZWxpbmVSZXNwb25zZRIyCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lSAASNgoKY2hlY2twb2ludBgCIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkNoZWNrcG9pbnRIABIuCgNlbmQYAyABKAsyHy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdHJlYW1FbmRIAEIGCgRraW5kIkYKEkdldFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkcKE0dldFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJzCg5TZXRQYWNlUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEi8KDnNlc3Npb25zX3Blcl9zGAIgASgBQhe6SBQSEhkAAAAAAGr4QCkAAAAAAAAAACJDCg9TZXRQYWNlUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSpPCghTdGVwU2l6ZRIZChVTVEVQX1NJWkVfVU5TUEVDSUZJRUQQABITCg9TVEVQX1NJWkVfUEhBU0UQARITCg9TVEVQX1NJWkVfQ1lDTEUQAjLIBgoPUGlwZWxpbmVTZXJ2aWNlEmgKDVN0YXJ0UGlwZWxpbmUSKi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFydFBpcGVsaW5lUmVxdWVzdBorLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0YXJ0UGlwZWxpbmVSZXNwb25zZRJoCg1QYXVzZVBpcGVsaW5lEioudHJhZGVtZXNoLmdhdGV3YXkudjEuUGF1c2VQaXBlbGluZVJlcXVlc3QaKy50cmFkZW1lc2guZ2F0ZXdheS52MS5QYXVzZVBpcGVsaW5lUmVzcG9uc2USawoOUmVzdW1lUGlwZWxpbmUSKy50cmFkZW1lc2guZ2F0ZXdheS52MS5SZXN1bWVQaXBlbGluZVJlcXVlc3QaLC50cmFkZW1lc2guZ2F0ZXdheS52MS5SZXN1bWVQaXBlbGluZVJlc3BvbnNlEmUKDFN0ZXBQaXBlbGluZRIpLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0ZXBQaXBlbGluZVJlcXVlc3QaKi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwUGlwZWxpbmVSZXNwb25zZRJlCgxTdG9wUGlwZWxpbmUSKS50cmFkZW1lc2guZ2F0ZXdheS52MS5TdG9wUGlwZWxpbmVSZXF1ZXN0GioudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RvcFBpcGVsaW5lUmVzcG9uc2USYgoLR2V0UGlwZWxpbmUSKC50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlcXVlc3QaKS50cmFkZW1lc2guZ2F0ZXdheS52MS5HZXRQaXBlbGluZVJlc3BvbnNlEmoKDVdhdGNoUGlwZWxpbmUSKi50cmFkZW1lc2guZ2F0ZXdheS52MS5XYXRjaFBpcGVsaW5lUmVxdWVzdBorLnRyYWRlbWVzaC5nYXRld2F5LnYxLldhdGNoUGlwZWxpbmVSZXNwb25zZTABElYKB1NldFBhY2USJC50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXRQYWNlUmVxdWVzdBolLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNldFBhY2VSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_trademesh_gateway_v1_feed_service, file_trademesh_gateway_v1_state]);
+  fileDesc("Cit0cmFkZW1lc2gvZ2F0ZXdheS92MS9waXBlbGluZV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2guZ2F0ZXdheS52MSJIChRTdGFydFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkkKFVN0YXJ0UGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lImIKFFBhdXNlUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJJChVQYXVzZVBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJJChVSZXN1bWVQaXBlbGluZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JCJKChZSZXN1bWVQaXBlbGluZVJlc3BvbnNlEjAKCHBpcGVsaW5lGAEgASgLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmUifwoTU3RlcFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEjYKBHNpemUYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwU2l6ZUIIukgFggECEAEiSAoUU3RlcFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJhChNTdG9wUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoGcmVhc29uGAIgASgJQgi6SAVyAxj0AyJIChRTdG9wUGlwZWxpbmVSZXNwb25zZRIwCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lIkgKFFdhdGNoUGlwZWxpbmVSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQiuwEKFVdhdGNoUGlwZWxpbmVSZXNwb25zZRIyCghwaXBlbGluZRgBIAEoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lSAASNgoKY2hlY2twb2ludBgCIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkNoZWNrcG9pbnRIABIuCgNlbmQYAyABKAsyHy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdHJlYW1FbmRIAEIGCgRraW5kIkYKEkdldFBpcGVsaW5lUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kIkcKE0dldFBpcGVsaW5lUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSJzCg5TZXRQYWNlUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEi8KDnNlc3Npb25zX3Blcl9zGAIgASgBQhe6SBQSEhkAAAAAAGr4QCkAAAAAAAAAACJDCg9TZXRQYWNlUmVzcG9uc2USMAoIcGlwZWxpbmUYASABKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5QaXBlbGluZSKkAwoSU3VibWl0T3JkZXJSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgI2AEBcgOwAQESGQoGdGlja2VyGAMgASgJQgm6SAZyBBABGCASMwoEc2lkZRgEIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZUIKukgHggEEEAEgABIgCghxdWFudGl0eRgFIAEoA0IOukgLIgkYgKCUpY0dKAESLgoSbGltaXRfcHJpY2VfbWljcm9zGAYgASgDQhC6SA0iCxiAgJqm6q/jASgBSAASLQoRc3RvcF9wcmljZV9taWNyb3MYByABKANCELpIDSILGICAmqbqr+MBKAFIABJCCg10aW1lX2luX2ZvcmNlGAggASgOMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuVGltZUluRm9yY2VCCLpIBYIBAhABEh0KDHN1Ym1pdHRlZF9ieRgJIAEoCUIHukgEcgIYZEIHCgVwcmljZSJcChNTdWJtaXRPcmRlclJlc3BvbnNlEjMKBW9yZGVyGAEgASgLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJTdWJtaXR0ZWQSEAoIc2VxdWVuY2UYAiABKAQigQEKEkNhbmNlbE9yZGVyUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCG9yZGVyX2lkGAIgASgJQgm6SAZyBBABGGQSHAoLY2FuY2VsZWRfYnkYAyABKAlCB7pIBHICGGQiSQoTQ2FuY2VsT3JkZXJSZXNwb25zZRIyCgVvcmRlchgBIAEoCzIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyQ2FuY2VsZWQi2QEKElNlbmRNZXNzYWdlUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICNgBAXIDsAEBEhcKBnNlbmRlchgDIAEoCUIHukgEcgIYZBI9CglhZ2VudF9pZHMYBCADKAlCKrpIJ5IBJBBAGAEiHnIcMhpeW2EtejAtOV1bYS16MC05Xy1dezAsNjJ9JBIYCgR0ZXh0GAUgASgJQgq6SAdyBRABGKAfInEKE1NlbmRNZXNzYWdlUmVzcG9uc2USEgoKbWVzc2FnZV9pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoBBI0CgdhbnN3ZXJzGAMgAygLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuTWVzc2FnZUFuc3dlciJBCg1NZXNzYWdlQW5zd2VyEhAKCGFnZW50X2lkGAEgASgJEgwKBHRleHQYAiABKAkSEAoIc2VxdWVuY2UYAyABKAQqTwoIU3RlcFNpemUSGQoVU1RFUF9TSVpFX1VOU1BFQ0lGSUVEEAASEwoPU1RFUF9TSVpFX1BIQVNFEAESEwoPU1RFUF9TSVpFX0NZQ0xFEAIy9AgKD1BpcGVsaW5lU2VydmljZRJoCg1TdGFydFBpcGVsaW5lEioudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhcnRQaXBlbGluZVJlcXVlc3QaKy50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFydFBpcGVsaW5lUmVzcG9uc2USaAoNUGF1c2VQaXBlbGluZRIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBhdXNlUGlwZWxpbmVSZXF1ZXN0GisudHJhZGVtZXNoLmdhdGV3YXkudjEuUGF1c2VQaXBlbGluZVJlc3BvbnNlEmsKDlJlc3VtZVBpcGVsaW5lEisudHJhZGVtZXNoLmdhdGV3YXkudjEuUmVzdW1lUGlwZWxpbmVSZXF1ZXN0GiwudHJhZGVtZXNoLmdhdGV3YXkudjEuUmVzdW1lUGlwZWxpbmVSZXNwb25zZRJlCgxTdGVwUGlwZWxpbmUSKS50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGVwUGlwZWxpbmVSZXF1ZXN0GioudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RlcFBpcGVsaW5lUmVzcG9uc2USZQoMU3RvcFBpcGVsaW5lEikudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RvcFBpcGVsaW5lUmVxdWVzdBoqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0b3BQaXBlbGluZVJlc3BvbnNlEmIKC0dldFBpcGVsaW5lEigudHJhZGVtZXNoLmdhdGV3YXkudjEuR2V0UGlwZWxpbmVSZXF1ZXN0GikudHJhZGVtZXNoLmdhdGV3YXkudjEuR2V0UGlwZWxpbmVSZXNwb25zZRJqCg1XYXRjaFBpcGVsaW5lEioudHJhZGVtZXNoLmdhdGV3YXkudjEuV2F0Y2hQaXBlbGluZVJlcXVlc3QaKy50cmFkZW1lc2guZ2F0ZXdheS52MS5XYXRjaFBpcGVsaW5lUmVzcG9uc2UwARJWCgdTZXRQYWNlEiQudHJhZGVtZXNoLmdhdGV3YXkudjEuU2V0UGFjZVJlcXVlc3QaJS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXRQYWNlUmVzcG9uc2USYgoLU3VibWl0T3JkZXISKC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdWJtaXRPcmRlclJlcXVlc3QaKS50cmFkZW1lc2guZ2F0ZXdheS52MS5TdWJtaXRPcmRlclJlc3BvbnNlEmIKC0NhbmNlbE9yZGVyEigudHJhZGVtZXNoLmdhdGV3YXkudjEuQ2FuY2VsT3JkZXJSZXF1ZXN0GikudHJhZGVtZXNoLmdhdGV3YXkudjEuQ2FuY2VsT3JkZXJSZXNwb25zZRJiCgtTZW5kTWVzc2FnZRIoLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNlbmRNZXNzYWdlUmVxdWVzdBopLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNlbmRNZXNzYWdlUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_trademesh_common_v1_vocabulary, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_feed_service, file_trademesh_gateway_v1_state]);
 
 /**
  * Names the run to begin.
@@ -406,6 +410,296 @@ export const SetPaceResponseSchema: GenMessage<SetPaceResponse> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_pipeline_service, 15);
 
 /**
+ * A person's order.
+ *
+ * @generated from message trademesh.gateway.v1.SubmitOrderRequest
+ */
+export type SubmitOrderRequest = Message<"trademesh.gateway.v1.SubmitOrderRequest"> & {
+  /**
+   * Which run; must be the gateway's own.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * A UUID of the caller's: submitting again with it answers with the same order. Made here if it is left out.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * One of the run's tickers.
+   *
+   * @generated from field: string ticker = 3;
+   */
+  ticker: string;
+
+  /**
+   * Which way.
+   *
+   * @generated from field: trademesh.common.v1.Side side = 4;
+   */
+  side: Side;
+
+  /**
+   * Whole shares.
+   *
+   * @generated from field: int64 quantity = 5;
+   */
+  quantity: bigint;
+
+  /**
+   * At what price; a market order if none is given. See OrderType.
+   *
+   * @generated from oneof trademesh.gateway.v1.SubmitOrderRequest.price
+   */
+  price: {
+    /**
+     * A LIMIT order: the worst price, in micro-dollars.
+     *
+     * @generated from field: int64 limit_price_micros = 6;
+     */
+    value: bigint;
+    case: "limitPriceMicros";
+  } | {
+    /**
+     * A STOP order: the price that makes it a market order, in micro-dollars.
+     *
+     * @generated from field: int64 stop_price_micros = 7;
+     */
+    value: bigint;
+    case: "stopPriceMicros";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * For how long.
+   *
+   * @generated from field: trademesh.gateway.v1.TimeInForce time_in_force = 8;
+   */
+  timeInForce: TimeInForce;
+
+  /**
+   * Who submits it; read as `person` if it is left out.
+   *
+   * @generated from field: string submitted_by = 9;
+   */
+  submittedBy: string;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.SubmitOrderRequest.
+ * Use `create(SubmitOrderRequestSchema)` to create a new message.
+ */
+export const SubmitOrderRequestSchema: GenMessage<SubmitOrderRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 16);
+
+/**
+ * The order as it was taken in.
+ *
+ * @generated from message trademesh.gateway.v1.SubmitOrderResponse
+ */
+export type SubmitOrderResponse = Message<"trademesh.gateway.v1.SubmitOrderResponse"> & {
+  /**
+   * As it was journaled.
+   *
+   * @generated from field: trademesh.gateway.v1.OrderSubmitted order = 1;
+   */
+  order?: OrderSubmitted | undefined;
+
+  /**
+   * Sequence of the event that says so.
+   *
+   * @generated from field: uint64 sequence = 2;
+   */
+  sequence: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.SubmitOrderResponse.
+ * Use `create(SubmitOrderResponseSchema)` to create a new message.
+ */
+export const SubmitOrderResponseSchema: GenMessage<SubmitOrderResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 17);
+
+/**
+ * Names an order to take back.
+ *
+ * @generated from message trademesh.gateway.v1.CancelOrderRequest
+ */
+export type CancelOrderRequest = Message<"trademesh.gateway.v1.CancelOrderRequest"> & {
+  /**
+   * Which run; must be the gateway's own.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Which order.
+   *
+   * @generated from field: string order_id = 2;
+   */
+  orderId: string;
+
+  /**
+   * Who takes it back; read as `person` if it is left out.
+   *
+   * @generated from field: string canceled_by = 3;
+   */
+  canceledBy: string;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.CancelOrderRequest.
+ * Use `create(CancelOrderRequestSchema)` to create a new message.
+ */
+export const CancelOrderRequestSchema: GenMessage<CancelOrderRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 18);
+
+/**
+ * The order is out of force.
+ *
+ * @generated from message trademesh.gateway.v1.CancelOrderResponse
+ */
+export type CancelOrderResponse = Message<"trademesh.gateway.v1.CancelOrderResponse"> & {
+  /**
+   * As it was journaled.
+   *
+   * @generated from field: trademesh.gateway.v1.OrderCanceled order = 1;
+   */
+  order?: OrderCanceled | undefined;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.CancelOrderResponse.
+ * Use `create(CancelOrderResponseSchema)` to create a new message.
+ */
+export const CancelOrderResponseSchema: GenMessage<CancelOrderResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 19);
+
+/**
+ * What a person says to agents.
+ *
+ * @generated from message trademesh.gateway.v1.SendMessageRequest
+ */
+export type SendMessageRequest = Message<"trademesh.gateway.v1.SendMessageRequest"> & {
+  /**
+   * Which run; must be the gateway's own.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Makes the call safe to repeat: a UUID of the caller's. The answer of the first call is given again, by a later gateway of the run too, as
+   * long as the message is one of the run's newest 1,000.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Who speaks, as it is shown to others; empty: `person`.
+   *
+   * @generated from field: string sender = 3;
+   */
+  sender: string;
+
+  /**
+   * To whom; empty: all agents at work. One that is not at work is INVALID_ARGUMENT, and the error names those who are.
+   *
+   * @generated from field: repeated string agent_ids = 4;
+   */
+  agentIds: string[];
+
+  /**
+   * What is said.
+   *
+   * @generated from field: string text = 5;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.SendMessageRequest.
+ * Use `create(SendMessageRequestSchema)` to create a new message.
+ */
+export const SendMessageRequestSchema: GenMessage<SendMessageRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 20);
+
+/**
+ * What the agents answered.
+ *
+ * @generated from message trademesh.gateway.v1.SendMessageResponse
+ */
+export type SendMessageResponse = Message<"trademesh.gateway.v1.SendMessageResponse"> & {
+  /**
+   * Names the message in its events.
+   *
+   * @generated from field: string message_id = 1;
+   */
+  messageId: string;
+
+  /**
+   * Sequence of its MessageSent event.
+   *
+   * @generated from field: uint64 sequence = 2;
+   */
+  sequence: bigint;
+
+  /**
+   * One per agent that was spoken to: in the order asked for, or in the desk's.
+   *
+   * @generated from field: repeated trademesh.gateway.v1.MessageAnswer answers = 3;
+   */
+  answers: MessageAnswer[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.SendMessageResponse.
+ * Use `create(SendMessageResponseSchema)` to create a new message.
+ */
+export const SendMessageResponseSchema: GenMessage<SendMessageResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 21);
+
+/**
+ * What one agent answered.
+ *
+ * @generated from message trademesh.gateway.v1.MessageAnswer
+ */
+export type MessageAnswer = Message<"trademesh.gateway.v1.MessageAnswer"> & {
+  /**
+   * Who.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * Its words: short, in English, with the session that they are of.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Sequence of the MessageAnswered event.
+   *
+   * @generated from field: uint64 sequence = 3;
+   */
+  sequence: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.MessageAnswer.
+ * Use `create(MessageAnswerSchema)` to create a new message.
+ */
+export const MessageAnswerSchema: GenMessage<MessageAnswer> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_pipeline_service, 22);
+
+/**
  * How far a step goes.
  *
  * @generated from enum trademesh.gateway.v1.StepSize
@@ -525,6 +819,47 @@ export const PipelineService: GenService<{
     methodKind: "unary";
     input: typeof SetPaceRequestSchema;
     output: typeof SetPaceResponseSchema;
+  },
+  /**
+   * Takes a person's order in, and answers once that is durable. It is in force from the session whose limits have not been applied yet, and
+   * passes the same limits, approvals and ledger as the desk's own; what becomes of it is told by events. The same `request_id` answers with
+   * the same order.
+   *
+   * @generated from rpc trademesh.gateway.v1.PipelineService.SubmitOrder
+   */
+  submitOrder: {
+    methodKind: "unary";
+    input: typeof SubmitOrderRequestSchema;
+    output: typeof SubmitOrderResponseSchema;
+  },
+  /**
+   * Takes an order back, a person's or one of the desk's own, as long as it is not being executed. Canceling again answers the same.
+   *
+   * @generated from rpc trademesh.gateway.v1.PipelineService.CancelOrder
+   */
+  cancelOrder: {
+    methodKind: "unary";
+    input: typeof CancelOrderRequestSchema;
+    output: typeof CancelOrderResponseSchema;
+  },
+  /**
+   * Speaks to one agent, to some, or to all at work. The message and each answer are events, durable before the call answers. An agent whose
+   * brain is rules answers from the newest of its work that the journal holds: an analyst from its signals and the figures behind them, the
+   * risk manager from its notes, the portfolio manager from its decisions and what became of them. It names the session, says what it does
+   * not know, and changes nothing: no message alters what such an agent decides. Works while the pipeline runs, stands, has not begun or has
+   * ended, as long as the gateway serves.
+   *
+   * A ticker is named in capitals, or after a dollar sign in any case; if none is, words of three letters or more count in any case. Without
+   * one the agents tell what they see most clearly.
+   *
+   * At most 60 messages a minute: more are RESOURCE_EXHAUSTED, with the time to wait.
+   *
+   * @generated from rpc trademesh.gateway.v1.PipelineService.SendMessage
+   */
+  sendMessage: {
+    methodKind: "unary";
+    input: typeof SendMessageRequestSchema;
+    output: typeof SendMessageResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_trademesh_gateway_v1_pipeline_service, 0);

@@ -2,10 +2,12 @@
 // @generated from file trademesh/trading/v1/portfolio_service.proto (package trademesh.trading.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { OrderFilled, PortfolioState } from "../../gateway/v1/event_pb.js";
+import type { AgentRole } from "../../common/v1/vocabulary_pb.js";
+import { file_trademesh_common_v1_vocabulary } from "../../common/v1/vocabulary_pb.js";
+import type { OrderFilled, Phase, PortfolioState } from "../../gateway/v1/event_pb.js";
 import { file_trademesh_gateway_v1_event } from "../../gateway/v1/event_pb.js";
 import type { EquityPoint } from "../../gateway/v1/state_pb.js";
 import { file_trademesh_gateway_v1_state } from "../../gateway/v1/state_pb.js";
@@ -15,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/trading/v1/portfolio_service.proto.
  */
 export const file_trademesh_trading_v1_portfolio_service: GenFile = /*@__PURE__*/
-  fileDesc("Cix0cmFkZW1lc2gvdHJhZGluZy92MS9wb3J0Zm9saW9fc2VydmljZS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEicQoTR2V0UG9ydGZvbGlvUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKC2F0X3NlcXVlbmNlGAIgASgESACIAQFCDgoMX2F0X3NlcXVlbmNlIpEBChRHZXRQb3J0Zm9saW9SZXNwb25zZRI3Cglwb3J0Zm9saW8YASABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRISCgpuYXZfbWljcm9zGAIgASgDEhYKDmFzX29mX3NlcXVlbmNlGAMgASgEEhQKDHNlc3Npb25fZGF0ZRgEIAEoCSKYAQoQTGlzdEZpbGxzUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCASFwoGdGlja2VyGAQgASgJQge6SARyAhggIngKEUxpc3RGaWxsc1Jlc3BvbnNlEi8KBWZpbGxzGAEgAygLMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuRmlsbFJlY29yZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSGQoRY29tcGFjdGVkX3Rocm91Z2gYAyABKAQiZQoKRmlsbFJlY29yZBIQCghzZXF1ZW5jZRgBIAEoBBIUCgxzZXNzaW9uX2RhdGUYAiABKAkSLwoEZmlsbBgDIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRmlsbGVkIoABChFMaXN0RXF1aXR5UmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMYkE4SHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCAiYAoSTGlzdEVxdWl0eVJlc3BvbnNlEjEKBnBvaW50cxgBIAMoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLkVxdWl0eVBvaW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJzChVHZXRQZXJmb3JtYW5jZVJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIYCgthdF9zZXF1ZW5jZRgCIAEoBEgAiAEBQg4KDF9hdF9zZXF1ZW5jZSLGBQoWR2V0UGVyZm9ybWFuY2VSZXNwb25zZRIQCghzZXNzaW9ucxgBIAEoDRIZCgx0b3RhbF9yZXR1cm4YAiABKAFIAIgBARIRCgRjYWdyGAMgASgBSAGIAQESIgoVYW5udWFsaXNlZF92b2xhdGlsaXR5GAQgASgBSAKIAQESEwoGc2hhcnBlGAUgASgBSAOIAQESFAoHc29ydGlubxgGIAEoAUgEiAEBEhkKDG1heF9kcmF3ZG93bhgHIAEoAUgFiAEBEiIKFW1heF9kcmF3ZG93bl9zZXNzaW9ucxgIIAEoDUgGiAEBEhMKBmNhbG1hchgJIAEoAUgHiAEBEhUKCGhpdF9yYXRlGAogASgBSAiIAQESGgoNcHJvZml0X2ZhY3RvchgLIAEoAUgJiAEBEiAKE21lYW5fZ3Jvc3NfZXhwb3N1cmUYDCABKAFICogBARIVCgh0dXJub3ZlchgNIAEoAUgLiAEBEk4KCXVuZGVmaW5lZBgOIAMoCzI7LnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFBlcmZvcm1hbmNlUmVzcG9uc2UuVW5kZWZpbmVkRW50cnkSFgoOYXNfb2Zfc2VxdWVuY2UYDyABKAQaMAoOVW5kZWZpbmVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIPCg1fdG90YWxfcmV0dXJuQgcKBV9jYWdyQhgKFl9hbm51YWxpc2VkX3ZvbGF0aWxpdHlCCQoHX3NoYXJwZUIKCghfc29ydGlub0IPCg1fbWF4X2RyYXdkb3duQhgKFl9tYXhfZHJhd2Rvd25fc2Vzc2lvbnNCCQoHX2NhbG1hckILCglfaGl0X3JhdGVCEAoOX3Byb2ZpdF9mYWN0b3JCFgoUX21lYW5fZ3Jvc3NfZXhwb3N1cmVCCwoJX3R1cm5vdmVyMqUDChBQb3J0Zm9saW9TZXJ2aWNlEmUKDEdldFBvcnRmb2xpbxIpLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFBvcnRmb2xpb1JlcXVlc3QaKi50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQb3J0Zm9saW9SZXNwb25zZRJcCglMaXN0RmlsbHMSJi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RmlsbHNSZXF1ZXN0GicudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEZpbGxzUmVzcG9uc2USXwoKTGlzdEVxdWl0eRInLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RFcXVpdHlSZXF1ZXN0GigudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEVxdWl0eVJlc3BvbnNlEmsKDkdldFBlcmZvcm1hbmNlEisudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UGVyZm9ybWFuY2VSZXF1ZXN0GiwudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UGVyZm9ybWFuY2VSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_state]);
+  fileDesc("Cix0cmFkZW1lc2gvdHJhZGluZy92MS9wb3J0Zm9saW9fc2VydmljZS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEicQoTR2V0UG9ydGZvbGlvUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKC2F0X3NlcXVlbmNlGAIgASgESACIAQFCDgoMX2F0X3NlcXVlbmNlIpEBChRHZXRQb3J0Zm9saW9SZXNwb25zZRI3Cglwb3J0Zm9saW8YASABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRISCgpuYXZfbWljcm9zGAIgASgDEhYKDmFzX29mX3NlcXVlbmNlGAMgASgEEhQKDHNlc3Npb25fZGF0ZRgEIAEoCSKYAQoQTGlzdEZpbGxzUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCASFwoGdGlja2VyGAQgASgJQge6SARyAhggIngKEUxpc3RGaWxsc1Jlc3BvbnNlEi8KBWZpbGxzGAEgAygLMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuRmlsbFJlY29yZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSGQoRY29tcGFjdGVkX3Rocm91Z2gYAyABKAQiZQoKRmlsbFJlY29yZBIQCghzZXF1ZW5jZRgBIAEoBBIUCgxzZXNzaW9uX2RhdGUYAiABKAkSLwoEZmlsbBgDIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRmlsbGVkIoABChFMaXN0RXF1aXR5UmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMYkE4SHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCAiYAoSTGlzdEVxdWl0eVJlc3BvbnNlEjEKBnBvaW50cxgBIAMoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLkVxdWl0eVBvaW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK+AQoVR2V0UGVyZm9ybWFuY2VSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoLYXRfc2VxdWVuY2UYAiABKARIAIgBARI1Cg9yaXNrX2ZyZWVfeWllbGQYAyABKAFCF7pIFBISGQAAAAAAACRAKQAAAAAAAOC/SAGIAQFCDgoMX2F0X3NlcXVlbmNlQhIKEF9yaXNrX2ZyZWVfeWllbGQi+gYKFkdldFBlcmZvcm1hbmNlUmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0SGQoMdG90YWxfcmV0dXJuGAIgASgBSACIAQESEQoEY2FnchgDIAEoAUgBiAEBEiIKFWFubnVhbGlzZWRfdm9sYXRpbGl0eRgEIAEoAUgCiAEBEhMKBnNoYXJwZRgFIAEoAUgDiAEBEhQKB3NvcnRpbm8YBiABKAFIBIgBARIZCgxtYXhfZHJhd2Rvd24YByABKAFIBYgBARIiChVtYXhfZHJhd2Rvd25fc2Vzc2lvbnMYCCABKA1IBogBARITCgZjYWxtYXIYCSABKAFIB4gBARIVCghoaXRfcmF0ZRgKIAEoAUgIiAEBEhoKDXByb2ZpdF9mYWN0b3IYCyABKAFICYgBARIgChNtZWFuX2dyb3NzX2V4cG9zdXJlGAwgASgBSAqIAQESFQoIdHVybm92ZXIYDSABKAFIC4gBARJOCgl1bmRlZmluZWQYDiADKAsyOy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlc3BvbnNlLlVuZGVmaW5lZEVudHJ5EhYKDmFzX29mX3NlcXVlbmNlGA8gASgEEh4KEW1lYW5fbmV0X2V4cG9zdXJlGBAgASgBSAyIAQESGwoOc2hhcmVfaW52ZXN0ZWQYESABKAFIDYgBARIWCg5jbG9zaW5nX3RyYWRlcxgSIAEoDRI0CgVmbGFncxgTIAMoDjIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLlBlcmZvcm1hbmNlRmxhZxowCg5VbmRlZmluZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg8KDV90b3RhbF9yZXR1cm5CBwoFX2NhZ3JCGAoWX2FubnVhbGlzZWRfdm9sYXRpbGl0eUIJCgdfc2hhcnBlQgoKCF9zb3J0aW5vQg8KDV9tYXhfZHJhd2Rvd25CGAoWX21heF9kcmF3ZG93bl9zZXNzaW9uc0IJCgdfY2FsbWFyQgsKCV9oaXRfcmF0ZUIQCg5fcHJvZml0X2ZhY3RvckIWChRfbWVhbl9ncm9zc19leHBvc3VyZUILCglfdHVybm92ZXJCFAoSX21lYW5fbmV0X2V4cG9zdXJlQhEKD19zaGFyZV9pbnZlc3RlZCJzChVHZXRMZWFkZXJib2FyZFJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIYCgthdF9zZXF1ZW5jZRgCIAEoBEgAiAEBQg4KDF9hdF9zZXF1ZW5jZSJ0ChZHZXRMZWFkZXJib2FyZFJlc3BvbnNlEjAKBmFnZW50cxgBIAMoCzIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkFnZW50U2NvcmUSEAoIc2Vzc2lvbnMYAiABKA0SFgoOYXNfb2Zfc2VxdWVuY2UYAyABKAQiLwoSQ29uZmlkZW5jZUludGVydmFsEgsKA2xvdxgBIAEoARIMCgRoaWdoGAIgASgBIpYBCghIaXRTY29yZRITCgtwcmVkaWN0aW9ucxgBIAEoDRIMCgR3aW5zGAIgASgNEg8KB3Vua25vd24YAyABKA0SEQoEcmF0ZRgEIAEoAUgAiAEBEjoKCGludGVydmFsGAUgASgLMigudHJhZGVtZXNoLnRyYWRpbmcudjEuQ29uZmlkZW5jZUludGVydmFsQgcKBV9yYXRlIsMBChtJbmZvcm1hdGlvbkNvZWZmaWNpZW50U2NvcmUSEAoIc2Vzc2lvbnMYASABKA0SEQoEbWVhbhgCIAEoAUgAiAEBEhYKCWRldmlhdGlvbhgDIAEoAUgBiAEBEg4KAXQYBCABKAFIAogBARI6CghpbnRlcnZhbBgFIAEoCzIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbmZpZGVuY2VJbnRlcnZhbEIHCgVfbWVhbkIMCgpfZGV2aWF0aW9uQgQKAl90IoYECgpBZ2VudFNjb3JlEhAKCGFnZW50X2lkGAEgASgJEiwKBHJvbGUYAiABKA4yHi50cmFkZW1lc2guY29tbW9uLnYxLkFnZW50Um9sZRIRCgRyYW5rGAMgASgNSACIAQESKwoDYWxsGAQgASgLMh4udHJhZGVtZXNoLnRyYWRpbmcudjEuSGl0U2NvcmUSLAoEYnVsbBgFIAEoCzIeLnRyYWRlbWVzaC50cmFkaW5nLnYxLkhpdFNjb3JlEiwKBGJlYXIYBiABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5IaXRTY29yZRIPCgduZXV0cmFsGAcgASgNEhIKBWJyaWVyGAggASgBSAGIAQESUgoXaW5mb3JtYXRpb25fY29lZmZpY2llbnQYCSABKAsyMS50cmFkZW1lc2gudHJhZGluZy52MS5JbmZvcm1hdGlvbkNvZWZmaWNpZW50U2NvcmUSQgoJdW5kZWZpbmVkGAogAygLMi8udHJhZGVtZXNoLnRyYWRpbmcudjEuQWdlbnRTY29yZS5VbmRlZmluZWRFbnRyeRIaChJzZXNzaW9uc19wcmVkaWN0ZWQYCyABKA0aMAoOVW5kZWZpbmVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfcmFua0IICgZfYnJpZXIiUgoSQ29tcGFyZVJ1bnNSZXF1ZXN0EjwKB3J1bl9pZHMYASADKAlCK7pIKJIBJQgCEBAYASIdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQisgEKE0NvbXBhcmVSdW5zUmVzcG9uc2USLwoEcnVucxgBIAMoCzIhLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVkUnVuEjAKB2ZpZ3VyZXMYAiADKAsyHy50cmFkZW1lc2gudHJhZGluZy52MS5GaWd1cmVSb3cSOAoLZGl2ZXJnZW5jZXMYAyADKAsyIy50cmFkZW1lc2gudHJhZGluZy52MS5SdW5EaXZlcmdlbmNlIuABCgtDb21wYXJlZFJ1bhIOCgZydW5faWQYASABKAkSFgoOYXNfb2Zfc2VxdWVuY2UYAiABKAQSFQoNZmlyc3Rfc2Vzc2lvbhgDIAEoCRIUCgxsYXN0X3Nlc3Npb24YBCABKAkSEAoIc2Vzc2lvbnMYBSABKA0SGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgGIAEoAxISCgpuYXZfbWljcm9zGAcgASgDEg0KBWZpbGxzGAggASgNEhUKDWNvbmZpZ19zaGEyNTYYCSABKAkSEwoLZGF0YV9zaGEyNTYYCiABKAkiSgoJRmlndXJlUm93EgwKBG5hbWUYASABKAkSLwoFY2VsbHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5GaWd1cmVDZWxsImUKCkZpZ3VyZUNlbGwSEgoFdmFsdWUYASABKAFIAIgBARIXCgpkaWZmZXJlbmNlGAIgASgBSAGIAQESEQoJdW5kZWZpbmVkGAMgASgJQggKBl92YWx1ZUINCgtfZGlmZmVyZW5jZSLDAgoNUnVuRGl2ZXJnZW5jZRIOCgZydW5faWQYASABKAkSFQoNZmlyc3Rfc2Vzc2lvbhgCIAEoCRIwCgtmaXJzdF9waGFzZRgDIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhEKCWFnZW50X2lkcxgEIAMoCRIfChdmaXJzdF9kZWNpc2lvbnNfc2Vzc2lvbhgFIAEoCRIZChFmaXJzdF9uYXZfc2Vzc2lvbhgGIAEoCRI1CgZjYXVzZXMYByADKA4yJS50cmFkZW1lc2gudHJhZGluZy52MS5EaXZlcmdlbmNlQ2F1c2USPgoNY29uZmlndXJhdGlvbhgIIAMoCzInLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldHRpbmdEaWZmZXJlbmNlEhMKC2V4cGxhbmF0aW9uGAkgASgJIj8KEVNldHRpbmdEaWZmZXJlbmNlEgwKBHBhdGgYASABKAkSDQoFZmlyc3QYAiABKAkSDQoFb3RoZXIYAyABKAkqVgoPUGVyZm9ybWFuY2VGbGFnEiAKHFBFUkZPUk1BTkNFX0ZMQUdfVU5TUEVDSUZJRUQQABIhCh1QRVJGT1JNQU5DRV9GTEFHX1NIT1JUX1NBTVBMRRABKpIBCg9EaXZlcmdlbmNlQ2F1c2USIAocRElWRVJHRU5DRV9DQVVTRV9VTlNQRUNJRklFRBAAEiIKHkRJVkVSR0VOQ0VfQ0FVU0VfQ09ORklHVVJBVElPThABEhkKFURJVkVSR0VOQ0VfQ0FVU0VfREFUQRACEh4KGkRJVkVSR0VOQ0VfQ0FVU0VfREVDSVNJT05TEAMy9gQKEFBvcnRmb2xpb1NlcnZpY2USZQoMR2V0UG9ydGZvbGlvEikudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UG9ydGZvbGlvUmVxdWVzdBoqLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFBvcnRmb2xpb1Jlc3BvbnNlElwKCUxpc3RGaWxscxImLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RGaWxsc1JlcXVlc3QaJy50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RmlsbHNSZXNwb25zZRJfCgpMaXN0RXF1aXR5EicudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEVxdWl0eVJlcXVlc3QaKC50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RXF1aXR5UmVzcG9uc2USawoOR2V0UGVyZm9ybWFuY2USKy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlcXVlc3QaLC50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlc3BvbnNlEmsKDkdldExlYWRlcmJvYXJkEisudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0TGVhZGVyYm9hcmRSZXF1ZXN0GiwudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0TGVhZGVyYm9hcmRSZXNwb25zZRJiCgtDb21wYXJlUnVucxIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVSdW5zUmVxdWVzdBopLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVSdW5zUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_trademesh_common_v1_vocabulary, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_state]);
 
 /**
  * Asks for an account.
@@ -281,6 +283,13 @@ export type GetPerformanceRequest = Message<"trademesh.trading.v1.GetPerformance
    * @generated from field: optional uint64 at_sequence = 2;
    */
   atSequence?: bigint | undefined;
+
+  /**
+   * Risk-free yield of a year, for Sharpe and Sortino: 0.04 is 4 %; absent: 0.
+   *
+   * @generated from field: optional double risk_free_yield = 3;
+   */
+  riskFreeYield?: number | undefined;
 };
 
 /**
@@ -325,14 +334,14 @@ export type GetPerformanceResponse = Message<"trademesh.trading.v1.GetPerformanc
   annualisedVolatility?: number | undefined;
 
   /**
-   * Annualised mean over standard deviation of daily returns, risk-free rate 0 (Sharpe 1994).
+   * Annualised mean over standard deviation of daily returns above the risk-free rate (Sharpe 1994).
    *
    * @generated from field: optional double sharpe = 5;
    */
   sharpe?: number | undefined;
 
   /**
-   * Annualised mean over downside deviation of daily returns (Sortino and Price 1994).
+   * Annualised mean over downside deviation of daily returns above the risk-free rate (Sortino and Price 1994).
    *
    * @generated from field: optional double sortino = 6;
    */
@@ -400,6 +409,34 @@ export type GetPerformanceResponse = Message<"trademesh.trading.v1.GetPerformanc
    * @generated from field: uint64 as_of_sequence = 15;
    */
   asOfSequence: bigint;
+
+  /**
+   * Mean of net exposure (long less short positions) over net asset value.
+   *
+   * @generated from field: optional double mean_net_exposure = 16;
+   */
+  meanNetExposure?: number | undefined;
+
+  /**
+   * Share of sessions that closed with a position.
+   *
+   * @generated from field: optional double share_invested = 17;
+   */
+  shareInvested?: number | undefined;
+
+  /**
+   * Closing trades behind `hit_rate` and `profit_factor`, those with neither gain nor loss too.
+   *
+   * @generated from field: uint32 closing_trades = 18;
+   */
+  closingTrades: number;
+
+  /**
+   * What to think of these figures.
+   *
+   * @generated from field: repeated trademesh.trading.v1.PerformanceFlag flags = 19;
+   */
+  flags: PerformanceFlag[];
 };
 
 /**
@@ -408,6 +445,670 @@ export type GetPerformanceResponse = Message<"trademesh.trading.v1.GetPerformanc
  */
 export const GetPerformanceResponseSchema: GenMessage<GetPerformanceResponse> = /*@__PURE__*/
   messageDesc(file_trademesh_trading_v1_portfolio_service, 8);
+
+/**
+ * Asks how good agents were.
+ *
+ * @generated from message trademesh.trading.v1.GetLeaderboardRequest
+ */
+export type GetLeaderboardRequest = Message<"trademesh.trading.v1.GetLeaderboardRequest"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * At which sequence; absent: the newest.
+   *
+   * @generated from field: optional uint64 at_sequence = 2;
+   */
+  atSequence?: bigint | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetLeaderboardRequest.
+ * Use `create(GetLeaderboardRequestSchema)` to create a new message.
+ */
+export const GetLeaderboardRequestSchema: GenMessage<GetLeaderboardRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 9);
+
+/**
+ * How good agents were. Predictions of a session count once it is settled, against the close before it and its own close.
+ *
+ * @generated from message trademesh.trading.v1.GetLeaderboardResponse
+ */
+export type GetLeaderboardResponse = Message<"trademesh.trading.v1.GetLeaderboardResponse"> & {
+  /**
+   * One per agent of the run: by rank, then those without one, by id.
+   *
+   * @generated from field: repeated trademesh.trading.v1.AgentScore agents = 1;
+   */
+  agents: AgentScore[];
+
+  /**
+   * Sessions settled.
+   *
+   * @generated from field: uint32 sessions = 2;
+   */
+  sessions: number;
+
+  /**
+   * The sequence that this covers.
+   *
+   * @generated from field: uint64 as_of_sequence = 3;
+   */
+  asOfSequence: bigint;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetLeaderboardResponse.
+ * Use `create(GetLeaderboardResponseSchema)` to create a new message.
+ */
+export const GetLeaderboardResponseSchema: GenMessage<GetLeaderboardResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 10);
+
+/**
+ * A 95 % confidence interval.
+ *
+ * @generated from message trademesh.trading.v1.ConfidenceInterval
+ */
+export type ConfidenceInterval = Message<"trademesh.trading.v1.ConfidenceInterval"> & {
+  /**
+   * Lower bound.
+   *
+   * @generated from field: double low = 1;
+   */
+  low: number;
+
+  /**
+   * Upper bound.
+   *
+   * @generated from field: double high = 2;
+   */
+  high: number;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ConfidenceInterval.
+ * Use `create(ConfidenceIntervalSchema)` to create a new message.
+ */
+export const ConfidenceIntervalSchema: GenMessage<ConfidenceInterval> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 11);
+
+/**
+ * Predictions of one kind, and how many were right.
+ *
+ * @generated from message trademesh.trading.v1.HitScore
+ */
+export type HitScore = Message<"trademesh.trading.v1.HitScore"> & {
+  /**
+   * Predictions made.
+   *
+   * @generated from field: uint32 predictions = 1;
+   */
+  predictions: number;
+
+  /**
+   * Those that were right: the close was above the one before (bull), or below it (bear). No change is wrong.
+   *
+   * @generated from field: uint32 wins = 2;
+   */
+  wins: number;
+
+  /**
+   * Those whose outcome is not known, since a close is missing.
+   *
+   * @generated from field: uint32 unknown = 3;
+   */
+  unknown: number;
+
+  /**
+   * Wins among those with a known outcome; absent without any.
+   *
+   * @generated from field: optional double rate = 4;
+   */
+  rate?: number | undefined;
+
+  /**
+   * Where the true rate lies (Wilson 1927, z = 1.96); absent as the rate.
+   *
+   * @generated from field: trademesh.trading.v1.ConfidenceInterval interval = 5;
+   */
+  interval?: ConfidenceInterval | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.HitScore.
+ * Use `create(HitScoreSchema)` to create a new message.
+ */
+export const HitScoreSchema: GenMessage<HitScore> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 12);
+
+/**
+ * Information coefficient: the correlation, in each session, of an agent's scores of tickers with what the tickers returned
+ * (Spearman, ties averaged; Grinold and Kahn 2000). Sessions with fewer than five tickers, or without variation, have none.
+ *
+ * @generated from message trademesh.trading.v1.InformationCoefficientScore
+ */
+export type InformationCoefficientScore = Message<"trademesh.trading.v1.InformationCoefficientScore"> & {
+  /**
+   * Sessions that have one.
+   *
+   * @generated from field: uint32 sessions = 1;
+   */
+  sessions: number;
+
+  /**
+   * Their mean; absent without any.
+   *
+   * @generated from field: optional double mean = 2;
+   */
+  mean?: number | undefined;
+
+  /**
+   * Their standard deviation (n - 1); absent below two.
+   *
+   * @generated from field: optional double deviation = 3;
+   */
+  deviation?: number | undefined;
+
+  /**
+   * The mean over its standard error; absent below two, or without variation.
+   *
+   * @generated from field: optional double t = 4;
+   */
+  t?: number | undefined;
+
+  /**
+   * Where the true mean lies (Student 1908); absent below three sessions.
+   *
+   * @generated from field: trademesh.trading.v1.ConfidenceInterval interval = 5;
+   */
+  interval?: ConfidenceInterval | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.InformationCoefficientScore.
+ * Use `create(InformationCoefficientScoreSchema)` to create a new message.
+ */
+export const InformationCoefficientScoreSchema: GenMessage<InformationCoefficientScore> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 13);
+
+/**
+ * How good one agent was. A figure that is undefined is absent, and `undefined` says why.
+ *
+ * @generated from message trademesh.trading.v1.AgentScore
+ */
+export type AgentScore = Message<"trademesh.trading.v1.AgentScore"> & {
+  /**
+   * Which agent.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * What it does; unspecified if its id is not a role's own name.
+   *
+   * @generated from field: trademesh.common.v1.AgentRole role = 2;
+   */
+  role: AgentRole;
+
+  /**
+   * Place from 1, by the lower bound of `all.interval`, then by known outcomes, then by id; absent without a known outcome.
+   *
+   * @generated from field: optional uint32 rank = 3;
+   */
+  rank?: number | undefined;
+
+  /**
+   * Predictions of a rise and of a fall together.
+   *
+   * @generated from field: trademesh.trading.v1.HitScore all = 4;
+   */
+  all?: HitScore | undefined;
+
+  /**
+   * Predictions of a rise.
+   *
+   * @generated from field: trademesh.trading.v1.HitScore bull = 5;
+   */
+  bull?: HitScore | undefined;
+
+  /**
+   * Predictions of a fall.
+   *
+   * @generated from field: trademesh.trading.v1.HitScore bear = 6;
+   */
+  bear?: HitScore | undefined;
+
+  /**
+   * Predictions that a price goes neither way; in no rate.
+   *
+   * @generated from field: uint32 neutral = 7;
+   */
+  neutral: number;
+
+  /**
+   * Mean squared distance of confidence from outcome, 0.25 = a coin (Brier 1950); absent without a known outcome.
+   *
+   * @generated from field: optional double brier = 8;
+   */
+  brier?: number | undefined;
+
+  /**
+   * Information coefficient of its scores.
+   *
+   * @generated from field: trademesh.trading.v1.InformationCoefficientScore information_coefficient = 9;
+   */
+  informationCoefficient?: InformationCoefficientScore | undefined;
+
+  /**
+   * Why a figure is absent, by the figure's name (`rank`, `bull.rate`, `information_coefficient.t`).
+   *
+   * @generated from field: map<string, string> undefined = 10;
+   */
+  undefined: { [key: string]: string };
+
+  /**
+   * Sessions in which it made predictions.
+   *
+   * @generated from field: uint32 sessions_predicted = 11;
+   */
+  sessionsPredicted: number;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.AgentScore.
+ * Use `create(AgentScoreSchema)` to create a new message.
+ */
+export const AgentScoreSchema: GenMessage<AgentScore> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 14);
+
+/**
+ * Asks for runs side by side.
+ *
+ * @generated from message trademesh.trading.v1.CompareRunsRequest
+ */
+export type CompareRunsRequest = Message<"trademesh.trading.v1.CompareRunsRequest"> & {
+  /**
+   * Two or more runs. The others are compared with the first.
+   *
+   * @generated from field: repeated string run_ids = 1;
+   */
+  runIds: string[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.CompareRunsRequest.
+ * Use `create(CompareRunsRequestSchema)` to create a new message.
+ */
+export const CompareRunsRequestSchema: GenMessage<CompareRunsRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 15);
+
+/**
+ * Runs side by side.
+ *
+ * @generated from message trademesh.trading.v1.CompareRunsResponse
+ */
+export type CompareRunsResponse = Message<"trademesh.trading.v1.CompareRunsResponse"> & {
+  /**
+   * In the order asked for.
+   *
+   * @generated from field: repeated trademesh.trading.v1.ComparedRun runs = 1;
+   */
+  runs: ComparedRun[];
+
+  /**
+   * Figures of performance, a row each.
+   *
+   * @generated from field: repeated trademesh.trading.v1.FigureRow figures = 2;
+   */
+  figures: FigureRow[];
+
+  /**
+   * One for each run but the first, in their order.
+   *
+   * @generated from field: repeated trademesh.trading.v1.RunDivergence divergences = 3;
+   */
+  divergences: RunDivergence[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.CompareRunsResponse.
+ * Use `create(CompareRunsResponseSchema)` to create a new message.
+ */
+export const CompareRunsResponseSchema: GenMessage<CompareRunsResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 16);
+
+/**
+ * What a run is and came to.
+ *
+ * @generated from message trademesh.trading.v1.ComparedRun
+ */
+export type ComparedRun = Message<"trademesh.trading.v1.ComparedRun"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The sequence that this covers.
+   *
+   * @generated from field: uint64 as_of_sequence = 2;
+   */
+  asOfSequence: bigint;
+
+  /**
+   * First session that was settled, ISO date; empty if none was.
+   *
+   * @generated from field: string first_session = 3;
+   */
+  firstSession: string;
+
+  /**
+   * Last session that was settled, ISO date.
+   *
+   * @generated from field: string last_session = 4;
+   */
+  lastSession: string;
+
+  /**
+   * Sessions settled.
+   *
+   * @generated from field: uint32 sessions = 5;
+   */
+  sessions: number;
+
+  /**
+   * Cash at the start, in micro-dollars.
+   *
+   * @generated from field: int64 initial_cash_micros = 6;
+   */
+  initialCashMicros: bigint;
+
+  /**
+   * Net asset value at the last settled close, in micro-dollars.
+   *
+   * @generated from field: int64 nav_micros = 7;
+   */
+  navMicros: bigint;
+
+  /**
+   * Orders filled.
+   *
+   * @generated from field: uint32 fills = 8;
+   */
+  fills: number;
+
+  /**
+   * SHA-256 of the configuration that decides the outcome, as the run's first event has it.
+   *
+   * @generated from field: string config_sha256 = 9;
+   */
+  configSha256: string;
+
+  /**
+   * Content hash of the market data set.
+   *
+   * @generated from field: string data_sha256 = 10;
+   */
+  dataSha256: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ComparedRun.
+ * Use `create(ComparedRunSchema)` to create a new message.
+ */
+export const ComparedRunSchema: GenMessage<ComparedRun> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 17);
+
+/**
+ * One figure of every run.
+ *
+ * @generated from message trademesh.trading.v1.FigureRow
+ */
+export type FigureRow = Message<"trademesh.trading.v1.FigureRow"> & {
+  /**
+   * Name of the field of GetPerformanceResponse.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * One per run, in their order.
+   *
+   * @generated from field: repeated trademesh.trading.v1.FigureCell cells = 2;
+   */
+  cells: FigureCell[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.FigureRow.
+ * Use `create(FigureRowSchema)` to create a new message.
+ */
+export const FigureRowSchema: GenMessage<FigureRow> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 18);
+
+/**
+ * A figure of one run.
+ *
+ * @generated from message trademesh.trading.v1.FigureCell
+ */
+export type FigureCell = Message<"trademesh.trading.v1.FigureCell"> & {
+  /**
+   * The figure; absent if it is undefined.
+   *
+   * @generated from field: optional double value = 1;
+   */
+  value?: number | undefined;
+
+  /**
+   * The figure less that of the first run; absent if either is undefined.
+   *
+   * @generated from field: optional double difference = 2;
+   */
+  difference?: number | undefined;
+
+  /**
+   * Why it is absent.
+   *
+   * @generated from field: string undefined = 3;
+   */
+  undefined: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.FigureCell.
+ * Use `create(FigureCellSchema)` to create a new message.
+ */
+export const FigureCellSchema: GenMessage<FigureCell> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 19);
+
+/**
+ * Where a run parts from the first one.
+ *
+ * @generated from message trademesh.trading.v1.RunDivergence
+ */
+export type RunDivergence = Message<"trademesh.trading.v1.RunDivergence"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * First session in which anything that the desks did differs, ISO date; empty if nothing does. Also the first that only one of them has.
+   *
+   * @generated from field: string first_session = 2;
+   */
+  firstSession: string;
+
+  /**
+   * First phase of that session in which something differs.
+   *
+   * @generated from field: trademesh.gateway.v1.Phase first_phase = 3;
+   */
+  firstPhase: Phase;
+
+  /**
+   * Agents whose events differ in that phase; empty: the desk's own.
+   *
+   * @generated from field: repeated string agent_ids = 4;
+   */
+  agentIds: string[];
+
+  /**
+   * First session in which decisions differ, ISO date; empty if none does.
+   *
+   * @generated from field: string first_decisions_session = 5;
+   */
+  firstDecisionsSession: string;
+
+  /**
+   * First session whose net asset values differ, ISO date; empty if none does.
+   *
+   * @generated from field: string first_nav_session = 6;
+   */
+  firstNavSession: string;
+
+  /**
+   * Why; empty if nothing differs.
+   *
+   * @generated from field: repeated trademesh.trading.v1.DivergenceCause causes = 7;
+   */
+  causes: DivergenceCause[];
+
+  /**
+   * Settings that differ, at most 100; empty where a configuration cannot be read.
+   *
+   * @generated from field: repeated trademesh.trading.v1.SettingDifference configuration = 8;
+   */
+  configuration: SettingDifference[];
+
+  /**
+   * The same in words.
+   *
+   * @generated from field: string explanation = 9;
+   */
+  explanation: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.RunDivergence.
+ * Use `create(RunDivergenceSchema)` to create a new message.
+ */
+export const RunDivergenceSchema: GenMessage<RunDivergence> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 20);
+
+/**
+ * A setting that differs.
+ *
+ * @generated from message trademesh.trading.v1.SettingDifference
+ */
+export type SettingDifference = Message<"trademesh.trading.v1.SettingDifference"> & {
+  /**
+   * Its place in BOOTSTRAP.md, for example `costs.fee_bp`.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Its value in the first run.
+   *
+   * @generated from field: string first = 2;
+   */
+  first: string;
+
+  /**
+   * Its value in the other run.
+   *
+   * @generated from field: string other = 3;
+   */
+  other: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.SettingDifference.
+ * Use `create(SettingDifferenceSchema)` to create a new message.
+ */
+export const SettingDifferenceSchema: GenMessage<SettingDifference> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 21);
+
+/**
+ * What to think of a figure that is there.
+ *
+ * @generated from enum trademesh.trading.v1.PerformanceFlag
+ */
+export enum PerformanceFlag {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: PERFORMANCE_FLAG_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Fewer than 63 sessions: a rate for the year says little.
+   *
+   * @generated from enum value: PERFORMANCE_FLAG_SHORT_SAMPLE = 1;
+   */
+  SHORT_SAMPLE = 1,
+}
+
+/**
+ * Describes the enum trademesh.trading.v1.PerformanceFlag.
+ */
+export const PerformanceFlagSchema: GenEnum<PerformanceFlag> = /*@__PURE__*/
+  enumDesc(file_trademesh_trading_v1_portfolio_service, 0);
+
+/**
+ * What makes two runs differ.
+ *
+ * @generated from enum trademesh.trading.v1.DivergenceCause
+ */
+export enum DivergenceCause {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: DIVERGENCE_CAUSE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * They were configured differently; `configuration` tells how.
+   *
+   * @generated from enum value: DIVERGENCE_CAUSE_CONFIGURATION = 1;
+   */
+  CONFIGURATION = 1,
+
+  /**
+   * They read different market data.
+   *
+   * @generated from enum value: DIVERGENCE_CAUSE_DATA = 2;
+   */
+  DATA = 2,
+
+  /**
+   * With one configuration and the same data, somebody decided otherwise: an agent that is not a rule, a person, another version of trademesh.
+   *
+   * @generated from enum value: DIVERGENCE_CAUSE_DECISIONS = 3;
+   */
+  DECISIONS = 3,
+}
+
+/**
+ * Describes the enum trademesh.trading.v1.DivergenceCause.
+ */
+export const DivergenceCauseSchema: GenEnum<DivergenceCause> = /*@__PURE__*/
+  enumDesc(file_trademesh_trading_v1_portfolio_service, 1);
 
 /**
  * Accounts of runs at any sequence, whether the gateway lives (it is asked) or not (its journal is read).
@@ -454,6 +1155,26 @@ export const PortfolioService: GenService<{
     methodKind: "unary";
     input: typeof GetPerformanceRequestSchema;
     output: typeof GetPerformanceResponseSchema;
+  },
+  /**
+   * How good each agent's predictions and scores were, best first.
+   *
+   * @generated from rpc trademesh.trading.v1.PortfolioService.GetLeaderboard
+   */
+  getLeaderboard: {
+    methodKind: "unary";
+    input: typeof GetLeaderboardRequestSchema;
+    output: typeof GetLeaderboardResponseSchema;
+  },
+  /**
+   * Runs side by side: their figures, where they first part, and why. Each is read at its newest event.
+   *
+   * @generated from rpc trademesh.trading.v1.PortfolioService.CompareRuns
+   */
+  compareRuns: {
+    methodKind: "unary";
+    input: typeof CompareRunsRequestSchema;
+    output: typeof CompareRunsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_trademesh_trading_v1_portfolio_service, 0);

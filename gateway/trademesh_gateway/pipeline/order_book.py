@@ -1,0 +1,167 @@
+"""Orders of people that are in force, and which of them take part in a session. Pure: it journals nothing and asks nobody.
+
+An order is in force from the first session whose limits had not been applied when it came, and one that is canceled after them is left out
+when orders are executed: so a session that is done again after a crash has the same orders. The desk's own orders are here only to be
+canceled: they live for the session that decides on them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+MOST_WORKING = 1_000
+"""No more orders are taken in: each is looked at in each session, and is in each state that is told."""
+
+
+class OrderType(enum.IntEnum):
+    """At what price an order is executed; values are those of gateway.v1.OrderType."""
+
+    MARKET = 1
+    LIMIT = 2
+    STOP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingOrder:
+    """An order of a person. `delta` is signed shares, `price_micros` the limit or the stop and 0 for a market order."""
+
+    order_id: str
+    ticker: str
+    delta: int
+    type: OrderType
+    price_micros: int
+    good_till_canceled: bool
+    from_session: int
+
+    def is_triggered(self, last_price_micros: int) -> bool:
+        """False for a stop that the last known price has not reached; 0 is no price."""
+        if self.type is not OrderType.STOP:
+            return True
+        if self.delta > 0:
+            return last_price_micros >= self.price_micros
+        return 0 < last_price_micros <= self.price_micros
+
+    def accepts(self, price_micros: int) -> bool:
+        """False for a price that is worse than the limit."""
+        if self.type is not OrderType.LIMIT:
+            return True
+        return price_micros <= self.price_micros if self.delta > 0 else price_micros >= self.price_micros
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOrder:
+    """An order of the session in hand: the desk's own, or a person's, which is `working`. `column` is its ticker's place in the run."""
+
+    order_id: str
+    column: int
+    delta: int
+    working: WorkingOrder | None = None
+
+
+class _Stage(enum.Enum):
+    OPEN = enum.auto()
+    GATED = enum.auto()
+    EXECUTED = enum.auto()
+
+
+class TooLateError(Exception):
+    """The order is being executed, or was."""
+
+
+class OrderBook:
+    """The orders in force. Between two cycles it stands after the execution of the last one."""
+
+    def __init__(self, sessions_settled: int = 0, working: Iterable[WorkingOrder] = (), canceled: Mapping[str, int] | None = None) -> None:
+        """
+        Args:
+            working: orders in force after the last settlement, and those that came after it.
+            canceled: those of them, or of the desk's, that were canceled since, with the session whose limits they had passed by then, or 0.
+        """
+        self._session = sessions_settled
+        self._stage = _Stage.EXECUTED
+        self._closed_before = False
+        self._canceled = dict(canceled or {})
+        self._working = {order.order_id: order for order in working if self._canceled.get(order.order_id) != 0}
+        self._gated: dict[str, str] = {}
+
+    @property
+    def working(self) -> list[WorkingOrder]:
+        """Orders in force, oldest first."""
+        return [order for order in self._working.values() if order.order_id not in self._canceled]
+
+    @property
+    def next_session(self) -> int:
+        """The session from which an order that comes now is in force."""
+        return self._session if self._stage is _Stage.OPEN and not self._closed_before else self._session + 1
+
+    def begin(self, session: int, *, gated_before: bool = False) -> None:
+        """A session's cycle begins. `gated_before`: an earlier gateway has applied limits in it, so that what comes now is for the next one."""
+        self._session, self._stage, self._closed_before = session, _Stage.OPEN, gated_before
+        self._gated = {}
+
+    def add(self, order: WorkingOrder) -> None:
+        """Takes an order in."""
+        self._working[order.order_id] = order
+
+    def due(self, last_price_micros: Callable[[str], int]) -> list[WorkingOrder]:
+        """Orders for the limits of the session in hand, oldest first; from now on those that come are for the next one."""
+        self._stage = _Stage.GATED
+        found = [order for order in self._in_force() if order.is_triggered(last_price_micros(order.ticker))]
+        self._gated |= {order.order_id: order.ticker for order in found}
+        return found
+
+    def also_gated(self, desk_orders: Mapping[str, str]) -> None:
+        """The desk's own orders of the session, tickers by order id: they can be canceled, too."""
+        self._gated |= desk_orders
+
+    def _in_force(self) -> list[WorkingOrder]:
+        return [order for order in self._working.values() if order.from_session <= self._session]
+
+    def ticker_of(self, order_id: str) -> str | None:
+        """The ticker of an order that is in force or passes the phases of the session in hand."""
+        if order_id in self._working:
+            return self._working[order_id].ticker
+        return self._gated.get(order_id) if self._stage is _Stage.GATED else None
+
+    def cancel(self, order_id: str) -> int:
+        """Takes an order out of force; returns the session whose limits it has passed, or 0.
+
+        Raises:
+            TooLateError: it is being executed, or is no longer in force.
+        """
+        order = self._working.get(order_id)
+        if self._stage is _Stage.GATED and order_id in self._gated:
+            self._canceled[order_id] = self._session
+            return self._session
+        if order is None:
+            raise TooLateError(order_id)
+        if self._closed_before and self._stage is _Stage.OPEN and order.from_session <= self._session:
+            self._canceled[order_id] = self._session
+            return self._session
+        del self._working[order_id]
+        return 0
+
+    def begin_execution(self) -> None:
+        """Orders are executed from now on; nothing is canceled any more."""
+        self._stage = _Stage.EXECUTED
+
+    def is_canceled(self, order_id: str) -> bool:
+        """True for an order that was canceled after it had passed the limits of the session in hand."""
+        return self._canceled.get(order_id) == self._session
+
+    def end(self, order_id: str) -> None:
+        """An order is out of force: executed, refused or void."""
+        self._working.pop(order_id, None)
+
+    def close(self) -> list[WorkingOrder]:
+        """The session's orders are executed: what was canceled is forgotten. Returns orders for the day that were not executed, which are out
+        of force now."""
+        for order_id in [order_id for order_id, session in self._canceled.items() if session == self._session]:
+            del self._canceled[order_id]
+            self._working.pop(order_id, None)
+        expired = [order for order in self._in_force() if not order.good_till_canceled]
+        for order in expired:
+            del self._working[order.order_id]
+        return expired

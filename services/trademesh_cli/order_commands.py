@@ -1,0 +1,132 @@
+"""`trademesh order submit|cancel|list`: a person's orders in a run that is live."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+
+from trademesh.common.v1 import vocabulary_pb2 as words
+from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc, pipeline_service_pb2
+from trademesh_cli.rpc import EXIT_USAGE, as_record, call, fail, print_json
+from trademesh_cli.run_gateway import gateway_of
+
+order_app = typer.Typer(no_args_is_help=True, help="Orders of people: they pass the same limits, approvals and ledger as the desk's own.")
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+MICROS = 1_000_000
+NEEDED_FOR = "orders are taken"
+
+
+class Way(enum.StrEnum):
+    """Which way an order goes."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+
+@order_app.command("submit")
+def submit(
+    run_id: RunId,
+    way: Annotated[Way, typer.Argument(help="buy covers a short first, sell goes short when nothing is held")],
+    quantity: Annotated[int, typer.Argument(min=1, help="whole shares")],
+    ticker: Annotated[str, typer.Argument(help="one of the run's tickers")],
+    limit: Annotated[str | None, typer.Option(help="the worst price, in dollars")] = None,
+    stop: Annotated[str | None, typer.Option(help="the price that makes it a market order, in dollars")] = None,
+    gtc: Annotated[bool, typer.Option("--gtc", help="in force until it is executed or canceled, not for one session")] = False,
+    by: Annotated[str, typer.Option(help="who submits it")] = "",
+    request_id: Annotated[str, typer.Option(help="a UUID: the same one submits the same order only once")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Submit an order. Prints its id; what becomes of it is told by `trademesh feed tail`."""
+    if limit is not None and stop is not None:
+        fail("an order has a limit or a stop, not both", None, EXIT_USAGE)
+    request = pipeline_service_pb2.SubmitOrderRequest(
+        run_id=run_id,
+        request_id=request_id or str(uuid.uuid4()),
+        ticker=ticker,
+        side=words.SIDE_LONG if way is Way.BUY else words.SIDE_SHORT,
+        quantity=quantity,
+        time_in_force=event_pb2.TIME_IN_FORCE_GOOD_TILL_CANCELED if gtc else event_pb2.TIME_IN_FORCE_DAY,
+        submitted_by=by,
+    )
+    if limit is not None:
+        request.limit_price_micros = _micros(limit)
+    elif stop is not None:
+        request.stop_price_micros = _micros(stop)
+
+    async def work() -> pipeline_service_pb2.SubmitOrderResponse:
+        async with gateway_of(run_id, NEEDED_FOR) as (gateway, stub):
+            answer: pipeline_service_pb2.SubmitOrderResponse = await gateway.call(stub.SubmitOrder, request)
+            return answer
+
+    answer = call(work)
+    if as_json:
+        print_json(as_record(answer))
+    else:
+        print(f"{answer.order.order.order_id} in force from session {answer.order.from_session}")
+
+
+def _micros(dollars: str) -> int:
+    try:
+        amount = Decimal(dollars) * MICROS
+    except InvalidOperation:
+        fail(f"{dollars} is no price", None, EXIT_USAGE)
+    if not amount.is_finite() or amount != amount.to_integral_value() or amount <= 0:
+        fail(f"{dollars} is no price: more than 0, with at most six digits after the point", None, EXIT_USAGE)
+    return int(amount)
+
+
+@order_app.command("cancel")
+def cancel(
+    run_id: RunId,
+    order_id: Annotated[str, typer.Argument(metavar="ORDER", help="id of the order, also one of the desk's own")],
+    by: Annotated[str, typer.Option(help="who takes it back")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take an order back that is not executed yet."""
+    request = pipeline_service_pb2.CancelOrderRequest(run_id=run_id, order_id=order_id, canceled_by=by)
+
+    async def work() -> pipeline_service_pb2.CancelOrderResponse:
+        async with gateway_of(run_id, NEEDED_FOR) as (gateway, stub):
+            answer: pipeline_service_pb2.CancelOrderResponse = await gateway.call(stub.CancelOrder, request)
+            return answer
+
+    answer = call(work)
+    print_json(as_record(answer)) if as_json else print(f"{order_id} canceled")
+
+
+@order_app.command("list")
+def list_orders(run_id: RunId, as_json: AsJson = False) -> None:
+    """List people's orders that are in force."""
+
+    async def work() -> feed_service_pb2.GetSnapshotResponse:
+        async with gateway_of(run_id, NEEDED_FOR) as (gateway, _):
+            request = feed_service_pb2.GetSnapshotRequest(run_id=run_id)
+            found: feed_service_pb2.GetSnapshotResponse = await gateway.call(
+                gateway.stub(feed_service_pb2_grpc.FeedServiceStub).GetSnapshot, request, timeout_s=30
+            )
+            return found
+
+    orders = call(work).state.working_orders
+    if as_json:
+        print_json([as_record(one) for one in orders])
+    for one in () if as_json else orders:
+        print(line_of(one))
+
+
+def line_of(submitted: event_pb2.OrderSubmitted) -> str:
+    """An order as people read it."""
+    order = submitted.order
+    price = ""
+    if order.limit_price_micros:
+        price = f" limit {Decimal(order.limit_price_micros) / MICROS:f}"
+    elif order.stop_price_micros:
+        price = f" stop {Decimal(order.stop_price_micros) / MICROS:f}"
+    lasts = " until canceled" if order.time_in_force == event_pb2.TIME_IN_FORCE_GOOD_TILL_CANCELED else ""
+    way = Way.BUY if order.side == words.SIDE_LONG else Way.SELL
+    return f"{order.order_id}  {way} {order.quantity} {order.ticker}{price}{lasts}, from session {submitted.from_session}, by {order.submitted_by}"

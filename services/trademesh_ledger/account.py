@@ -1,0 +1,86 @@
+"""An account from session to session, as the ledger sees it: corporate actions, forced liquidation, orders, marks, borrow, margin.
+
+    open_session   PREPARE      actions of the ex-date
+    execution      EXECUTION    forced orders of a margin call, then whatever the caller executes
+    settle         SETTLEMENT   marks, borrow, net asset value, margin call
+
+Knows no clock and no calendar: callers say how many days there are to the next session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from trademesh_ledger.borrow import BorrowCharge, charge_borrow
+from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, apply_actions
+from trademesh_ledger.costs import CostModel
+from trademesh_ledger.execution import Execution, Fill
+from trademesh_ledger.maintenance import MarginCall, liquidation_plan, margin_call
+from trademesh_ledger.margin import MarginRules
+from trademesh_ledger.portfolio import Portfolio
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedLiquidation:
+    """What was closed by force."""
+
+    fills: tuple[Fill, ...]
+    insolvent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """An account at a close."""
+
+    nav_micros: int
+    borrow: list[BorrowCharge]
+    margin_call: MarginCall | None
+
+
+class Account:
+    """A portfolio with its rules and its last marks."""
+
+    def __init__(self, portfolio: Portfolio, costs: CostModel, rules: MarginRules) -> None:
+        self.portfolio = portfolio
+        self.costs = costs
+        self.rules = rules
+        self.marks_micros: dict[str, int] = {}
+        """The last known price per ticker."""
+        self.call: MarginCall | None = None
+        """The margin call of the last settlement."""
+
+    def open_session(self, actions: Iterable[CorporateAction]) -> list[ActionEffect]:
+        """Applies the corporate actions of this ex-date."""
+        return apply_actions(self.portfolio, actions, self.marks_micros)
+
+    def liquidate(self, prices_micros: Mapping[str, int]) -> ForcedLiquidation | None:
+        """Answers the margin call of the last settlement at today's prices, before any other order; None if they have answered it.
+
+        Prices are those before slippage; tickers that do not trade today are left out.
+        """
+        self.marks_micros.update(prices_micros)
+        if self.call is None or margin_call(self.portfolio, self.marks_micros, self.rules) is None:
+            return None
+        plan = liquidation_plan(self.portfolio, self.marks_micros, prices_micros, self.costs, self.rules)
+        execution = self.execution(prices_micros)
+        fills = tuple(
+            execution.fill(order.ticker, order.delta, self.costs.fill_price(prices_micros[order.ticker], order.delta))
+            for order in plan.orders
+        )
+        return ForcedLiquidation(fills, plan.insolvent)
+
+    def execution(self, prices_micros: Mapping[str, int]) -> Execution:
+        """For the orders of a moment at which these are the prices, before slippage."""
+        self.marks_micros.update(prices_micros)
+        return Execution(self.portfolio, self.costs, self.rules, self.marks_micros)
+
+    def settle(self, closes_micros: Mapping[str, int], days_to_next_session: int) -> Settlement:
+        """Marks at the close, charges borrow until the next session, and compares with the maintenance margin.
+
+        A ticker without a close keeps its last mark.
+        """
+        self.marks_micros.update(closes_micros)
+        borrow = charge_borrow(self.portfolio, self.marks_micros, self.costs.borrow_bp, days_to_next_session)
+        self.call = margin_call(self.portfolio, self.marks_micros, self.rules)
+        return Settlement(self.portfolio.net_asset_value(self.marks_micros), borrow, self.call)

@@ -1,0 +1,216 @@
+"""How right agents were, from the events of a run as they come: predictions meet the closes of their session when it is settled.
+
+Settled events tell every close, so the journal alone is enough, and what is told of a finished run is what was told while it lived. The
+formulas are the ledger's; messages for clients and files for dashboards are made by who asks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from trademesh.gateway.v1 import event_pb2 as events
+from trademesh_ledger.metrics import ClosingTrade, closing_fee
+from trademesh_ledger.scores import BrierScore, HitCount, rank_correlation, ranks, went_right
+from trademesh_runs.journal import KIND_NUMBERS, JournalReader, all_events
+
+RECENT_OUTCOMES = 100
+KINDS = frozenset(KIND_NUMBERS[name] for name in ("run_started", "predictions", "order_filled", "settled"))
+"""What hits are counted from; `signals` beside them for information coefficients."""
+SIGNALS = KIND_NUMBERS["signals"]
+
+_UP, _DOWN = events.DIRECTION_UP, events.DIRECTION_DOWN
+_CLOSING = (events.LEG_KIND_SELL, events.LEG_KIND_COVER)
+_Columns = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one prediction. Closes are 0 where there is none."""
+
+    session_date: str
+    ticker: str
+    direction: int
+    earlier_close_micros: int
+    close_micros: int
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the price went there; None without both closes, and for neutral predictions."""
+        if self.direction not in (_UP, _DOWN):
+            return None
+        return went_right(self.direction == _UP, self.earlier_close_micros, self.close_micros)
+
+    @property
+    def real_return(self) -> float | None:
+        """What the price did, a fraction; None without both closes."""
+        known = self.earlier_close_micros and self.close_micros
+        return self.close_micros / self.earlier_close_micros - 1 if known else None
+
+
+class _Settled(NamedTuple):
+    """Predictions of a settled session, with what they are measured by."""
+
+    session_date: str
+    rows: Sequence[events.Prediction]
+    columns: _Columns
+    earlier: Sequence[int]
+    closes: Sequence[int]
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """What came of each, the last first."""
+        for row in reversed(self.rows):
+            column = self.columns.get(row.ticker)
+            before, after = (0, 0) if column is None else (self.earlier[column], self.closes[column])
+            yield Outcome(self.session_date, row.ticker, row.direction, before, after)
+
+
+@dataclass
+class AgentRecord:
+    """What an agent's predictions came to."""
+
+    bull: HitCount = field(default_factory=HitCount)
+    bear: HitCount = field(default_factory=HitCount)
+    neutral: int = 0
+    sessions_predicted: int = 0
+    brier: BrierScore = field(default_factory=BrierScore)
+    coefficients: list[float] = field(default_factory=list)
+    """Information coefficient of each session that has one."""
+    _recent: deque[_Settled] = field(default_factory=deque)
+    """The newest sessions, as many as have the outcomes that are kept."""
+    _recent_rows: int = 0
+
+    @property
+    def all(self) -> HitCount:
+        """Both directions together."""
+        return self.bull.add(self.bear)
+
+    def score(
+        self, session: str, rows: Sequence[events.Prediction], columns: _Columns, earlier: Sequence[int], closes: Sequence[int]
+    ) -> None:
+        """Takes in the predictions of a settled session."""
+        self.sessions_predicted += 1
+        self._keep(_Settled(session, rows, columns, earlier, closes))
+        for row in rows:
+            direction, column = row.direction, columns.get(row.ticker)
+            # Of a ticker that is not the run's nothing is known.
+            before, after = (0, 0) if column is None else (earlier[column], closes[column])
+            if direction == _UP:
+                count = self.bull
+            elif direction == _DOWN:
+                count = self.bear
+            else:
+                self.neutral += 1
+                continue
+            count.predictions += 1
+            if not before or not after:
+                count.unknown += 1
+                continue
+            right = after > before if direction == _UP else after < before
+            count.wins += right
+            self.brier.add(row.confidence, right)
+
+    def _keep(self, settled: _Settled) -> None:
+        self._recent.append(settled)
+        self._recent_rows += len(settled.rows)
+        while self._recent_rows - len(self._recent[0].rows) >= RECENT_OUTCOMES:
+            self._recent_rows -= len(self._recent.popleft().rows)
+
+    def newest_outcomes(self) -> list[Outcome]:
+        """The newest outcomes, newest first."""
+        return list(islice((outcome for settled in reversed(self._recent) for outcome in settled.outcomes()), RECENT_OUTCOMES))
+
+
+class Scoreboard:
+    """The records of a run's agents up to a sequence."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.agents: dict[str, AgentRecord] = {}
+        self.sessions = 0
+        self.closing_trades = 0
+        self.gains = 0
+        """Closing trades with a gain after their fee."""
+        self.losses = 0
+        self.whole = True
+        """False if events that count were compacted before they were seen: nothing is counted any more."""
+        self._columns: _Columns = {}
+        self._earlier: Sequence[int] = ()
+        self._predictions: dict[str, Sequence[events.Prediction]] = {}
+        self._signals: dict[str, Sequence[events.Signal]] = {}
+
+    def catch_up(self, reader: JournalReader, through: int, *, coefficients: bool = False) -> Scoreboard:
+        """Takes in what a journal has more, up to a sequence; with signals, which are most of it, only for information coefficients."""
+        if reader.head().compacted_through > self.sequence:
+            self.whole = False
+            return self
+        kinds = KINDS | {SIGNALS} if coefficients else KINDS
+        if through > self.sequence:
+            for stored in all_events(reader, self.sequence, through, kinds=kinds):
+                self.add(stored.parse())
+            self.sequence = through
+        return self
+
+    def add(self, event: events.Event) -> None:
+        """Takes in one event, which is not before others; kinds that do not count are passed over."""
+        match event.WhichOneof("payload"):
+            case "predictions":
+                self._predictions[event.agent_id] = event.predictions.predictions
+            case "signals":
+                self._signals[event.agent_id] = event.signals.signals
+            case "order_filled":
+                self._close(event.order_filled)
+            case "settled":
+                self._settle(event.session_date, event.settled)
+            case "run_started":
+                self._columns = {ticker: column for column, ticker in enumerate(event.run_started.tickers)}
+                self.agents = {agent_id: AgentRecord() for agent_id in event.run_started.agent_ids}
+            case _:
+                return
+        self.sequence = event.sequence
+
+    def _close(self, fill: events.OrderFilled) -> None:
+        trade = closing_trade(fill)
+        if trade is not None:
+            result = trade.realised_micros - trade.fee_micros
+            self.closing_trades += 1
+            self.gains += result > 0
+            self.losses += result < 0
+
+    def _settle(self, session: str, settled: events.Settled) -> None:
+        self.sessions += 1
+        closes: Sequence[int] = list(settled.close_micros) or [0] * len(self._columns)
+        earlier = list(settled.earlier_close_micros) or self._earlier or [0] * len(closes)
+        for agent_id, predictions in self._predictions.items():
+            self.agents.setdefault(agent_id, AgentRecord()).score(session, predictions, self._columns, earlier, closes)
+        for agent_id, signals in self._signals.items():
+            coefficient = self._coefficient(signals, earlier, closes)
+            if coefficient is not None:
+                self.agents.setdefault(agent_id, AgentRecord()).coefficients.append(coefficient)
+        self._earlier = closes
+        self._predictions, self._signals = {}, {}
+
+    def _coefficient(self, signals: Sequence[events.Signal], earlier: Sequence[int], closes: Sequence[int]) -> float | None:
+        scores, returns = list[float](), list[float]()
+        for signal in signals:
+            column = self._columns.get(signal.ticker)
+            before, after = (0, 0) if column is None else (earlier[column], closes[column])
+            if before and after and signal.stance != events.STANCE_ABSTAIN:
+                scores.append(signal.score)
+                returns.append(after / before)
+        return rank_correlation(scores, returns)
+
+    def ranking(self) -> list[tuple[str, int | None, AgentRecord]]:
+        """Agents with their ranks: best first, then those that have none, by id."""
+        places = ranks({agent_id: record.all for agent_id, record in self.agents.items()})
+        order = sorted(self.agents, key=lambda agent_id: (places[agent_id] is None, places[agent_id] or 0, agent_id))
+        return [(agent_id, places[agent_id], self.agents[agent_id]) for agent_id in order]
+
+
+def closing_trade(fill: events.OrderFilled) -> ClosingTrade | None:
+    """The part of a fill that closed a position, with its share of the order's fee; None if none did."""
+    closed = sum(leg.quantity for leg in fill.legs if leg.kind in _CLOSING)
+    return ClosingTrade(fill.realised_micros, closing_fee(fill.fee_micros, closed, fill.quantity)) if closed else None

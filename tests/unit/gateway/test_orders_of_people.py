@@ -1,0 +1,237 @@
+"""A person's order in the cycle: the same limits and ledger as the desk's own, and the same outcome whenever the gateway dies."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from real_closes import CASH, FIRST, SESSIONS, history, no_one, us20
+from trademesh.common.v1 import vocabulary_pb2 as words
+from trademesh.gateway.v1 import event_pb2 as events
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_gateway import wire
+from trademesh_gateway.configuration import rules_of
+from trademesh_gateway.opening import fold_run
+from trademesh_gateway.pipeline.cycle import PHASES, Cycle, OpenSession, SessionTimes
+from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_ledger.portfolio import Portfolio
+from trademesh_runs.fold import fold_journal, replay_journal
+from trademesh_runs.journal import Draft, Encoder
+from trademesh_runs.journal_memory import MemoryStore
+from trademesh_runs.run_config import normalised
+
+GATE, APPROVAL, EXECUTION, SETTLEMENT = 6, 7, 8, 9
+
+
+def close_of(session: int, ticker: str) -> int:
+    """A close of the embedded set, sessions counted from 1."""
+    data = us20()
+    column = [one.ticker for one in data.instruments].index(ticker)
+    return int(data.close_micros[FIRST + session - 1, column])
+
+
+@dataclass
+class Desk:
+    """A desk whose journal is in memory; it can die after any phase and be opened again."""
+
+    config: RunConfig = field(default_factory=RunConfig)
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+    def __post_init__(self) -> None:
+        self.config = normalised(self.config)
+        self.encoder = Encoder("demo", 1)
+        self.known = set[str]()
+        self.append(Draft("run_started", events.RunStarted(initial_cash_micros=CASH, sessions=SESSIONS)))
+        self.open()
+
+    def append(self, draft: Draft) -> bool:
+        """As the journal does: what it has already is left out."""
+        event_id = self.encoder.event_id(draft)
+        if event_id in self.known:
+            return False
+        self.known.add(event_id)
+        self.store.events.append(self.encoder.encode(draft, len(self.store.events) + 1, event_id))
+        return True
+
+    def open(self) -> None:
+        """What a gateway does that begins with this journal."""
+        opened = fold_run("demo", self.store.reader())
+        rules = rules_of(self.config)
+        start = opened.desk_start
+        self.desk = DeskRun(history(FIRST + SESSIONS).tickers[:20], Portfolio(CASH), rules, "SP500", CASH)
+        data, market = us20(), history(FIRST + SESSIONS)
+        for row in range(FIRST, FIRST + start.sessions_settled):
+            closed_at = int(data.close_unix_s[row])
+            closes = [int(close) for close in market.as_of(closed_at).last_closes(1)[0]]
+            self.desk.mark(data.sessions[row], market.as_of(closed_at - 1), closes[:20], closes[20])
+        self.desk.portfolio = start.portfolio if start.sessions_settled else Portfolio(CASH)
+        self.desk.orders = start.orders
+        self.desk.sessions_settled, self.desk.fills = start.sessions_settled, start.fills
+        self.desk.peak_nav_micros = max(CASH, start.peak_nav_micros)
+        self.earlier: OpenSession = opened.open_session
+
+    def cycle(self) -> Cycle:
+        """The next session."""
+        number, data = self.desk.sessions_settled + 1, us20()
+        row = FIRST + number - 1
+        times = SessionTimes(data.sessions[row], int(data.open_unix_s[row]), int(data.close_unix_s[row]))
+        return Cycle(self.desk, history(FIRST + SESSIONS), times, number, self.append, no_one, earlier=self.earlier)
+
+    def run(self, through: int = SETTLEMENT, cycle: Cycle | None = None, after: int = 0) -> Cycle:
+        """Runs phases of a session."""
+        found = cycle or self.cycle()
+
+        async def phases() -> None:
+            for phase in PHASES:
+                if after < phase <= through and not found.is_void(phase):
+                    await found.run(phase)
+
+        asyncio.run(phases())
+        return found
+
+    def submit(self, name: str, ticker: str, delta: int, **fields: Any) -> events.OrderSubmitted:
+        """A person's order, as the order desk journals it."""
+        kind = events.ORDER_TYPE_LIMIT if "limit_price_micros" in fields else events.ORDER_TYPE_MARKET
+        order = events.Order(order_id=name, ticker=ticker, side=wire.side_of(delta), quantity=abs(delta), type=kind, **fields)
+        submitted = events.OrderSubmitted(order=order, from_session=self.desk.orders.next_session)
+        self.append(Draft("order_submitted", submitted, item=name))
+        self.desk.orders.add(wire.working_order_of(submitted))
+        return submitted
+
+    def cancel(self, order_id: str) -> None:
+        """A person's cancellation, as the order desk journals it."""
+        ticker = self.desk.orders.ticker_of(order_id)
+        assert ticker is not None
+        canceled = events.OrderCanceled(order_id=order_id, ticker=ticker, gated_in_session=self.desk.orders.cancel(order_id))
+        self.append(Draft("order_canceled", canceled, item=order_id))
+
+    def told(self, kind: str) -> list[Any]:
+        """Payloads of a kind in the journal."""
+        return [getattr(stored.parse(), kind) for stored in self.store.events if stored.parse().WhichOneof("payload") == kind]
+
+    def fills(self) -> dict[str, int]:
+        """Signed shares by order."""
+        return {one.order_id: one.quantity if one.side == words.SIDE_LONG else -one.quantity for one in self.told("order_filled")}
+
+    def in_force(self) -> list[str]:
+        """Orders in force as both folds tell it, and the desk's own book."""
+        replayed = [one.order.order_id for one in replay_journal("demo", self.store.reader()).state().working_orders]
+        assert replayed == [one.order.order_id for one in fold_journal("demo", self.store.reader()).state().working_orders]
+        assert replayed == [one.order_id for one in self.desk.orders.working]
+        return replayed
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """A desk before its first session."""
+    return Desk()
+
+
+def test_a_market_order_is_filled_at_the_next_close_and_is_then_out_of_force(desk: Desk) -> None:
+    desk.submit("mine", "KO", 100)
+    assert desk.in_force() == ["mine"]
+    desk.run()
+    assert desk.fills()["mine"] == 100
+    (filled,) = [one for one in desk.told("order_filled") if one.order_id == "mine"]
+    assert filled.price_micros == close_of(1, "KO")
+    assert desk.in_force() == []
+
+
+def test_limits_cut_a_persons_order_as_the_desks_own_and_tell_it_by_its_id(desk: Desk) -> None:
+    desk.submit("huge", "KO", 10_000_000)
+    desk.run()
+    (gated,) = desk.told("orders_gated")
+    (result,) = [one for one in gated.results if one.order.order_id == "huge"]
+    assert result.limit == events.LIMIT_CODE_POSITION_LIMIT
+    assert result.requested_quantity == 10_000_000
+    assert desk.fills()["huge"] == result.order.quantity < 10_000_000
+    assert desk.in_force() == []
+
+
+def test_an_order_that_limits_refuse_is_rejected_with_the_limit() -> None:
+    config = RunConfig()
+    config.margin.enabled = False
+    desk = Desk(config)
+    desk.submit("short", "KO", -100)
+    desk.run()
+    assert "short" not in desk.fills()
+    rejected = [one for one in desk.told("order_rejected") if one.order_id == "short"]
+    assert [(one.reason, one.quantity) for one in rejected] == [(events.LIMIT_CODE_SHORT_DISABLED, 100)]
+    assert desk.in_force() == []
+
+
+def test_an_order_for_the_day_whose_limit_is_not_met_expires(desk: Desk) -> None:
+    desk.submit("cheap", "KO", 100, limit_price_micros=close_of(1, "KO") - 1)
+    desk.run()
+    assert desk.told("order_expired") == [events.OrderExpired(order_id="cheap", ticker="KO", quantity=100)]
+    assert "cheap" not in desk.fills()
+    assert desk.in_force() == []
+
+
+def test_two_orders_in_one_ticker_are_both_executed(desk: Desk) -> None:
+    desk.submit("first", "KO", 100)
+    desk.submit("second", "KO", 100)
+    desk.submit("back", "KO", -50)
+    desk.run()
+    fills = desk.fills()
+    assert (fills["first"], fills["second"], fills["back"]) == (100, 100, -50)
+
+
+def test_an_order_that_is_canceled_after_the_gate_is_not_executed(desk: Desk) -> None:
+    desk.submit("mine", "KO", 100)
+    cycle = desk.run(GATE)
+    (gated,) = desk.told("orders_gated")
+    own = next(one.order.order_id for one in gated.results if one.order.order_id != "mine")
+    desk.cancel("mine")
+    desk.cancel(own)
+    desk.run(cycle=cycle, after=GATE)
+    assert not {"mine", own} & set(desk.fills())
+    assert desk.in_force() == []
+
+
+def test_orders_of_a_cycle_that_is_given_up_are_void_but_those_that_last(desk: Desk) -> None:
+    desk.submit("day", "KO", 100)
+    desk.submit("lasts", "KO", 50, time_in_force=events.TIME_IN_FORCE_GOOD_TILL_CANCELED)
+    cycle = desk.run(GATE)
+    cycle.give_up(APPROVAL, "too slow")
+    (failed,) = desk.told("cycle_failed")
+    assert "day" in failed.void_order_ids
+    assert "lasts" not in failed.void_order_ids
+    desk.open()
+    desk.run()
+    assert desk.in_force() == ["lasts"]
+    desk.run()
+    assert desk.fills()["lasts"] == 50
+
+
+@pytest.mark.parametrize("dies_after", range(10))
+@pytest.mark.parametrize("canceled", [False, True])
+def test_a_gateway_that_dies_after_any_phase_neither_loses_nor_repeats_an_order(dies_after: int, canceled: bool) -> None:
+    """The story of a desk that never died, but for the place of what people do in between."""
+
+    def story(dies: bool) -> tuple[dict[str, int], list[str], bytes]:
+        desk = Desk()
+        desk.submit("before", "KO", 100)
+        desk.submit("lasts", "GE", 40, time_in_force=events.TIME_IN_FORCE_GOOD_TILL_CANCELED)
+        cycle = desk.run(min(dies_after, SETTLEMENT))
+        desk.submit("between", "PG", 30)
+        if canceled and dies_after < EXECUTION:
+            desk.cancel("lasts")
+        if dies:
+            desk.open()
+            cycle = desk.cycle() if dies_after < SETTLEMENT else cycle
+        if dies_after < SETTLEMENT:
+            desk.run(cycle=cycle, after=0 if dies else dies_after)
+        desk.earlier = OpenSession()
+        desk.run()
+        settled = desk.told("settled")[-1]
+        return desk.fills(), desk.in_force(), settled.SerializeToString(deterministic=True)
+
+    assert story(dies=True) == story(dies=False)
+    fills = story(dies=True)[0]
+    assert fills["before"] == 100
+    assert fills["between"] == 30
+    assert ("lasts" in fills) is not (canceled and dies_after < EXECUTION)
