@@ -302,7 +302,8 @@ def test_d4_a_fixed_port_that_is_taken_ends_the_gateway_with_78(services: Mesh) 
 
 
 def test_r3_without_a_runtime_no_new_cycle_begins_the_feed_goes_on_and_then_the_gateway_ends(services: Mesh) -> None:
-    config = configuration(**{"pipeline": {"pace_sessions_per_s": 10}})
+    # Sessions for longer than the lease, also at its real length.
+    config = configuration(**{"pipeline": {"pace_sessions_per_s": 5}, "sessions": {"start": "2008-01-02", "end": "2009-12-31"}})
     with lone_gateway(services, "orphan", config, lease_s=LEASE_S, orphan_s=ORPHAN_S) as gateway:
         # While heartbeats come, cycles begin.
         for _ in range(4):

@@ -227,6 +227,8 @@ class Cycle:
         passed = list[tuple[SessionOrder, Gated]]()
         # The phase may be interrupted while a person thinks, and is then done again: what was answered stays answered.
         for order, gated in self._gated:
+            if self._desk.orders.is_canceled(order.order_id):
+                continue
             price = self._the_book().price_micros[order.column]
             if abs(gated.allowed) * price * BASIS_POINTS <= over_bp * self._the_book().nav_micros or not gated.allowed:
                 passed.append((order, gated))

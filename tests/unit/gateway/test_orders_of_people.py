@@ -192,6 +192,20 @@ def test_an_order_that_is_canceled_after_the_gate_is_not_executed(desk: Desk) ->
     assert desk.in_force() == []
 
 
+def test_nobody_is_asked_about_an_order_that_was_canceled() -> None:
+    config = RunConfig()
+    config.approvals.orders_over_nav = 0.0
+    desk = Desk(config)
+    desk.submit("mine", "KO", 100)
+    cycle = desk.run(GATE)
+    (gated,) = desk.told("orders_gated")
+    for one in gated.results:
+        desk.cancel(one.order.order_id)
+    # Who is asked here fails the test.
+    desk.run(cycle=cycle, after=GATE)
+    assert desk.fills() == {}
+
+
 def test_orders_of_a_cycle_that_is_given_up_are_void_but_those_that_last(desk: Desk) -> None:
     desk.submit("day", "KO", 100)
     desk.submit("lasts", "KO", 50, time_in_force=events.TIME_IN_FORCE_GOOD_TILL_CANCELED)
