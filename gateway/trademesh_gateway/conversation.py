@@ -14,36 +14,21 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway.agents.answers import Answer, analyst_answer, manager_answer, not_traded, risk_answer
 from trademesh_gateway.agents.question import Question, question_of
+from trademesh_gateway.kept_answers import KEPT_ANSWERS, UNNAMED_PERSON, KeptAnswers
 from trademesh_gateway.recollection import Known, recall
 from trademesh_kernel.errors import Draining, FieldViolation, InvalidRequest, LimitReached, RequestIdReused
-from trademesh_runs.journal import Draft, JournalReader
+from trademesh_runs.journal import Draft, JournalReader, JournalWriter
 from trademesh_runs.run_config import ANALYSTS, ROLE_SKILLS
 
-KEPT_MESSAGES = 1_000
-"""Of so many of the newest messages a repeated call is known."""
 MESSAGES_PER_MINUTE = 60
 MINUTE_S = 60.0
-DEFAULT_SENDER = "person"
 
 Found = TypeVar("Found")
-
-
-class Writer(Protocol):
-    """What is needed of the journal's writer."""
-
-    assigned: int
-    """Newest sequence given."""
-
-    def append(self, draft: Draft) -> bool:
-        """Takes an event in."""
-
-    async def flush(self) -> None:
-        """Waits until everything is on disk."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +65,7 @@ class Conversation:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: JournalWriter,
         reader: JournalReader,
         agents: Mapping[str, object],
         tickers: Sequence[str],
@@ -104,7 +89,7 @@ class Conversation:
         self._has_begun = has_begun
         self._clock_s = clock_s
         self._sent_at_s = deque[float](maxlen=MESSAGES_PER_MINUTE)
-        self._kept: dict[str, _Kept] | None = None
+        self._kept: KeptAnswers[_Kept] | None = None
         """By request id, oldest first; None before the journal was asked."""
         self._one_by_one = asyncio.Lock()
         # A disk that is slow holds up who asks, and nobody else.
@@ -120,7 +105,7 @@ class Conversation:
             Draining: the gateway takes no new work.
         """
         asked = self._checked(agent_ids)
-        sender = sender or DEFAULT_SENDER
+        sender = sender or UNNAMED_PERSON
         digest = _digest(sender, asked, text)
         async with self._one_by_one:
             kept = (await self._known_messages()).get(request_id) if request_id else None
@@ -172,7 +157,7 @@ class Conversation:
         self._writer.append(Draft("message_sent", sent, item=message_id))
         kept = _Kept(message_id, self._writer.assigned, digest)
         if request_id and self._kept is not None:
-            _keep(self._kept, request_id, kept)
+            self._kept.keep(request_id, kept)
         return kept
 
     def _take_in_answer(self, kept: _Kept, agent_id: str, answer: Answer) -> None:
@@ -215,21 +200,21 @@ class Conversation:
             return Answer("The pipeline has not begun: I know nothing yet.")
         return Answer("No session has come to my part yet: I know nothing.")
 
-    async def _known_messages(self) -> dict[str, _Kept]:
+    async def _known_messages(self) -> KeptAnswers[_Kept]:
         if self._kept is None:
             self._kept = await self._in_thread(self._read_messages)
         return self._kept
 
-    def _read_messages(self) -> dict[str, _Kept]:
+    def _read_messages(self) -> KeptAnswers[_Kept]:
         """The newest messages of the journal whose calls can be repeated."""
-        found, by_message = dict[str, _Kept](), dict[str, _Kept]()
-        for stored in self._reader.read_kind("message_sent", newest=KEPT_MESSAGES):
+        found, by_message = KeptAnswers[_Kept](), dict[str, _Kept]()
+        for stored in self._reader.read_kind("message_sent", newest=KEPT_ANSWERS):
             sent = stored.parse().message_sent
             if sent.request_id:
                 kept = _Kept(sent.message_id, stored.sequence, _digest(sent.sender, sent.agent_ids, sent.text))
                 by_message[sent.message_id] = kept
-                _keep(found, sent.request_id, kept)
-        for stored in self._reader.read_kind("message_answered", newest=KEPT_MESSAGES * len(self._agents)):
+                found.keep(sent.request_id, kept)
+        for stored in self._reader.read_kind("message_answered", newest=KEPT_ANSWERS * len(self._agents)):
             of = by_message.get(stored.parse().message_answered.message_id)
             if of is not None:
                 of.answered[stored.agent_id] = stored.sequence
@@ -245,9 +230,3 @@ class Conversation:
 
 def _digest(sender: str, agent_ids: Sequence[str], text: str) -> bytes:
     return hashlib.sha256(json.dumps([sender, list(agent_ids), text]).encode()).digest()
-
-
-def _keep(known: dict[str, _Kept], request_id: str, kept: _Kept) -> None:
-    known[request_id] = kept
-    if len(known) > KEPT_MESSAGES:
-        del known[next(iter(known))]

@@ -22,7 +22,7 @@ from trademesh.gateway.v1 import (
 )
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.runtime.v1.runtime_pb2 import RunProgress
-from trademesh_gateway.configuration import limits_of, rules_of
+from trademesh_gateway.configuration import rules_of
 from trademesh_gateway.conversation import Conversation
 from trademesh_gateway.disk_watch import DiskWatch
 from trademesh_gateway.exporter import Exporter
@@ -34,6 +34,7 @@ from trademesh_gateway.opening import Opened, open_run
 from trademesh_gateway.order_desk import OrderDesk
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
+from trademesh_gateway.pipeline.desk_run import DeskRules
 from trademesh_gateway.pipeline_service import Control, PipelineServicer, SupervisionServicer
 from trademesh_gateway.session_loop import SessionLoop
 from trademesh_gateway.settings import ExportSettings, GatewaySettings
@@ -91,11 +92,12 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         config = read_bootstrap_file(self._layout.bootstrap)
-        opened = await self._open_journal(config)
+        rules = rules_of(config)
+        opened = await self._open_journal(config, rules)
         controller = self._controller = self._make_controller(config)
-        limits = partial(limits_in_force, tuple(config.tickers), limits_of(config), self._stops)
+        limits = partial(limits_in_force, tuple(config.tickers), rules.limits, self._stops)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk, limits)
-        self._conversation = self._make_conversation(config)
+        self._conversation = self._make_conversation(config, rules)
         self._server = self._make_server(self._make_order_desk(config, opened))
         await self._server.start()
         target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
@@ -133,7 +135,7 @@ class Gateway:
             return EXIT_TEMPORARY, "no runtime_service renewed the lease"
         return EXIT_OK, "stopped"
 
-    async def _open_journal(self, config: RunConfig) -> Opened:
+    async def _open_journal(self, config: RunConfig, rules: DeskRules) -> Opened:
         """Takes the journal over, and folds what is in it."""
         store: JournalStore = SqliteStore(self._layout.journal, ballast=self._layout.ballast)
         self._store = store
@@ -145,7 +147,7 @@ class Gateway:
         self._log.info("journal taken over", sqlite=SQLITE_VERSION, head_sequence=self._writer.committed, epoch=self._writer.epoch)
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
         self._fold = opened.fold
-        self._stops = stops_after(reader, self._fold, limits_of(config).drawdown_stop_bp, config.capital.initial_cash_micros)
+        self._stops = stops_after(reader, self._fold, rules.limits.drawdown_stop_bp, config.capital.initial_cash_micros)
         self._feed = LiveFeed(self._ticket.run_id, reader, store.reader(), self._fold)
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
@@ -179,20 +181,19 @@ class Gateway:
             lease_held=self._lease.held,
         )
 
-    def _make_conversation(self, config: RunConfig) -> Conversation:
+    def _make_conversation(self, config: RunConfig, rules: DeskRules) -> Conversation:
         return Conversation(
             self._writer,
             self._store.reader(),
-            rules_of(config).agents,
+            rules.agents,
             config.tickers,
             may_speak=lambda: not self._controller.stopping,
             has_begun=lambda: self._fold.pipeline_state != events.PIPELINE_STATE_READY,
         )
 
     def _make_order_desk(self, config: RunConfig, opened: Opened) -> OrderDesk:
-        writer, book = self._writer, opened.desk_start.orders
-        tickers, run_id = frozenset(config.tickers), self._ticket.run_id
-        desk = OrderDesk(run_id, tickers, book, self._controller, writer.append, writer.flush, lambda: writer.assigned)
+        book, tickers = opened.desk_start.orders, frozenset(config.tickers)
+        desk = OrderDesk(self._ticket.run_id, tickers, book, self._controller, self._writer)
         reader = self._store.reader()
         desk.remember(reader)
         reader.close()

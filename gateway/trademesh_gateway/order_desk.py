@@ -6,56 +6,34 @@ Which session an order is in force for is the order book's (`pipeline/order_book
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import pipeline_service_pb2 as pipeline
 from trademesh_gateway import wire
+from trademesh_gateway.kept_answers import KEPT_ANSWERS, UNNAMED_PERSON, KeptAnswers
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller
 from trademesh_gateway.pipeline.order_book import MOST_WORKING, OrderBook, TooLateError
 from trademesh_kernel.errors import Draining, FieldViolation, InvalidRequest, LimitReached, NotFound, RequestIdReused, StateConflict
-from trademesh_runs.journal import Draft, JournalReader
+from trademesh_runs.journal import Draft, JournalReader, JournalWriter
 
-KEPT_ANSWERS = 1_000
-"""So many of the newest orders and cancellations are answered again for a call that is repeated."""
-NOBODY_NAMED = "person"
-Answer = TypeVar("Answer")
 _TYPES = {
     None: events.ORDER_TYPE_MARKET,
     "limit_price_micros": events.ORDER_TYPE_LIMIT,
     "stop_price_micros": events.ORDER_TYPE_STOP,
 }
-_SERVICE = "trademesh.gateway.v1.PipelineService"
 
 
 class OrderDesk:
     """Orders of people in one run."""
 
-    def __init__(
-        self,
-        run_id: str,
-        tickers: frozenset[str],
-        book: OrderBook,
-        controller: Controller,
-        append: Callable[[Draft], object],
-        flush: Callable[[], Awaitable[None]],
-        assigned: Callable[[], int],
-    ) -> None:
-        """
-        Args:
-            assigned: the newest sequence that was given to an event.
-        """
+    def __init__(self, run_id: str, tickers: frozenset[str], book: OrderBook, controller: Controller, writer: JournalWriter) -> None:
         self._run_id = run_id
         self._tickers = tickers
         self._book = book
         self._controller = controller
-        self._append = append
-        self._flush = flush
-        self._assigned = assigned
-        self._submitted: OrderedDict[str, pipeline.SubmitOrderResponse] = OrderedDict()
-        self._canceled: OrderedDict[str, events.OrderCanceled] = OrderedDict()
+        self._writer = writer
+        self._submitted = KeptAnswers[pipeline.SubmitOrderResponse]()
+        self._canceled = KeptAnswers[events.OrderCanceled]()
 
     def remember(self, reader: JournalReader) -> None:
         """Takes in what earlier gateways have answered."""
@@ -81,7 +59,7 @@ class OrderDesk:
             answer = self._take_in(request)
         elif answer.order.order != _order_of(request, request.request_id):
             raise RequestIdReused(request.request_id)
-        await self._flush()
+        await self._writer.flush()
         return answer
 
     def _take_in(self, request: pipeline.SubmitOrderRequest) -> pipeline.SubmitOrderResponse:
@@ -93,10 +71,10 @@ class OrderDesk:
             raise LimitReached("too many orders are in force: cancel some", limit="working_orders", value=MOST_WORKING)
         order_id = request.request_id or str(uuid.uuid4())
         submitted = events.OrderSubmitted(order=_order_of(request, order_id), from_session=self._book.next_session)
-        self._append(Draft("order_submitted", submitted, item=order_id))
+        self._writer.append(Draft("order_submitted", submitted, item=order_id))
         self._book.add(wire.working_order_of(submitted))
-        answer = pipeline.SubmitOrderResponse(order=submitted, sequence=self._assigned())
-        _keep(self._submitted, order_id, answer)
+        answer = pipeline.SubmitOrderResponse(order=submitted, sequence=self._writer.assigned)
+        self._submitted.keep(order_id, answer)
         return answer
 
     async def cancel(self, request: pipeline.CancelOrderRequest) -> pipeline.CancelOrderResponse:
@@ -110,7 +88,7 @@ class OrderDesk:
         canceled = self._canceled.get(request.order_id)
         if canceled is None:
             canceled = self._take_back(request)
-        await self._flush()
+        await self._writer.flush()
         return pipeline.CancelOrderResponse(order=canceled)
 
     def _take_back(self, request: pipeline.CancelOrderRequest) -> events.OrderCanceled:
@@ -126,15 +104,15 @@ class OrderDesk:
         except TooLateError:
             raise self._too_late(order_id) from None
         canceled = events.OrderCanceled(
-            order_id=order_id, ticker=ticker, canceled_by=request.canceled_by or NOBODY_NAMED, gated_in_session=gated_in_session
+            order_id=order_id, ticker=ticker, canceled_by=request.canceled_by or UNNAMED_PERSON, gated_in_session=gated_in_session
         )
-        self._append(Draft("order_canceled", canceled, item=order_id))
-        _keep(self._canceled, order_id, canceled)
+        self._writer.append(Draft("order_canceled", canceled, item=order_id))
+        self._canceled.keep(order_id, canceled)
         return canceled
 
     def _check_open(self) -> None:
         if self._controller.stopping:
-            raise Draining(_SERVICE)
+            raise Draining("trademesh.gateway.v1.PipelineService")
         if self._controller.state in TERMINAL:
             what = f"the pipeline of {self._run_id} has ended: no order is executed any more"
             raise StateConflict(what, resource_type="pipeline", name=self._run_id, state="ENDED")
@@ -158,11 +136,5 @@ def _order_of(request: pipeline.SubmitOrderRequest, order_id: str) -> events.Ord
         limit_price_micros=request.limit_price_micros,
         stop_price_micros=request.stop_price_micros,
         time_in_force=request.time_in_force or events.TIME_IN_FORCE_DAY,
-        submitted_by=request.submitted_by or NOBODY_NAMED,
+        submitted_by=request.submitted_by or UNNAMED_PERSON,
     )
-
-
-def _keep(answers: OrderedDict[str, Answer], order_id: str, answer: Answer) -> None:
-    answers[order_id] = answer
-    if len(answers) > KEPT_ANSWERS:
-        answers.popitem(last=False)

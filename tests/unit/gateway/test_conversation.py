@@ -12,7 +12,7 @@ import pytest
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1.feed_service_pb2 import EventFilter
-from trademesh_gateway import conversation
+from trademesh_gateway import conversation, kept_answers
 from trademesh_gateway.conversation import MESSAGES_PER_MINUTE, Conversation
 from trademesh_kernel.errors import Draining, InvalidRequest, LimitReached, RequestIdReused
 from trademesh_runs.chain import check_chain
@@ -186,7 +186,8 @@ async def test_answers_that_a_crash_has_cut_off_are_given_when_the_call_is_repea
 
 
 async def test_only_the_newest_messages_are_known_when_a_call_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "KEPT_MESSAGES", 3)
+    for module in (kept_answers, conversation):
+        monkeypatch.setattr(module, "KEPT_ANSWERS", 3)
     ids = [str(uuid.UUID(int=number, version=4)) for number in range(4)]
     async with desk(agents={"portfolio_manager"}) as one:
         first, *others = [await one.talk.send("well?", request_id=request_id) for request_id in ids]
