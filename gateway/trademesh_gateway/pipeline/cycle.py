@@ -25,7 +25,8 @@ from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
 from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.pipeline.order_book import SessionOrder
-from trademesh_gateway.risk.gate import Gated, Market, apply_limits
+from trademesh_gateway.risk.gate import Gated, apply_limits
+from trademesh_gateway.risk.limits import UNKNOWN_MARKET
 from trademesh_gateway.risk.market import market_of
 from trademesh_ledger.margin import largest_fill, refusal_of
 from trademesh_ledger.money import BASIS_POINTS
@@ -116,6 +117,9 @@ class Cycle:
         self._history = history
         self._view: PointInTimeView = history.as_of(session.open_unix_s - DECISION_LEAD_S)
         self._count = len(desk.tickers)
+        self._narrow = _TickersOnly(self._view, self._count)
+        self._market = UNKNOWN_MARKET
+        """What the limits need to know of the tickers beside the book, as of the decision."""
         self._signals: dict[str, Signals] = {}
         self._book: Book | None = None
         self._decisions: list[Decision] = []
@@ -146,7 +150,6 @@ class Cycle:
         denied = {order_id for order_id, answer in self._answers.items() if not answer.approved}
         # A person's order that lasts is for the next session then.
         void = [order.order_id for order in orders if order.working is None and order.order_id not in denied]
-        self._desk.orders.begin_execution()
         void += [order.order_id for order in self._desk.orders.close() if order.order_id not in denied]
         self._draft(phase, "cycle_failed", events.CycleFailed(phase=events.Phase.ValueType(phase), reason=reason, void_order_ids=void))
 
@@ -167,20 +170,20 @@ class Cycle:
         closes = [int(close) for close in last[0][: self._count]] if len(last) else [0] * self._count
         self._desk.stops.begin_session(self._session.date)
         self._book = self._desk.book(closes)
+        self._market = market_of(self._narrow, self._desk.rules.limits)
         self._draft(1, "session_opened", wire.session_opened(self._number, self._view.as_of_unix_s))
 
     async def _analysis(self) -> None:
-        narrow = _TickersOnly(self._view, self._count)
         for agent_id, analyst in ANALYSTS.items():
             skills = self._desk.rules.agents.get(agent_id)
             if skills is not None:
-                signals = self._signals[agent_id] = analyst(narrow, skills)
+                signals = self._signals[agent_id] = analyst(self._narrow, skills)
                 self._draft(2, "signals", wire.signals(self._desk.tickers, signals), agent_id)
 
     async def _risk(self) -> None:
         if "risk_manager" in self._desk.rules.agents:
-            level = volatility(_TickersOnly(self._view, self._count), 20)
-            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level, self._market())
+            level = volatility(self._narrow, 20)
+            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level, self._market)
             self._draft(3, "risk_notes", notes, "risk_manager")
 
     async def _prediction(self) -> None:
@@ -189,9 +192,8 @@ class Cycle:
                 self._draft(4, "predictions", wire.predictions(self._desk.tickers, signals), agent_id)
 
     async def _decision(self) -> None:
-        narrow = _TickersOnly(self._view, self._count)
         limit = self._desk.rules.position_limit
-        self._decisions = decide(narrow, list(self._signals.values()), self._the_book(), limit, self._number)
+        self._decisions = decide(self._narrow, list(self._signals.values()), self._the_book(), limit, self._number)
         self._draft(5, "decisions", wire.decisions(self._desk.tickers, self._decisions), "portfolio_manager")
 
     async def _gate(self) -> None:
@@ -203,7 +205,7 @@ class Cycle:
         self._desk.orders.also_gated({order.order_id: self._desk.tickers[order.column] for order in own})
         wanted = [(order.column, order.delta) for order in orders]
         # What room there is goes to people first.
-        results = apply_limits(wanted, self._the_book(), self._desk.rules.limits, self._market(), preferred=len(of_people))
+        results = apply_limits(wanted, self._the_book(), self._desk.rules.limits, self._market, preferred=len(of_people))
         self._gated = [(orders[gated.place], gated) for gated in results]
         self._draft(6, "orders_gated", wire.orders_gated(self._desk.tickers, self._gated))
         for order, gated in self._gated:
@@ -212,13 +214,9 @@ class Cycle:
                 self._reject(6, order, gated.limit, abs(gated.requested))
 
     def _orders_of_people(self) -> list[SessionOrder]:
-        book, columns = self._the_book(), {ticker: column for column, ticker in enumerate(self._desk.tickers)}
-        due = self._desk.orders.due(lambda ticker: book.price_micros[columns[ticker]])
-        return [SessionOrder(order.order_id, columns[order.ticker], order.delta, order) for order in due]
-
-    def _market(self) -> Market:
-        """What the limits need to know of the tickers beside the book, as of the decision."""
-        return market_of(_TickersOnly(self._view, self._count), self._desk.rules.limits)
+        book, column_of = self._the_book(), self._desk.tickers.index
+        due = self._desk.orders.due(lambda ticker: book.price_micros[column_of(ticker)])
+        return [SessionOrder(order.order_id, column_of(order.ticker), order.delta, order) for order in due]
 
     async def _approval(self) -> None:
         over_bp = self._desk.rules.approval_over_bp
@@ -288,7 +286,6 @@ class Cycle:
     async def _settlement(self) -> None:
         if self._given_up_in is not None:
             # An earlier gateway may have given it up: what it made void is out of force here, too.
-            self._desk.orders.begin_execution()
             self._desk.orders.close()
         closes = self._closes_of_session()
         index_close = closes[self._count] if len(closes) > self._count else 0

@@ -156,8 +156,9 @@ class OrderBook:
         self._working.pop(order_id, None)
 
     def close(self) -> list[WorkingOrder]:
-        """The session's orders are executed: what was canceled is forgotten. Returns orders for the day that were not executed, which are out
-        of force now."""
+        """The session's orders are executed, or void: nothing is canceled any more, and what was canceled is forgotten. Returns orders for the
+        day that were not executed, which are out of force now."""
+        self._stage = _Stage.EXECUTED
         for order_id in [order_id for order_id, session in self._canceled.items() if session == self._session]:
             del self._canceled[order_id]
             self._working.pop(order_id, None)

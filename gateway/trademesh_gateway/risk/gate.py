@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from math import isqrt
 
 from trademesh_gateway.agents.records import Book
-from trademesh_gateway.risk.limits import BASIS_POINTS, UNITS, UNKNOWN_MARKET, GroupLimit, Limit, Limits, Market, Unit
+from trademesh_gateway.risk.limits import UNITS, UNKNOWN_MARKET, GroupLimit, Limit, Limits, Market, Unit
 from trademesh_gateway.risk.projection import Projection
 from trademesh_gateway.risk.sharing import Opening, net_holds, share_room
 from trademesh_gateway.risk.stops import has_fallen
+from trademesh_ledger.margin import only_reduces
+from trademesh_ledger.money import BASIS_POINTS
 
 __all__ = [
-    "BASIS_POINTS",
     "UNITS",
     "Gated",
     "GroupLimit",
@@ -82,7 +83,7 @@ def _in_turn(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mark
 
     def rank(place: int) -> tuple[bool, bool, int]:
         column, delta = orders[place]
-        reduces = _reduces(held[column], delta)
+        reduces = only_reduces(held[column], delta)
         return not reduces, not reduces and place >= preferred, column
 
     return [gate.put(place, *orders[place]) for place in sorted(range(len(orders)), key=rank)]
@@ -159,13 +160,9 @@ def _ticker_bounds(book: Book, limits: Limits, market: Market, column: int) -> l
     return bounds
 
 
-def _reduces(held: int, delta: int) -> bool:
-    return held * delta < 0 and abs(delta) <= abs(held)
-
-
 def _closing(held: int, delta: int) -> int:
     """The part of an order that closes a position."""
-    return 0 if held * delta >= 0 else delta if abs(delta) <= abs(held) else -held
+    return 0 if held * delta >= 0 else delta if only_reduces(held, delta) else -held
 
 
 def _per(amount: int, whole: int) -> int:
@@ -199,7 +196,7 @@ class _Gate:
             return Gated(column, requested, 0, Limit.RUN_HALTED, place=place)
         if column in limits.halted_columns:
             return Gated(column, requested, 0, Limit.TICKER_HALTED, place=place)
-        if _reduces(held, requested):
+        if only_reduces(held, requested):
             return Gated(column, requested, requested, place=place)
         # What closes the position passes in any case; only the rest is limited.
         closing = _closing(held, requested)

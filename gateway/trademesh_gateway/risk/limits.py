@@ -6,8 +6,6 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BASIS_POINTS = 10_000
-
 
 class Limit(enum.IntEnum):
     """Limits that the gate knows; values are those of gateway.v1.LimitCode."""

@@ -6,7 +6,8 @@ import numpy as np
 
 from trademesh_gateway.agents.indicators import volatility
 from trademesh_gateway.market.point_in_time import PointInTimeView
-from trademesh_gateway.risk.limits import BASIS_POINTS, UNKNOWN_MARKET, Limits, Market
+from trademesh_gateway.risk.limits import UNKNOWN_MARKET, Limits, Market
+from trademesh_ledger.money import BASIS_POINTS
 
 SESSIONS = 20
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trademesh_gateway.risk.limits import BASIS_POINTS, Limit, Limits
+from trademesh_gateway.risk.limits import Limit, Limits
 from trademesh_gateway.risk.projection import Projection
+from trademesh_ledger.money import BASIS_POINTS
 
 _NET_ROUNDS = 4
 

@@ -6,7 +6,7 @@ gateway that begins again finds the same. What a stop does to an order is `gate.
 
 from __future__ import annotations
 
-from trademesh_gateway.risk.limits import BASIS_POINTS
+from trademesh_ledger.money import BASIS_POINTS
 
 
 def has_fallen(from_micros: int, to_micros: int, limit_bp: int) -> bool:
