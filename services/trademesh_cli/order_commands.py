@@ -12,12 +12,11 @@ import typer
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc, pipeline_service_pb2
 from trademesh_cli.rpc import EXIT_USAGE, as_record, call, fail, print_json
+from trademesh_cli.run_commands import AsJson, RunId
 from trademesh_cli.run_gateway import gateway_of
 
 order_app = typer.Typer(no_args_is_help=True, help="Orders of people: they pass the same limits, approvals and ledger as the desk's own.")
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 MICROS = 1_000_000
 NEEDED_FOR = "orders are taken"
 

@@ -15,6 +15,7 @@ from trademesh_ledger.costs import CostModel
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_ledger.portfolio import Portfolio
 
+SHARES_NOT_KNOWN = "the numbers of shares are not known"
 MOMENTUM_INTERVALS = 20
 MOMENTUM_CLOSES = MOMENTUM_INTERVALS + 1
 """So many closes before a session tell its momentum."""
@@ -83,7 +84,7 @@ def market_cap_weighted(
     values = [shares * close for shares, close in zip(shares_outstanding, closes, strict=True)]
     missing = [ticker for ticker, value in zip(tickers, values, strict=True) if not value]
     if len(missing) == len(tickers):
-        return None, "the numbers of shares are not known"
+        return None, SHARES_NOT_KNOWN
     reason = f"without {', '.join(missing)}, whose value is not known" if missing else ""
     return Holding(initial_cash_micros, tickers, costs, values), reason
 

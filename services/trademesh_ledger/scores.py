@@ -11,11 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from trademesh_ledger.metrics import SMALLEST_DEVIATION
+
 Z_95 = 1.96
 """Quantile of the normal distribution that 95 % intervals take, to two digits, as is the custom."""
 FEWEST_TICKERS = 5
 FEWEST_SESSIONS_OF_AN_INTERVAL = 3
-SMALLEST_DEVIATION = 1e-12
 
 
 @dataclass(frozen=True)

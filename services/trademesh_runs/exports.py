@@ -17,6 +17,7 @@ from google.protobuf import json_format
 
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1.state_pb2 import ServerState
+from trademesh_ledger.baselines import SHARES_NOT_KNOWN
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.leaderboard_export import leaderboard, team_stats
 from trademesh_runs.scoreboard import Scoreboard
@@ -78,7 +79,7 @@ def _summary(state: ServerState) -> dict[str, Any]:
         "balance": _dollars(state.nav_micros),
         **curves,
         "baseline_vw": [],
-        "baseline_vw_reason": "the numbers of shares are not known",
+        "baseline_vw_reason": SHARES_NOT_KNOWN,
     }
 
 

@@ -123,14 +123,10 @@ class Fold:
     def _on_order_submitted(self, event: events.OrderSubmitted) -> None:
         self.working_orders[event.order.order_id] = event
 
-    def _on_order_canceled(self, event: events.OrderCanceled) -> None:
+    def _on_order_canceled(self, event: events.OrderCanceled | events.OrderExpired | events.OrderRejected) -> None:
         self._out_of_force(event.order_id)
 
-    def _on_order_expired(self, event: events.OrderExpired) -> None:
-        self._out_of_force(event.order_id)
-
-    def _on_order_rejected(self, event: events.OrderRejected) -> None:
-        self._out_of_force(event.order_id)
+    _on_order_expired = _on_order_rejected = _on_order_canceled
 
     def _on_cycle_failed(self, event: events.CycleFailed) -> None:
         for order_id in event.void_order_ids:

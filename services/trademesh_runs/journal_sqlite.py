@@ -10,7 +10,7 @@ import os
 import shutil
 import sqlite3
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -213,17 +213,16 @@ class SqliteFile:
     ) -> None:
         """One transaction."""
         hashes = dict(added)
-        rows = [(*event, hashes.get(event[0])) for event in group]
         try:
-            if epoch is None and len(rows) <= _MOST_ROWS:
-                self._insert(rows, prepared)
+            if epoch is None and len(group) <= _MOST_ROWS:
+                self._insert(group, hashes, prepared)
                 return
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 if epoch is not None:
                     self._connection.execute("UPDATE meta SET epoch = ?", (epoch,))
-                for place in range(0, len(rows), _MOST_ROWS):
-                    self._insert(rows[place : place + _MOST_ROWS], prepared)
+                for place in range(0, len(group), _MOST_ROWS):
+                    self._insert(group[place : place + _MOST_ROWS], hashes, prepared)
                 self._connection.execute("COMMIT")
             except BaseException:
                 # SQLite has rolled back by itself after some faults of the disk.
@@ -235,11 +234,14 @@ class SqliteFile:
                 raise NoRoomError(f"there is no room to write the journal: {error} ({error.sqlite_errorname})") from error
             raise
 
-    def _insert(self, rows: Sequence[tuple[object, ...]], prepared: Callable[[], None] | None) -> None:
+    def _insert(self, group: Sequence[StoredEvent], hashes: Mapping[int, bytes], prepared: Callable[[], None] | None) -> None:
         """All by one statement: SQLite lets other threads of ours run only while it is at a statement, and waits for them after it."""
-        values = [value for row in rows for value in row]
-        count = _with_room_for(len(rows))
-        values += [None] * (6 * (count - len(rows)))
+        values = list[object]()
+        for event in group:
+            values += event
+            values.append(hashes.get(event.sequence))
+        count = _with_room_for(len(group))
+        values += [None] * (6 * (count - len(group)))
         values.append(self._generation)
         if prepared is not None:
             prepared()

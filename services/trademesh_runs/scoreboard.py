@@ -51,21 +51,30 @@ class Outcome:
         return self.close_micros / self.earlier_close_micros - 1 if known else None
 
 
+class _Closes(NamedTuple):
+    """The closes of a settled session, and those before."""
+
+    columns: _Columns
+    earlier: Sequence[int]
+    closes: Sequence[int]
+
+    def of(self, ticker: str) -> tuple[int, int]:
+        """Before and after; 0 where there is none, both of a ticker that is not the run's."""
+        column = self.columns.get(ticker)
+        return (0, 0) if column is None else (self.earlier[column], self.closes[column])
+
+
 class _Settled(NamedTuple):
     """Predictions of a settled session, with what they are measured by."""
 
     session_date: str
     rows: Sequence[events.Prediction]
-    columns: _Columns
-    earlier: Sequence[int]
-    closes: Sequence[int]
+    closes: _Closes
 
     def outcomes(self) -> Iterator[Outcome]:
         """What came of each, the last first."""
         for row in reversed(self.rows):
-            column = self.columns.get(row.ticker)
-            before, after = (0, 0) if column is None else (self.earlier[column], self.closes[column])
-            yield Outcome(self.session_date, row.ticker, row.direction, before, after)
+            yield Outcome(self.session_date, row.ticker, row.direction, *self.closes.of(row.ticker))
 
 
 @dataclass
@@ -88,16 +97,12 @@ class AgentRecord:
         """Both directions together."""
         return self.bull.add(self.bear)
 
-    def score(
-        self, session: str, rows: Sequence[events.Prediction], columns: _Columns, earlier: Sequence[int], closes: Sequence[int]
-    ) -> None:
+    def score(self, session: str, rows: Sequence[events.Prediction], closes: _Closes) -> None:
         """Takes in the predictions of a settled session."""
         self.sessions_predicted += 1
-        self._keep(_Settled(session, rows, columns, earlier, closes))
+        self._keep(_Settled(session, rows, closes))
         for row in rows:
-            direction, column = row.direction, columns.get(row.ticker)
-            # Of a ticker that is not the run's nothing is known.
-            before, after = (0, 0) if column is None else (earlier[column], closes[column])
+            direction = row.direction
             if direction == _UP:
                 count = self.bull
             elif direction == _DOWN:
@@ -106,10 +111,10 @@ class AgentRecord:
                 self.neutral += 1
                 continue
             count.predictions += 1
-            if not before or not after:
+            right = went_right(direction == _UP, *closes.of(row.ticker))
+            if right is None:
                 count.unknown += 1
                 continue
-            right = after > before if direction == _UP else after < before
             count.wins += right
             self.brier.add(row.confidence, right)
 
@@ -182,32 +187,32 @@ class Scoreboard:
 
     def _settle(self, session: str, settled: events.Settled) -> None:
         self.sessions += 1
-        closes: Sequence[int] = list(settled.close_micros) or [0] * len(self._columns)
-        earlier = list(settled.earlier_close_micros) or self._earlier or [0] * len(closes)
+        after: Sequence[int] = list(settled.close_micros) or [0] * len(self._columns)
+        closes = _Closes(self._columns, list(settled.earlier_close_micros) or self._earlier or [0] * len(after), after)
         for agent_id, predictions in self._predictions.items():
-            self.agents.setdefault(agent_id, AgentRecord()).score(session, predictions, self._columns, earlier, closes)
+            self.agents.setdefault(agent_id, AgentRecord()).score(session, predictions, closes)
         for agent_id, signals in self._signals.items():
-            coefficient = self._coefficient(signals, earlier, closes)
+            coefficient = _coefficient(signals, closes)
             if coefficient is not None:
                 self.agents.setdefault(agent_id, AgentRecord()).coefficients.append(coefficient)
-        self._earlier = closes
+        self._earlier = after
         self._predictions, self._signals = {}, {}
-
-    def _coefficient(self, signals: Sequence[events.Signal], earlier: Sequence[int], closes: Sequence[int]) -> float | None:
-        scores, returns = list[float](), list[float]()
-        for signal in signals:
-            column = self._columns.get(signal.ticker)
-            before, after = (0, 0) if column is None else (earlier[column], closes[column])
-            if before and after and signal.stance != events.STANCE_ABSTAIN:
-                scores.append(signal.score)
-                returns.append(after / before)
-        return rank_correlation(scores, returns)
 
     def ranking(self) -> list[tuple[str, int | None, AgentRecord]]:
         """Agents with their ranks: best first, then those that have none, by id."""
         places = ranks({agent_id: record.all for agent_id, record in self.agents.items()})
         order = sorted(self.agents, key=lambda agent_id: (places[agent_id] is None, places[agent_id] or 0, agent_id))
         return [(agent_id, places[agent_id], self.agents[agent_id]) for agent_id in order]
+
+
+def _coefficient(signals: Sequence[events.Signal], closes: _Closes) -> float | None:
+    scores, returns = list[float](), list[float]()
+    for signal in signals:
+        before, after = closes.of(signal.ticker)
+        if before and after and signal.stance != events.STANCE_ABSTAIN:
+            scores.append(signal.score)
+            returns.append(after / before)
+    return rank_correlation(scores, returns)
 
 
 def closing_trade(fill: events.OrderFilled) -> ClosingTrade | None:

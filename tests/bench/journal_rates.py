@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -40,7 +41,8 @@ def journal_figures(journal: Path) -> list[Figure]:
             with tempfile.TemporaryDirectory(prefix="trademesh-bench-", dir=journal.parent) as name:
                 ours = Path(name) / "ours.db"
                 rate, batches = asyncio.run(_append(ours, drafts))
-                bare = _raw_inserts(Path(name) / "bare.db", list(all_events(SqliteReader(ours))), batches)
+                with closing(SqliteReader(ours)) as appended_events:
+                    bare = _raw_inserts(Path(name) / "bare.db", list(all_events(appended_events)), batches)
             if number:
                 appended.append(rate)
                 raw.append(bare)
