@@ -40,6 +40,23 @@ SESSION = st.builds(
 SESSIONS = st.lists(SESSION, min_size=1, max_size=12)
 
 
+def filled(account: Portfolio, order_id: str, ticker: str, delta: int, price_micros: int, fee_micros: int) -> events.OrderFilled:
+    """Fills an order, and tells it."""
+    effect = account.apply_fill(ticker, delta, price_micros, fee_micros)
+    return events.OrderFilled(
+        order_id=order_id,
+        ticker=ticker,
+        side=words.SIDE_LONG if delta > 0 else words.SIDE_SHORT,
+        quantity=abs(delta),
+        price_micros=price_micros,
+        fee_micros=fee_micros,
+        realised_micros=effect.realised_micros,
+        legs=[events.Leg(kind=events.LegKind.ValueType(leg.kind.value), quantity=leg.quantity) for leg in effect.legs],
+        position_quantity=account.quantity(ticker),
+        cash_micros=account.cash_micros,
+    )
+
+
 def drafts_of(sessions: Sequence[Session], *, settle_last: bool = True) -> list[Draft]:
     """The events of a run; the last session may break off before its settlement."""
     drafts = [
@@ -58,21 +75,10 @@ def drafts_of(sessions: Sequence[Session], *, settle_last: bool = True) -> list[
             drafts.append(Draft("pace_changed", events.PaceChanged(sessions_per_s=session.pace), item=str(number)))
         for place, (ticker_place, delta, dollars) in enumerate(session.fills):
             ticker, price = TICKERS[ticker_place], dollars * 1_000_000
-            effect = portfolio.apply_fill(ticker, delta, price, 1_000)
+            order = filled(portfolio, f"{date}/{place}", ticker, delta, price, 1_000)
             fills += 1
             marks[ticker] = price
-            filled = events.OrderFilled(
-                order_id=f"{date}/{place}",
-                ticker=ticker,
-                side=words.SIDE_LONG if delta > 0 else words.SIDE_SHORT,
-                quantity=abs(delta),
-                price_micros=price,
-                fee_micros=1_000,
-                realised_micros=effect.realised_micros,
-                cash_micros=portfolio.cash_micros,
-                position_quantity=portfolio.quantity(ticker),
-            )
-            drafts.append(Draft("order_filled", filled, date, 8, item=str(place)))
+            drafts.append(Draft("order_filled", order, date, 8, item=str(place)))
         if number == len(sessions) and not settle_last:
             return drafts
         held = {ticker: marks[ticker] for ticker in portfolio.positions}

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,55 +16,32 @@ import pytest_asyncio
 from google.protobuf import json_format
 
 from conftest import StartServer
-from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import feed_service_pb2 as feed
 from trademesh.gateway.v1 import feed_service_pb2_grpc
-from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
+from trademesh.runtime.v1 import runtime_pb2
 from trademesh.trading.v1 import portfolio_service_pb2 as messages
-from trademesh.trading.v1 import portfolio_service_pb2_grpc
-from trademesh_kernel.client import ServiceClient
-from trademesh_kernel.context import Context
-from trademesh_kernel.errors import DependencyUnavailable, NotFound, RemoteError
-from trademesh_kernel.server import MeshServer, registration
+from trademesh_kernel.errors import DependencyUnavailable, RemoteError
 from trademesh_ledger.metrics import ClosingTrade
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.compaction import compact
-from trademesh_runs.feed_service import FeedServicer
-from trademesh_runs.feed_source import only_source
 from trademesh_runs.fold import portfolio_message
-from trademesh_runs.journal import Draft, StoredEvent
-from trademesh_runs.journal_feed import JournalFeed
-from trademesh_runs.journal_sqlite import SqliteReader, SqliteStore, SqliteWriter
+from trademesh_runs.journal import Draft
+from trademesh_runs.journal_sqlite import SqliteReader, SqliteStore
 from trademesh_runs.layout import RunLayout
 from trademesh_runs.scoreboard import closing_trade
 from trademesh_runs.summary import summary_of
-from trademesh_trading.portfolio_service import PortfolioServicer
-from trademesh_trading.run_feeds import RunFeeds
-from trademesh_trading.run_readers import RunReaders
+from trading_bench import CASH, PORTFOLIO, Bench, LiveGateway, figures, fill, trading_bench, write_journal
 
-CASH = 1_000_000_000_000
 TICKERS = ("AAPL", "IBM", "MSFT")
-PORTFOLIO = portfolio_service_pb2_grpc.PortfolioServiceStub
 FEED = feed_service_pb2_grpc.FeedServiceStub
 
 
-def filled(account: Portfolio, day: str, ticker: str, delta: int, price: int, fee: int) -> Draft:
-    """Fills an order, and tells it."""
-    effect = account.apply_fill(ticker, delta, price, fee)
-    order = events.OrderFilled(
-        order_id=f"{day}/{ticker}",
-        ticker=ticker,
-        side=words.SIDE_LONG if delta > 0 else words.SIDE_SHORT,
-        quantity=abs(delta),
-        price_micros=price,
-        fee_micros=fee,
-        realised_micros=effect.realised_micros,
-        legs=[events.Leg(kind=events.LegKind.ValueType(leg.kind.value), quantity=leg.quantity) for leg in effect.legs],
-        position_quantity=account.quantity(ticker),
-        cash_micros=account.cash_micros,
-    )
-    return Draft("order_filled", order, day, 9, item=order.order_id)
+@pytest_asyncio.fixture
+async def bench(tmp_path: Path, start_server: StartServer) -> AsyncIterator[Bench]:
+    """Servers on free ports."""
+    async with trading_bench(tmp_path, start_server) as one:
+        yield one
 
 
 def desk(sessions: int, tickers: tuple[str, ...] = TICKERS, notes: int = 1) -> Iterator[Draft]:
@@ -80,146 +56,17 @@ def desk(sessions: int, tickers: tuple[str, ...] = TICKERS, notes: int = 1) -> I
         ticker = tickers[number % len(tickers)]
         goal = 500 if (number // len(tickers)) % 2 else -300
         delta, price, fee = goal - account.quantity(ticker), marks[ticker], 1_000_003
-        yield filled(account, day, ticker, delta, price, fee)
+        yield fill(account, day, ticker, delta, price, fee)
         settled = events.Settled(
             session_number=number, nav_micros=account.net_asset_value(marks), portfolio=portfolio_message(account, marks)
         )
         yield Draft("settled", settled, day, 10)
 
 
-async def write_journal(runs: Path, run_id: str, drafts: Iterator[Draft], generation: int = 1) -> Path:
-    """A journal as a gateway leaves it."""
-    layout = RunLayout(runs, run_id)
-    layout.make_folders()
-    writer = SqliteWriter(layout.journal, run_id, generation, lambda _group: None)
-    for draft in drafts:
-        writer.append(draft)
-        await writer.room()
-    await writer.close()
-    return layout.journal
-
-
-class Runtime(runtime_service_pb2_grpc.RuntimeServiceServicer):
-    """A runtime_service that says what it is told to."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, runtime_pb2.Run] = {}
-
-    async def GetRun(self, request: runtime_service_pb2.GetRunRequest, context: Context) -> runtime_service_pb2.GetRunResponse:
-        run = self.runs.get(request.run_id)
-        if run is None:
-            raise NotFound("run", request.run_id)
-        return runtime_service_pb2.GetRunResponse(run=run)
-
-    def say(self, run_id: str, state: runtime_pb2.RunState.ValueType, target: str = "", generation: int = 1) -> None:
-        """Has a run in a state."""
-        self.runs[run_id] = runtime_pb2.Run(run_id=run_id, state=state, target=target, generation=generation)
-
-
-@dataclass
-class Bench:
-    """A trading_service, its runtime_service, and a folder of runs."""
-
-    runs: Path
-    runtime: Runtime
-    runtime_server: MeshServer
-    trading: ServiceClient
-    feeds: RunFeeds
-    start_server: StartServer
-    keep: list[JournalFeed] = field(default_factory=list)
-
-    async def gateway(self, run_id: str, drafts: Iterator[Draft]) -> LiveGateway:
-        """A gateway that has written some events of a run and goes on living."""
-        layout = RunLayout(self.runs, run_id)
-        layout.make_folders()
-        live = LiveGateway(layout.journal, run_id)
-        live.add(drafts)
-        await live.writer.flush()
-        servicer = FeedServicer(only_source(run_id, live.feed))
-        server = await self.start_server(
-            [registration(feed_service_pb2_grpc.add_FeedServiceServicer_to_server, servicer, feed.DESCRIPTOR, "FeedService")]
-        )
-        live.server = server
-        self.runtime.say(run_id, runtime_pb2.RUN_STATE_RUNNING, server.target)
-        return live
-
-    def forget(self, run_id: str) -> None:
-        """As if the moment for which an answer is believed had passed."""
-        self.feeds.forget(run_id)
-
-
-class LiveGateway:
-    """What trading_service sees of a gateway."""
-
-    def __init__(self, path: Path, run_id: str) -> None:
-        self.server: MeshServer | None = None
-        self.writer = SqliteWriter(path, run_id, 1, lambda group: self.publish(list(group)))
-        self.feed = JournalFeed(run_id, SqliteReader(path), SqliteReader(path), finished=False)
-
-    def publish(self, group: list[StoredEvent]) -> None:
-        """Passes on what was committed."""
-        self.feed.publish(group)
-
-    def add(self, drafts: Iterator[Draft]) -> None:
-        """Takes events in."""
-        for draft in drafts:
-            self.writer.append(draft)
-
-    async def end(self) -> None:
-        """Ends the gateway as its own end does."""
-        assert self.server is not None
-        self.feed.end()
-        await self.server.stop(drain_delay_s=0.0, grace_s=0.0)
-        self.feed.close()
-        await self.writer.close()
-
-
-@pytest_asyncio.fixture
-async def bench(tmp_path: Path, start_server: StartServer) -> AsyncIterator[Bench]:
-    """Servers on free ports."""
-    runtime = Runtime()  # type: ignore[abstract]  # nothing else is asked of it
-    runtime_server = await start_server(
-        [
-            registration(
-                runtime_service_pb2_grpc.add_RuntimeServiceServicer_to_server, runtime, runtime_service_pb2.DESCRIPTOR, "RuntimeService"
-            )
-        ]
-    )
-    feeds = RunFeeds(tmp_path, runtime_server.target)
-    readers = RunReaders(feeds)
-    server = await start_server(
-        [
-            registration(
-                portfolio_service_pb2_grpc.add_PortfolioServiceServicer_to_server,
-                PortfolioServicer(readers),
-                messages.DESCRIPTOR,
-                "PortfolioService",
-            ),
-            registration(
-                feed_service_pb2_grpc.add_FeedServiceServicer_to_server, FeedServicer(feeds.finished), feed.DESCRIPTOR, "FeedService"
-            ),
-        ]
-    )
-    async with ServiceClient(server.target, "trading_service") as client:
-        yield Bench(tmp_path, runtime, runtime_server, client, feeds, start_server)
-    await server.stop(drain_delay_s=0.0, grace_s=0.0)
-    await readers.close()
-    await feeds.close()
-
-
 async def account(bench: Bench, run_id: str, at: int | None = None) -> messages.GetPortfolioResponse:
     """GetPortfolio."""
     request = messages.GetPortfolioRequest(run_id=run_id, at_sequence=at)
     answer: messages.GetPortfolioResponse = await bench.trading.call(bench.trading.stub(PORTFOLIO).GetPortfolio, request)
-    return answer
-
-
-async def figures(
-    bench: Bench, run_id: str, at: int | None = None, risk_free_yield: float | None = None
-) -> messages.GetPerformanceResponse:
-    """GetPerformance."""
-    request = messages.GetPerformanceRequest(run_id=run_id, at_sequence=at, risk_free_yield=risk_free_yield)
-    answer: messages.GetPerformanceResponse = await bench.trading.call(bench.trading.stub(PORTFOLIO).GetPerformance, request)
     return answer
 
 
@@ -567,119 +414,3 @@ async def worst_pause(work: Callable[[], Coroutine[Any, Any, None]]) -> float:
         worst = max(worst, time.perf_counter() - before)
     await task
     return worst
-
-
-def scored_desk(sessions: int, *, fee: int = 0, flips_in: int = 0) -> Iterator[Draft]:
-    """A desk with an analyst whose predictions are scored; from a session on its decisions may be others."""
-    agents = ["portfolio_manager", "technical_analyst"]
-    names = tuple(f"T{number}" for number in range(6))
-    started = events.RunStarted(initial_cash_micros=CASH, sessions=sessions, tickers=names, agent_ids=agents, config_sha256=f"{fee}")
-    yield Draft("run_started", started)
-    account = Portfolio(CASH)
-    for number in range(1, sessions + 1):
-        day = (date(1990, 1, 1) + timedelta(number)).isoformat()
-        up = [(number * (place + 2)) % 5 > 1 for place in range(len(names))]
-        rows = [
-            events.Prediction(ticker=name, direction=events.DIRECTION_UP if rise else events.DIRECTION_DOWN, confidence=0.6)
-            for name, rise in zip(names, up, strict=True)
-        ]
-        scores = [
-            events.Signal(ticker=name, score=0.1 * place if rise else -0.1 * place, stance=events.STANCE_BULLISH)
-            for place, (name, rise) in enumerate(zip(names, up, strict=True))
-        ]
-        quantity = 2 if 0 < flips_in <= number else 1
-        yield Draft("signals", events.Signals(signals=scores), day, 2, "technical_analyst")
-        yield Draft("predictions", events.Predictions(predictions=rows), day, 4, "technical_analyst")
-        decisions = events.Decisions(decisions=[events.Decision(ticker=names[0], quantity=quantity)])
-        yield Draft("decisions", decisions, day, 5, "portfolio_manager")
-        closes = [10_000_000 + 1_000_000 * ((number * (place + 3)) % 7) for place in range(len(names))]
-        yield filled(account, day, names[0], quantity, closes[0], fee)
-        nav = account.net_asset_value({names[0]: closes[0]})
-        settled = events.Settled(
-            session_number=number, nav_micros=nav, portfolio=portfolio_message(account, {names[0]: closes[0]}), close_micros=closes
-        )
-        yield Draft("settled", settled, day, 9)
-
-
-async def leaderboard(bench: Bench, run_id: str, at: int | None = None) -> messages.GetLeaderboardResponse:
-    """GetLeaderboard."""
-    request = messages.GetLeaderboardRequest(run_id=run_id, at_sequence=at)
-    answer: messages.GetLeaderboardResponse = await bench.trading.call(bench.trading.stub(PORTFOLIO).GetLeaderboard, request)
-    return answer
-
-
-async def compared(bench: Bench, *run_ids: str) -> messages.CompareRunsResponse:
-    """CompareRuns."""
-    request = messages.CompareRunsRequest(run_ids=run_ids)
-    answer: messages.CompareRunsResponse = await bench.trading.call(bench.trading.stub(PORTFOLIO).CompareRuns, request)
-    return answer
-
-
-async def test_agents_have_the_same_scores_while_the_run_lives_and_afterwards(bench: Bench) -> None:
-    gateway = await bench.gateway("run", scored_desk(40))
-    head = gateway.feed.head.sequence
-    points = [None, 0, 1, 5, 6, 50, head]
-    live = [await leaderboard(bench, "run", at) for at in points]
-    await gateway.end()
-    bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
-    assert [await leaderboard(bench, "run", at) for at in points] == live
-    newest = live[0]
-    assert [(one.agent_id, one.role) for one in newest.agents] == [
-        ("technical_analyst", words.AGENT_ROLE_TECHNICAL_ANALYST),
-        ("portfolio_manager", words.AGENT_ROLE_PORTFOLIO_MANAGER),
-    ]
-    best, manager = newest.agents
-    # The first session has no close before it.
-    assert (best.all.predictions, best.all.unknown, best.sessions_predicted, best.rank) == (240, 6, 40, 1)
-    assert best.all.interval.low < best.all.rate < best.all.interval.high
-    assert best.bull.predictions + best.bear.predictions == best.all.predictions
-    assert best.information_coefficient.sessions > 30
-    assert dict(best.undefined) == {}
-    assert not manager.HasField("rank")
-    assert "rank" in manager.undefined
-    assert (newest.sessions, newest.as_of_sequence) == (40, head)
-    assert (live[3].sessions, live[3].agents[0].all.predictions) == (0, 0)
-    # All six are unknown: nobody has a rank, and ids decide.
-    assert (live[4].sessions, live[4].agents[1].all.predictions, live[4].agents[1].all.unknown) == (1, 6, 6)
-
-
-async def test_scores_are_refused_beyond_the_head_and_where_events_are_gone(bench: Bench) -> None:
-    path = await write_journal(bench.runs, "run", scored_desk(10))
-    bench.runtime.say("run", runtime_pb2.RUN_STATE_SUCCEEDED)
-    with pytest.raises(RemoteError) as beyond:
-        await leaderboard(bench, "run", 99)
-    assert beyond.value.remote_reason == "SEQUENCE_AHEAD"
-    compact("run", SqliteStore(path), 20)
-    for ask in (leaderboard(bench, "run"), compared(bench, "run", "run-2")):
-        with pytest.raises(RemoteError) as gone:
-            await ask
-        assert gone.value.remote_reason == "HISTORY_COMPACTED"
-
-
-async def test_runs_are_compared_live_or_not_with_where_they_part_and_why(bench: Bench) -> None:
-    await bench.gateway("first", scored_desk(20))
-    for name, drafts in (
-        ("same", scored_desk(20)),
-        ("fee", scored_desk(20, fee=1)),
-        ("flips", scored_desk(20, flips_in=7)),
-    ):
-        await write_journal(bench.runs, name, drafts)
-        bench.runtime.say(name, runtime_pb2.RUN_STATE_SUCCEEDED)
-    bench.runtime.runs["fee"].config.costs.fee_bp = 3
-    found = await compared(bench, "first", "same", "fee", "flips")
-    assert [(one.run_id, one.sessions, one.first_session) for one in found.runs] == [
-        (name, 20, "1990-01-02") for name in ("first", "same", "fee", "flips")
-    ]
-    same, fee, flips = found.divergences
-    assert (same.run_id, same.first_session, list(same.causes)) == ("same", "", [])
-    assert (fee.first_session, fee.first_phase) == ("1990-01-02", events.PHASE_SETTLEMENT)
-    assert (fee.first_decisions_session, fee.first_nav_session) == ("", "1990-01-02")
-    assert list(fee.causes) == [messages.DIVERGENCE_CAUSE_CONFIGURATION]
-    assert [one.path for one in fee.configuration] == ["costs.fee_bp"]
-    assert (flips.first_session, flips.first_phase, list(flips.agent_ids)) == ("1990-01-08", events.PHASE_DECISION, ["portfolio_manager"])
-    assert list(flips.causes) == [messages.DIVERGENCE_CAUSE_DECISIONS]
-    total = next(row for row in found.figures if row.name == "total_return")
-    assert [cell.difference for cell in total.cells][:2] == [0.0, 0.0]
-    assert total.cells[2].difference < 0
-    figure = await figures(bench, "flips")
-    assert total.cells[3].value == figure.total_return

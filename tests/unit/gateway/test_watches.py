@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
 from grpc_health.v1 import health_pb2
 
 from trademesh.gateway.v1 import event_pb2 as events
@@ -145,7 +146,7 @@ async def test_a_watcher_gets_what_is_then_the_newest_of_many_changes_and_the_en
     assert len(found) == 4
 
 
-async def test_a_change_that_changes_nothing_is_not_told_and_an_idle_watch_gets_checkpoints(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+async def test_a_change_that_changes_nothing_is_not_told_and_an_idle_watch_gets_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_watch, "CHECKPOINT_S", 0.3)
     watched, found = Watched(), list[WatchPipelineResponse]()
     async with running(take(watched.watch.watch(), found)):

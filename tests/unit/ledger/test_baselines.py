@@ -9,7 +9,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trademesh_ledger.baselines import MOMENTUM_CLOSES, Momentum, equal_weight, market_cap_weighted
+from trademesh_ledger.baselines import MOMENTUM_CLOSES, Baseline, Momentum, equal_weight, market_cap_weighted
 from trademesh_ledger.costs import CostModel
 
 DOLLAR = 1_000_000
@@ -20,9 +20,9 @@ COSTS = st.builds(
 PRICES = st.lists(st.integers(0, 90), min_size=4, max_size=4).map(lambda dollars: [price * DOLLAR for price in dollars])
 
 
-def holdings(one: object) -> dict[str, int]:
+def holdings(one: Baseline) -> dict[str, int]:
     """Shares by ticker."""
-    return {ticker: position.quantity for ticker, position in one.portfolio.positions.items()}  # type: ignore[attr-defined]
+    return {ticker: position.quantity for ticker, position in one.portfolio.positions.items()}
 
 
 def test_equal_parts_are_bought_whole_with_their_fee_and_held() -> None:

@@ -94,7 +94,7 @@ class Feed(bt.feed.DataBase):  # type: ignore[misc]  # backtrader has no types
         return True
 
 
-class Commission(bt.CommInfoBase):  # type: ignore[misc]
+class Commission(bt.CommInfoBase):  # type: ignore[misc]  # backtrader has no types
     """Basis points of the traded value; borrow on the last close, actual/360."""
 
     params = (("stocklike", True), ("commtype", bt.CommInfoBase.COMM_PERC), ("percabs", True), ("borrow_bp", 0), ("interest", 1.0))
@@ -108,7 +108,7 @@ def backtraders(plan: list[Day], costs: CostModel) -> Books:
     books = Books()
     dates = [FIRST + timedelta(days=sum(gap for gap, _ in plan[: row + 1])) for row in range(len(plan))]
 
-    class Orders(bt.Strategy):  # type: ignore[misc]
+    class Orders(bt.Strategy):  # type: ignore[misc]  # backtrader has no types
         def next(self) -> None:
             books.nav.append(self.broker.getvalue() * MICROS)
             books.cash.append(self.broker.getcash() * MICROS)

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -104,8 +105,8 @@ async def test_rows_go_in_small_transactions_each_with_its_snapshot(store: Journ
     cut = kind.cut
     compactor.close()
 
-    def watched(self: object, snapshot: object) -> int:
-        removed.append(cut(self, snapshot))  # type: ignore[arg-type]
+    def watched(self: Any, snapshot: Any) -> int:
+        removed.append(cut(self, snapshot))
         reader = store.reader()
         assert replay_journal("demo", reader).sessions_settled == 10
         reader.close()

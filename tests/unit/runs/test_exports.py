@@ -10,8 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from random_journals import write
-from trademesh.common.v1 import vocabulary_pb2 as words
+from random_journals import filled, write
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.compaction import compact
@@ -30,20 +29,8 @@ TICKERS = ("AAPL", "KO")
 AGENTS = ("fundamentals_analyst", "portfolio_manager", "risk_manager", "sentiment_analyst", "technical_analyst")
 
 
-def filled(account: Portfolio, day: str, ticker: str, delta: int, dollars: int) -> Draft:
-    price, fee = dollars * DOLLAR, 0
-    effect = account.apply_fill(ticker, delta, price, fee)
-    order = events.OrderFilled(
-        order_id=f"{day}/{ticker}",
-        ticker=ticker,
-        side=words.SIDE_LONG if delta > 0 else words.SIDE_SHORT,
-        quantity=abs(delta),
-        price_micros=price,
-        realised_micros=effect.realised_micros,
-        legs=[events.Leg(kind=events.LegKind.ValueType(leg.kind.value), quantity=leg.quantity) for leg in effect.legs],
-        position_quantity=account.quantity(ticker),
-        cash_micros=account.cash_micros,
-    )
+def fill(account: Portfolio, day: str, ticker: str, delta: int, dollars: int) -> Draft:
+    order = filled(account, f"{day}/{ticker}", ticker, delta, dollars * DOLLAR, 0)
     return Draft("order_filled", order, day, 8, item=order.order_id)
 
 
@@ -71,11 +58,11 @@ def two_days(*, momentum: int | None = CASH) -> Iterator[Draft]:
     """The first example of the page's accounting, and a second day on which predictions are scored."""
     account = Portfolio(CASH)
     yield Draft("run_started", events.RunStarted(initial_cash_micros=CASH, tickers=TICKERS, sessions=2, agent_ids=AGENTS))
-    yield filled(account, "2025-11-03", "AAPL", 100, 50)
+    yield fill(account, "2025-11-03", "AAPL", 100, 50)
     yield settled(account, "2025-11-03", 1, {"AAPL": 55, "KO": 60}, momentum)
     yield predicted("2025-11-04", "technical_analyst", [events.DIRECTION_UP, events.DIRECTION_DOWN])
     yield predicted("2025-11-04", "sentiment_analyst", [events.DIRECTION_DOWN, events.DIRECTION_NEUTRAL])
-    yield filled(account, "2025-11-04", "AAPL", -40, 57)
+    yield fill(account, "2025-11-04", "AAPL", -40, 57)
     yield settled(account, "2025-11-04", 2, {"AAPL": 57, "KO": 60}, momentum)
 
 

@@ -199,7 +199,7 @@ async def test_the_ballast_goes_when_the_disk_is_full_and_comes_back_when_there_
     writer = SqliteWriter(tmp_path / "j.db", "demo", 1, lambda _group: None, ballast=ballast, stalled=said.append)
     assert ballast.stat().st_size == 1024 * 1024
     # A journal may not grow beyond its pages: what SQLite does then is what it does on a full disk.
-    connection = writer._storage._connection  # type: ignore[attr-defined]
+    connection = writer._storage._connection  # type: ignore[attr-defined]  # of SQLite, not of every storage
     connection.execute("PRAGMA max_page_count=8")
     for number in range(1, 29):
         writer.append(Draft("pipeline_state_changed", events.PipelineStateChanged(reason="x" * 4000), item=str(number)))
