@@ -16,6 +16,7 @@ from trademesh_kernel.logs import get_logger
 from trademesh_kernel.paging import page_token, read_page_place
 from trademesh_kernel.validation import check_dates
 from trademesh_trading import wire
+from trademesh_trading.corporate_actions import actions_known
 from trademesh_trading.store import MarketStore
 
 DEFAULT_PAGE_SIZE = 500
@@ -57,6 +58,20 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
                 )
                 for row in rows
             ]
+        )
+
+    async def ListCorporateActions(
+        self, request: messages.ListCorporateActionsRequest, context: Context
+    ) -> messages.ListCorporateActionsResponse:
+        check_dates(request, "start", "end")
+        data = await asyncio.to_thread(self._store.get, request.set)
+        tickers = {data.instruments[column].ticker for column in data.columns(request.tickers, "corporate actions")}
+        found = actions_known(data.actions, tickers, request.start, request.end, unix_s(request.as_of))
+        first = read_page_place(request, request.page_token) or 0
+        last = first + (request.page_size or DEFAULT_PAGE_SIZE)
+        return messages.ListCorporateActionsResponse(
+            actions=[wire.action_message(one) for one in found[first:last]],
+            next_page_token=page_token(request, [last]) if last < len(found) else "",
         )
 
     async def ListBars(self, request: messages.ListBarsRequest, context: Context) -> messages.ListBarsResponse:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from trademesh_kernel.errors import DataAbsent
+from trademesh_trading.corporate_actions import ActionRecord, read_actions
 from trademesh_trading.setwriter import content_hash
 
 EMBEDDED_SETS = Path(__file__).parent / "data"
@@ -78,16 +79,17 @@ class MarketSet:
     close_micros: Matrix
     volume_plus_one: Matrix | None
     quality: npt.NDArray[np.uint8]
+    actions: tuple[ActionRecord, ...]
 
-    def columns(self, tickers: Sequence[str]) -> list[int]:
-        """Columns of tickers, all of them if none is named; raises DataAbsent."""
+    def columns(self, tickers: Sequence[str], what: str = "bars") -> list[int]:
+        """Columns of tickers, all of them if none is named; raises DataAbsent, and says what of them was asked for."""
         if not tickers:
             return list(range(len(self.instruments)))
         known = {instrument.ticker: column for column, instrument in enumerate(self.instruments)}
         missing = [ticker for ticker in tickers if ticker not in known]
         if missing:
             text = f"set {self.record.name} has no {', '.join(missing[:5])}: ListInstruments names what it has"
-            raise DataAbsent(text, set=self.record.name, ticker=missing[0], what="bars")
+            raise DataAbsent(text, set=self.record.name, ticker=missing[0], what=what)
         return [known[ticker] for ticker in tickers]
 
     def rows(self, start: str, end: str, as_of_unix_s: int) -> range:
@@ -194,10 +196,12 @@ def load_set(folder: Path) -> MarketSet:
     tables = [pl.read_parquet(folder / f"{table}.parquet") for table in ("bars", "instruments", "actions", "sessions")]
     if content_hash(record.adjustment, record.calendar, *tables) != record.snapshot:
         raise SetDamaged(f"{folder} does not hold {record.snapshot}")
-    content, instruments, _, sessions = tables
-    sessions = sessions.with_row_index("row")
+    content, instruments, actions, sessions = tables
+    dates = tuple(session.isoformat() for session in sessions["session"])
+    opens, closes = sessions["open_unix_s"].to_numpy(), sessions["close_unix_s"].to_numpy()
+    numbered = sessions.with_row_index("row")
     columns = instruments.with_row_index("column")
-    bars = content.join(sessions.select("session", "row"), on="session").join(columns, on="ticker")
+    bars = content.join(numbered.select("session", "row"), on="session").join(columns, on="ticker")
     place = (bars["row"].to_numpy(), bars["column"].to_numpy())
     shape = (sessions.height, instruments.height)
 
@@ -214,15 +218,16 @@ def load_set(folder: Path) -> MarketSet:
     return MarketSet(
         record,
         _instruments(instruments, bars),
-        tuple(session.isoformat() for session in sessions["session"]),
-        sessions["open_unix_s"].to_numpy(),
-        sessions["close_unix_s"].to_numpy(),
+        dates,
+        opens,
+        closes,
         matrix(bars["open_micros"]),
         matrix(bars["high_micros"]),
         matrix(bars["low_micros"]),
         close if close is not None else np.zeros(shape, np.int64),
         matrix(bars["volume_shares"] + 1),
         quality,
+        tuple(read_actions(actions, dates, opens.tolist(), closes.tolist())),
     )
 
 

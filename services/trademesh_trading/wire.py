@@ -6,6 +6,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trademesh.trading.v1 import market_data_pb2 as market
+from trademesh_trading.corporate_actions import ActionRecord
 from trademesh_trading.store import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, Matrix
 
 QUALITY_BITS = {1: market.BAR_QUALITY_SUSPECT, 2: market.BAR_QUALITY_COARSE_TICK}
@@ -88,3 +89,15 @@ def block_message(data: MarketSet, rows: range, columns: list[int]) -> market.Ba
         volume_shares_plus_one=field(data.volume_plus_one),
         quality_bits=flags.tolist() if flags.any() else [],
     )
+
+
+def action_message(value: ActionRecord) -> market.CorporateAction:
+    """A corporate action as its message."""
+    message = market.CorporateAction(ticker=value.ticker, ex_date=value.ex_date, known_at=Timestamp(seconds=value.known_unix_s))
+    if value.kind == "dividend":
+        message.dividend.CopyFrom(market.Dividend(per_share_micros=value.dividend_micros))
+    elif value.kind == "split":
+        message.split.CopyFrom(market.Split(new_shares=value.split_new, old_shares=value.split_old))
+    else:
+        message.delisting.CopyFrom(market.Delisting(last_price_micros=value.last_price_micros))
+    return message

@@ -79,6 +79,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "runtime.v1.RuntimeService.TailLogs": (NOBODY, "RESOURCE_NOT_FOUND"),
     "trading.v1.MarketDataService.ListInstruments": ({"set": "moon"}, "DATA_ABSENT"),
     "trading.v1.MarketDataService.ListSessions": ({"set": "moon"}, "DATA_ABSENT"),
+    "trading.v1.MarketDataService.ListCorporateActions": (MOON, "DATA_ABSENT"),
     "trading.v1.MarketDataService.ListBars": (MOON, "DATA_ABSENT"),
     "trading.v1.MarketDataService.StreamBars": (MOON, "DATA_ABSENT"),
     "trading.v1.PortfolioService.GetPortfolio": (NOBODY, "RESOURCE_NOT_FOUND"),

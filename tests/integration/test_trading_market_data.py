@@ -142,3 +142,38 @@ async def test_half_days_close_early(trading: ServiceClient) -> None:
     request = messages.ListSessionsRequest(set="us20", start="2022-11-24", end="2022-11-25")
     (session,) = (await trading.call(stub.ListSessions, request)).sessions
     assert session.close_at.ToJsonString() == "2022-11-25T18:00:00Z"
+
+
+async def test_a_split_is_not_seen_before_the_close_ahead_of_its_ex_date(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListCorporateActionsRequest(set="wiki5", tickers=["MSFT"], end="2003-02-18", as_of=at("2003-02-14T20:59:59Z"))
+    assert not (await trading.call(stub.ListCorporateActions, request)).actions
+    request.as_of.CopyFrom(at("2003-02-14T21:00:00Z"))
+    (action,) = (await trading.call(stub.ListCorporateActions, request)).actions
+    assert (action.ticker, action.ex_date, action.known_at.ToJsonString()) == ("MSFT", "2003-02-18", "2003-02-14T21:00:00Z")
+    assert (action.WhichOneof("action"), action.split.new_shares, action.split.old_shares) == ("split", 2, 1)
+
+
+async def test_pages_of_actions_join_without_a_gap_or_a_repeat(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListCorporateActionsRequest(set="wiki5", as_of=at("2020-01-01T00:00:00Z"), page_size=17)
+    seen = list[tuple[str, str]]()
+    while True:
+        page = await trading.call(stub.ListCorporateActions, request)
+        assert len(page.actions) <= 17
+        seen += [(action.ex_date, action.ticker) for action in page.actions]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert len(seen) == 95
+    assert seen == sorted(set(seen))
+
+
+async def test_adjusted_prices_have_no_actions_to_book_and_an_unknown_ticker_is_said(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListCorporateActionsRequest(set="us20", as_of=at("2022-01-01T00:00:00Z"))
+    assert not (await trading.call(stub.ListCorporateActions, request)).actions
+    request.tickers.append("TSLA")
+    with pytest.raises(RemoteError) as caught:
+        await trading.call(stub.ListCorporateActions, request)
+    assert (caught.value.remote_reason, caught.value.metadata["what"]) == ("DATA_ABSENT", "corporate actions")

@@ -352,3 +352,123 @@ class BarBlock(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["close_micros", b"close_micros", "high_micros", b"high_micros", "known_at_unix_s", b"known_at_unix_s", "low_micros", b"low_micros", "open_micros", b"open_micros", "quality_bits", b"quality_bits", "session_dates", b"session_dates", "tickers", b"tickers", "volume_shares_plus_one", b"volume_shares_plus_one"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CorporateAction(message.Message):
+    """What a company does to its shares on the morning of an ex-date, before trading opens.
+
+    Prices of a set with ADJUSTMENT_SPLITS_AND_DIVIDENDS have these counted in: booked on such prices they would count twice.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: builtins.int
+    EX_DATE_FIELD_NUMBER: builtins.int
+    KNOWN_AT_FIELD_NUMBER: builtins.int
+    DIVIDEND_FIELD_NUMBER: builtins.int
+    SPLIT_FIELD_NUMBER: builtins.int
+    DELISTING_FIELD_NUMBER: builtins.int
+    ticker: builtins.str
+    """Which ticker."""
+    ex_date: builtins.str
+    """First session on which shares are traded without the dividend, or as the new shares, or no more; ISO date."""
+    @builtins.property
+    def known_at(self) -> timestamp_pb2.Timestamp:
+        """From when on it may be seen. Where the source tells only the ex-date, the close of the session before it: actions are announced ahead,
+        so that who decides on the morning of the ex-date knows of it, and nobody on an earlier one may. On a set's first session, which has none
+        before it, half an hour before it opens.
+        """
+
+    @builtins.property
+    def dividend(self) -> Dividend:
+        """Cash for each share."""
+
+    @builtins.property
+    def split(self) -> Split:
+        """Old shares become new ones."""
+
+    @builtins.property
+    def delisting(self) -> Delisting:
+        """The ticker is traded no more."""
+
+    def __init__(
+        self,
+        *,
+        ticker: builtins.str = ...,
+        ex_date: builtins.str = ...,
+        known_at: timestamp_pb2.Timestamp | None = ...,
+        dividend: Dividend | None = ...,
+        split: Split | None = ...,
+        delisting: Delisting | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["action", b"action", "delisting", b"delisting", "dividend", b"dividend", "known_at", b"known_at", "split", b"split"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "delisting", b"delisting", "dividend", b"dividend", "ex_date", b"ex_date", "known_at", b"known_at", "split", b"split", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = typing.Literal["dividend", "split", "delisting"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+@typing.final
+class Dividend(message.Message):
+    """Cash for each share that was held at the close before the ex-date; who is short pays it. Per share of before a split of the same day."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PER_SHARE_MICROS_FIELD_NUMBER: builtins.int
+    per_share_micros: builtins.int
+    """Micro-dollars per share."""
+    def __init__(
+        self,
+        *,
+        per_share_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["per_share_micros", b"per_share_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Split(message.Message):
+    """`old_shares` become `new_shares`: 2 and 1 double the number of shares, 1 and 8 leave an eighth."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NEW_SHARES_FIELD_NUMBER: builtins.int
+    OLD_SHARES_FIELD_NUMBER: builtins.int
+    new_shares: builtins.int
+    """Shares after."""
+    old_shares: builtins.int
+    """Shares before."""
+    def __init__(
+        self,
+        *,
+        new_shares: builtins.int = ...,
+        old_shares: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["new_shares", b"new_shares", "old_shares", b"old_shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Delisting(message.Message):
+    """The ticker is traded no more. What is held then is worth the last price."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    LAST_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    last_price_micros: builtins.int
+    """Micro-dollars per share; 0 after a bankruptcy."""
+    def __init__(
+        self,
+        *,
+        last_price_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["last_price_micros", b"last_price_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

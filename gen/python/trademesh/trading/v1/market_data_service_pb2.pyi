@@ -173,6 +173,82 @@ class Session(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ListCorporateActionsRequest(message.Message):
+    """Asks for corporate actions."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set."""
+    start: builtins.str
+    """First ex-date, ISO date; empty: the set's first."""
+    end: builtins.str
+    """Last ex-date, ISO date; empty: the last known at `as_of`."""
+    page_size: builtins.int
+    """Most actions to return; default 500, at most 5000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Which tickers; empty: all of the set."""
+
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """Nothing known later than this is in the answer."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        start: builtins.str = ...,
+        end: builtins.str = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "end", b"end", "page_size", b"page_size", "page_token", b"page_token", "set", b"set", "start", b"start", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListCorporateActionsResponse(message.Message):
+    """A page of corporate actions."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    @builtins.property
+    def actions(self) -> containers.RepeatedCompositeFieldContainer[market_data_pb2.CorporateAction]:
+        """By ex-date, then ticker, then dividend, split, delisting. Of an action that was told again, only its newest known form.
+        A set without any is answered with none: its prices are adjusted for them, or its source does not tell them.
+        """
+
+    def __init__(
+        self,
+        *,
+        actions: abc.Iterable[market_data_pb2.CorporateAction] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["actions", b"actions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListBarsRequest(message.Message):
     """Asks for bars in rows."""
 

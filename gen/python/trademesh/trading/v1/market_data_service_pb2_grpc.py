@@ -45,6 +45,11 @@ class MarketDataServiceStub:
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsResponse.FromString,
                 _registered_method=True)
+        self.ListCorporateActions = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/ListCorporateActions',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsResponse.FromString,
+                _registered_method=True)
         self.ListBars = channel.unary_unary(
                 '/trademesh.trading.v1.MarketDataService/ListBars',
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListBarsRequest.SerializeToString,
@@ -70,6 +75,13 @@ class MarketDataServiceServicer:
 
     def ListSessions(self, request, context):
         """Sessions of a set's exchange calendar that the set covers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCorporateActions(self, request, context):
+        """Splits, dividends and delistings known at `as_of`, by ex-date, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +113,11 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
                     servicer.ListSessions,
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'ListCorporateActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCorporateActions,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsResponse.SerializeToString,
             ),
             'ListBars': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBars,
@@ -168,6 +185,33 @@ class MarketDataService:
             '/trademesh.trading.v1.MarketDataService/ListSessions',
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsRequest.SerializeToString,
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCorporateActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/ListCorporateActions',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,8 @@ class MarketDataServiceStub:
     """The instruments of a set, and the set itself."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListSessionsRequest, _market_data_service_pb2.ListSessionsResponse]
     """Sessions of a set's exchange calendar that the set covers."""
+    ListCorporateActions: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListCorporateActionsRequest, _market_data_service_pb2.ListCorporateActionsResponse]
+    """Splits, dividends and delistings known at `as_of`, by ex-date, in pages."""
     ListBars: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListBarsRequest, _market_data_service_pb2.ListBarsResponse]
     """Bars in rows, for people."""
     StreamBars: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.StreamBarsRequest, _market_data_service_pb2.StreamBarsResponse]
@@ -43,6 +45,14 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_market_data_service_pb2.ListSessionsRequest, _abc.Awaitable[_market_data_service_pb2.ListSessionsResponse]],
     ) -> _abc.Awaitable[_market_data_service_pb2.ListSessionsResponse]:
         """Sessions of a set's exchange calendar that the set covers."""
+
+    @_abc_1.abstractmethod
+    def ListCorporateActions(
+        self,
+        request: _market_data_service_pb2.ListCorporateActionsRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.ListCorporateActionsRequest, _abc.Awaitable[_market_data_service_pb2.ListCorporateActionsResponse]],
+    ) -> _abc.Awaitable[_market_data_service_pb2.ListCorporateActionsResponse]:
+        """Splits, dividends and delistings known at `as_of`, by ex-date, in pages."""
 
     @_abc_1.abstractmethod
     def ListBars(

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/trading/v1/market_data.proto.
  */
 export const file_trademesh_trading_v1_market_data: GenFile = /*@__PURE__*/
-  fileDesc("CiZ0cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEivwEKB0RhdGFTZXQSDAoEbmFtZRgBIAEoCRIQCghzbmFwc2hvdBgCIAEoCRIOCgZzb3VyY2UYAyABKAkSDwoHbGljZW5jZRgEIAEoCRI0CgphZGp1c3RtZW50GAUgASgOMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuQWRqdXN0bWVudBIVCg1maXJzdF9zZXNzaW9uGAYgASgJEhQKDGxhc3Rfc2Vzc2lvbhgHIAEoCRIQCghjYWxlbmRhchgIIAEoCSKuAQoKSW5zdHJ1bWVudBIOCgZ0aWNrZXIYASABKAkSMgoEa2luZBgCIAEoDjIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLkluc3RydW1lbnRLaW5kEhUKDWZpcnN0X3Nlc3Npb24YAyABKAkSFAoMbGFzdF9zZXNzaW9uGAQgASgJEi8KCGJhcl9raW5kGAUgASgOMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyS2luZCLkAgoDQmFyEg4KBnRpY2tlchgBIAEoCRIUCgxzZXNzaW9uX2RhdGUYAiABKAkSGAoLb3Blbl9taWNyb3MYAyABKANIAIgBARIYCgtoaWdoX21pY3JvcxgEIAEoA0gBiAEBEhcKCmxvd19taWNyb3MYBSABKANIAogBARIZCgxjbG9zZV9taWNyb3MYBiABKANIA4gBARIaCg12b2x1bWVfc2hhcmVzGAcgASgDSASIAQESLAoIa25vd25fYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKCXF1YWxpdGllcxgJIAMoDjIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkJhclF1YWxpdHlCDgoMX29wZW5fbWljcm9zQg4KDF9oaWdoX21pY3Jvc0INCgtfbG93X21pY3Jvc0IPCg1fY2xvc2VfbWljcm9zQhAKDl92b2x1bWVfc2hhcmVzItUBCghCYXJCbG9jaxIVCg1zZXNzaW9uX2RhdGVzGAEgAygJEhcKD2tub3duX2F0X3VuaXhfcxgCIAMoEhIPCgd0aWNrZXJzGAMgAygJEhQKDGNsb3NlX21pY3JvcxgEIAMoEhITCgtvcGVuX21pY3JvcxgFIAMoEhITCgtoaWdoX21pY3JvcxgGIAMoEhISCgpsb3dfbWljcm9zGAcgAygSEh4KFnZvbHVtZV9zaGFyZXNfcGx1c19vbmUYCCADKBISFAoMcXVhbGl0eV9iaXRzGAkgAygNKn4KCkFkanVzdG1lbnQSGgoWQURKVVNUTUVOVF9VTlNQRUNJRklFRBAAEhMKD0FESlVTVE1FTlRfTk9ORRABEiMKH0FESlVTVE1FTlRfU1BMSVRTX0FORF9ESVZJREVORFMQAhIaChZBREpVU1RNRU5UX0FTX0lNUE9SVEVEEAMqgAEKDkluc3RydW1lbnRLaW5kEh8KG0lOU1RSVU1FTlRfS0lORF9VTlNQRUNJRklFRBAAEhkKFUlOU1RSVU1FTlRfS0lORF9TVE9DSxABEhcKE0lOU1RSVU1FTlRfS0lORF9FVEYQAhIZChVJTlNUUlVNRU5UX0tJTkRfSU5ERVgQAypmCgdCYXJLaW5kEhgKFEJBUl9LSU5EX1VOU1BFQ0lGSUVEEAASFwoTQkFSX0tJTkRfQ0xPU0VfT05MWRABEhIKDkJBUl9LSU5EX09ITENWEAISFAoQQkFSX0tJTkRfUEFSVElBTBADKl8KCkJhclF1YWxpdHkSGwoXQkFSX1FVQUxJVFlfVU5TUEVDSUZJRUQQABIXChNCQVJfUVVBTElUWV9TVVNQRUNUEAESGwoXQkFSX1FVQUxJVFlfQ09BUlNFX1RJQ0sQAmIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("CiZ0cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEivwEKB0RhdGFTZXQSDAoEbmFtZRgBIAEoCRIQCghzbmFwc2hvdBgCIAEoCRIOCgZzb3VyY2UYAyABKAkSDwoHbGljZW5jZRgEIAEoCRI0CgphZGp1c3RtZW50GAUgASgOMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuQWRqdXN0bWVudBIVCg1maXJzdF9zZXNzaW9uGAYgASgJEhQKDGxhc3Rfc2Vzc2lvbhgHIAEoCRIQCghjYWxlbmRhchgIIAEoCSKuAQoKSW5zdHJ1bWVudBIOCgZ0aWNrZXIYASABKAkSMgoEa2luZBgCIAEoDjIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLkluc3RydW1lbnRLaW5kEhUKDWZpcnN0X3Nlc3Npb24YAyABKAkSFAoMbGFzdF9zZXNzaW9uGAQgASgJEi8KCGJhcl9raW5kGAUgASgOMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyS2luZCLkAgoDQmFyEg4KBnRpY2tlchgBIAEoCRIUCgxzZXNzaW9uX2RhdGUYAiABKAkSGAoLb3Blbl9taWNyb3MYAyABKANIAIgBARIYCgtoaWdoX21pY3JvcxgEIAEoA0gBiAEBEhcKCmxvd19taWNyb3MYBSABKANIAogBARIZCgxjbG9zZV9taWNyb3MYBiABKANIA4gBARIaCg12b2x1bWVfc2hhcmVzGAcgASgDSASIAQESLAoIa25vd25fYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKCXF1YWxpdGllcxgJIAMoDjIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkJhclF1YWxpdHlCDgoMX29wZW5fbWljcm9zQg4KDF9oaWdoX21pY3Jvc0INCgtfbG93X21pY3Jvc0IPCg1fY2xvc2VfbWljcm9zQhAKDl92b2x1bWVfc2hhcmVzItUBCghCYXJCbG9jaxIVCg1zZXNzaW9uX2RhdGVzGAEgAygJEhcKD2tub3duX2F0X3VuaXhfcxgCIAMoEhIPCgd0aWNrZXJzGAMgAygJEhQKDGNsb3NlX21pY3JvcxgEIAMoEhITCgtvcGVuX21pY3JvcxgFIAMoEhITCgtoaWdoX21pY3JvcxgGIAMoEhISCgpsb3dfbWljcm9zGAcgAygSEh4KFnZvbHVtZV9zaGFyZXNfcGx1c19vbmUYCCADKBISFAoMcXVhbGl0eV9iaXRzGAkgAygNIoICCg9Db3Jwb3JhdGVBY3Rpb24SDgoGdGlja2VyGAEgASgJEg8KB2V4X2RhdGUYAiABKAkSLAoIa25vd25fYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKCGRpdmlkZW5kGAQgASgLMh4udHJhZGVtZXNoLnRyYWRpbmcudjEuRGl2aWRlbmRIABIsCgVzcGxpdBgFIAEoCzIbLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNwbGl0SAASNAoJZGVsaXN0aW5nGAYgASgLMh8udHJhZGVtZXNoLnRyYWRpbmcudjEuRGVsaXN0aW5nSABCCAoGYWN0aW9uIiQKCERpdmlkZW5kEhgKEHBlcl9zaGFyZV9taWNyb3MYASABKAMiLwoFU3BsaXQSEgoKbmV3X3NoYXJlcxgBIAEoAxISCgpvbGRfc2hhcmVzGAIgASgDIiYKCURlbGlzdGluZxIZChFsYXN0X3ByaWNlX21pY3JvcxgBIAEoAyp+CgpBZGp1c3RtZW50EhoKFkFESlVTVE1FTlRfVU5TUEVDSUZJRUQQABITCg9BREpVU1RNRU5UX05PTkUQARIjCh9BREpVU1RNRU5UX1NQTElUU19BTkRfRElWSURFTkRTEAISGgoWQURKVVNUTUVOVF9BU19JTVBPUlRFRBADKoABCg5JbnN0cnVtZW50S2luZBIfChtJTlNUUlVNRU5UX0tJTkRfVU5TUEVDSUZJRUQQABIZChVJTlNUUlVNRU5UX0tJTkRfU1RPQ0sQARIXChNJTlNUUlVNRU5UX0tJTkRfRVRGEAISGQoVSU5TVFJVTUVOVF9LSU5EX0lOREVYEAMqZgoHQmFyS2luZBIYChRCQVJfS0lORF9VTlNQRUNJRklFRBAAEhcKE0JBUl9LSU5EX0NMT1NFX09OTFkQARISCg5CQVJfS0lORF9PSExDVhACEhQKEEJBUl9LSU5EX1BBUlRJQUwQAypfCgpCYXJRdWFsaXR5EhsKF0JBUl9RVUFMSVRZX1VOU1BFQ0lGSUVEEAASFwoTQkFSX1FVQUxJVFlfU1VTUEVDVBABEhsKF0JBUl9RVUFMSVRZX0NPQVJTRV9USUNLEAJiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * A set of market data: what it holds, where it comes from, what it lacks.
@@ -286,6 +286,146 @@ export type BarBlock = Message<"trademesh.trading.v1.BarBlock"> & {
  */
 export const BarBlockSchema: GenMessage<BarBlock> = /*@__PURE__*/
   messageDesc(file_trademesh_trading_v1_market_data, 3);
+
+/**
+ * What a company does to its shares on the morning of an ex-date, before trading opens.
+ *
+ * Prices of a set with ADJUSTMENT_SPLITS_AND_DIVIDENDS have these counted in: booked on such prices they would count twice.
+ *
+ * @generated from message trademesh.trading.v1.CorporateAction
+ */
+export type CorporateAction = Message<"trademesh.trading.v1.CorporateAction"> & {
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 1;
+   */
+  ticker: string;
+
+  /**
+   * First session on which shares are traded without the dividend, or as the new shares, or no more; ISO date.
+   *
+   * @generated from field: string ex_date = 2;
+   */
+  exDate: string;
+
+  /**
+   * From when on it may be seen. Where the source tells only the ex-date, the close of the session before it: actions are announced ahead,
+   * so that who decides on the morning of the ex-date knows of it, and nobody on an earlier one may. On a set's first session, which has none
+   * before it, half an hour before it opens.
+   *
+   * @generated from field: google.protobuf.Timestamp known_at = 3;
+   */
+  knownAt?: Timestamp | undefined;
+
+  /**
+   * What happens.
+   *
+   * @generated from oneof trademesh.trading.v1.CorporateAction.action
+   */
+  action: {
+    /**
+     * Cash for each share.
+     *
+     * @generated from field: trademesh.trading.v1.Dividend dividend = 4;
+     */
+    value: Dividend;
+    case: "dividend";
+  } | {
+    /**
+     * Old shares become new ones.
+     *
+     * @generated from field: trademesh.trading.v1.Split split = 5;
+     */
+    value: Split;
+    case: "split";
+  } | {
+    /**
+     * The ticker is traded no more.
+     *
+     * @generated from field: trademesh.trading.v1.Delisting delisting = 6;
+     */
+    value: Delisting;
+    case: "delisting";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message trademesh.trading.v1.CorporateAction.
+ * Use `create(CorporateActionSchema)` to create a new message.
+ */
+export const CorporateActionSchema: GenMessage<CorporateAction> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data, 4);
+
+/**
+ * Cash for each share that was held at the close before the ex-date; who is short pays it. Per share of before a split of the same day.
+ *
+ * @generated from message trademesh.trading.v1.Dividend
+ */
+export type Dividend = Message<"trademesh.trading.v1.Dividend"> & {
+  /**
+   * Micro-dollars per share.
+   *
+   * @generated from field: int64 per_share_micros = 1;
+   */
+  perShareMicros: bigint;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.Dividend.
+ * Use `create(DividendSchema)` to create a new message.
+ */
+export const DividendSchema: GenMessage<Dividend> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data, 5);
+
+/**
+ * `old_shares` become `new_shares`: 2 and 1 double the number of shares, 1 and 8 leave an eighth.
+ *
+ * @generated from message trademesh.trading.v1.Split
+ */
+export type Split = Message<"trademesh.trading.v1.Split"> & {
+  /**
+   * Shares after.
+   *
+   * @generated from field: int64 new_shares = 1;
+   */
+  newShares: bigint;
+
+  /**
+   * Shares before.
+   *
+   * @generated from field: int64 old_shares = 2;
+   */
+  oldShares: bigint;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.Split.
+ * Use `create(SplitSchema)` to create a new message.
+ */
+export const SplitSchema: GenMessage<Split> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data, 6);
+
+/**
+ * The ticker is traded no more. What is held then is worth the last price.
+ *
+ * @generated from message trademesh.trading.v1.Delisting
+ */
+export type Delisting = Message<"trademesh.trading.v1.Delisting"> & {
+  /**
+   * Micro-dollars per share; 0 after a bankruptcy.
+   *
+   * @generated from field: int64 last_price_micros = 1;
+   */
+  lastPriceMicros: bigint;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.Delisting.
+ * Use `create(DelistingSchema)` to create a new message.
+ */
+export const DelistingSchema: GenMessage<Delisting> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data, 7);
 
 /**
  * What has been done to prices.

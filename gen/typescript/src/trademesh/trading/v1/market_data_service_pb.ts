@@ -7,7 +7,7 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Bar, BarBlock, DataSet, Instrument } from "./market_data_pb.js";
+import type { Bar, BarBlock, CorporateAction, DataSet, Instrument } from "./market_data_pb.js";
 import { file_trademesh_trading_v1_market_data } from "./market_data_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/trading/v1/market_data_service.proto.
  */
 export const file_trademesh_trading_v1_market_data_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci50cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2gudHJhZGluZy52MSIvChZMaXN0SW5zdHJ1bWVudHNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAEiTQoXTGlzdEluc3RydW1lbnRzUmVzcG9uc2USMgoEc2V0cxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldEluc3RydW1lbnRzInMKDlNldEluc3RydW1lbnRzEioKA3NldBgBIAEoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRhdGFTZXQSNQoLaW5zdHJ1bWVudHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50IpoBChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARI1CgVzdGFydBgCIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMwoDZW5kGAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JCJHChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIvCghzZXNzaW9ucxgBIAMoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNlc3Npb24iegoHU2Vzc2lvbhIUCgxzZXNzaW9uX2RhdGUYASABKAkSKwoHb3Blbl9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIY2xvc2VfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqoCCg9MaXN0QmFyc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESGwoJcGFnZV9zaXplGAYgASgNQgi6SAUqAxiIJxIcCgpwYWdlX3Rva2VuGAcgASgJQgi6SAVyAxiAICJUChBMaXN0QmFyc1Jlc3BvbnNlEicKBGJhcnMYASADKAsyGS50cmFkZW1lc2gudHJhZGluZy52MS5CYXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIpcCChFTdHJlYW1CYXJzUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBI1CgVzdGFydBgDIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMwoDZW5kGAQgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIxCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBrpIA8gBARIkChJzZXNzaW9uc19wZXJfYmxvY2sYBiABKA1CCLpIBSoDGIAQIkMKElN0cmVhbUJhcnNSZXNwb25zZRItCgVibG9jaxgBIAEoCzIeLnRyYWRlbWVzaC50cmFkaW5nLnYxLkJhckJsb2NrMqgDChFNYXJrZXREYXRhU2VydmljZRJuCg9MaXN0SW5zdHJ1bWVudHMSLC50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0SW5zdHJ1bWVudHNSZXF1ZXN0Gi0udHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEluc3RydW1lbnRzUmVzcG9uc2USZQoMTGlzdFNlc3Npb25zEikudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdFNlc3Npb25zUmVxdWVzdBoqLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlElkKCExpc3RCYXJzEiUudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEJhcnNSZXF1ZXN0GiYudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEJhcnNSZXNwb25zZRJhCgpTdHJlYW1CYXJzEicudHJhZGVtZXNoLnRyYWRpbmcudjEuU3RyZWFtQmFyc1JlcXVlc3QaKC50cmFkZW1lc2gudHJhZGluZy52MS5TdHJlYW1CYXJzUmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_trademesh_trading_v1_market_data]);
+  fileDesc("Ci50cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2gudHJhZGluZy52MSIvChZMaXN0SW5zdHJ1bWVudHNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAEiTQoXTGlzdEluc3RydW1lbnRzUmVzcG9uc2USMgoEc2V0cxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldEluc3RydW1lbnRzInMKDlNldEluc3RydW1lbnRzEioKA3NldBgBIAEoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRhdGFTZXQSNQoLaW5zdHJ1bWVudHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50IpoBChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARI1CgVzdGFydBgCIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMwoDZW5kGAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JCJHChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIvCghzZXNzaW9ucxgBIAMoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNlc3Npb24iegoHU2Vzc2lvbhIUCgxzZXNzaW9uX2RhdGUYASABKAkSKwoHb3Blbl9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIY2xvc2VfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIrYCChtMaXN0Q29ycG9yYXRlQWN0aW9uc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESGwoJcGFnZV9zaXplGAYgASgNQgi6SAUqAxiIJxIcCgpwYWdlX3Rva2VuGAcgASgJQgi6SAVyAxiAICJvChxMaXN0Q29ycG9yYXRlQWN0aW9uc1Jlc3BvbnNlEjYKB2FjdGlvbnMYASADKAsyJS50cmFkZW1lc2gudHJhZGluZy52MS5Db3Jwb3JhdGVBY3Rpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIqoCCg9MaXN0QmFyc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESGwoJcGFnZV9zaXplGAYgASgNQgi6SAUqAxiIJxIcCgpwYWdlX3Rva2VuGAcgASgJQgi6SAVyAxiAICJUChBMaXN0QmFyc1Jlc3BvbnNlEicKBGJhcnMYASADKAsyGS50cmFkZW1lc2gudHJhZGluZy52MS5CYXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIpcCChFTdHJlYW1CYXJzUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBI1CgVzdGFydBgDIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMwoDZW5kGAQgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIxCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBrpIA8gBARIkChJzZXNzaW9uc19wZXJfYmxvY2sYBiABKA1CCLpIBSoDGIAQIkMKElN0cmVhbUJhcnNSZXNwb25zZRItCgVibG9jaxgBIAEoCzIeLnRyYWRlbWVzaC50cmFkaW5nLnYxLkJhckJsb2NrMqcEChFNYXJrZXREYXRhU2VydmljZRJuCg9MaXN0SW5zdHJ1bWVudHMSLC50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0SW5zdHJ1bWVudHNSZXF1ZXN0Gi0udHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEluc3RydW1lbnRzUmVzcG9uc2USZQoMTGlzdFNlc3Npb25zEikudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdFNlc3Npb25zUmVxdWVzdBoqLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEn0KFExpc3RDb3Jwb3JhdGVBY3Rpb25zEjEudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXF1ZXN0GjIudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXNwb25zZRJZCghMaXN0QmFycxIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RCYXJzUmVxdWVzdBomLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RCYXJzUmVzcG9uc2USYQoKU3RyZWFtQmFycxInLnRyYWRlbWVzaC50cmFkaW5nLnYxLlN0cmVhbUJhcnNSZXF1ZXN0GigudHJhZGVtZXNoLnRyYWRpbmcudjEuU3RyZWFtQmFyc1Jlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_trademesh_trading_v1_market_data]);
 
 /**
  * Asks for instruments.
@@ -179,6 +179,98 @@ export const SessionSchema: GenMessage<Session> = /*@__PURE__*/
   messageDesc(file_trademesh_trading_v1_market_data_service, 5);
 
 /**
+ * Asks for corporate actions.
+ *
+ * @generated from message trademesh.trading.v1.ListCorporateActionsRequest
+ */
+export type ListCorporateActionsRequest = Message<"trademesh.trading.v1.ListCorporateActionsRequest"> & {
+  /**
+   * Which set.
+   *
+   * @generated from field: string set = 1;
+   */
+  set: string;
+
+  /**
+   * Which tickers; empty: all of the set.
+   *
+   * @generated from field: repeated string tickers = 2;
+   */
+  tickers: string[];
+
+  /**
+   * First ex-date, ISO date; empty: the set's first.
+   *
+   * @generated from field: string start = 3;
+   */
+  start: string;
+
+  /**
+   * Last ex-date, ISO date; empty: the last known at `as_of`.
+   *
+   * @generated from field: string end = 4;
+   */
+  end: string;
+
+  /**
+   * Nothing known later than this is in the answer.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 5;
+   */
+  asOf?: Timestamp | undefined;
+
+  /**
+   * Most actions to return; default 500, at most 5000.
+   *
+   * @generated from field: uint32 page_size = 6;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 7;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListCorporateActionsRequest.
+ * Use `create(ListCorporateActionsRequestSchema)` to create a new message.
+ */
+export const ListCorporateActionsRequestSchema: GenMessage<ListCorporateActionsRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 6);
+
+/**
+ * A page of corporate actions.
+ *
+ * @generated from message trademesh.trading.v1.ListCorporateActionsResponse
+ */
+export type ListCorporateActionsResponse = Message<"trademesh.trading.v1.ListCorporateActionsResponse"> & {
+  /**
+   * By ex-date, then ticker, then dividend, split, delisting. Of an action that was told again, only its newest known form.
+   * A set without any is answered with none: its prices are adjusted for them, or its source does not tell them.
+   *
+   * @generated from field: repeated trademesh.trading.v1.CorporateAction actions = 1;
+   */
+  actions: CorporateAction[];
+
+  /**
+   * For the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListCorporateActionsResponse.
+ * Use `create(ListCorporateActionsResponseSchema)` to create a new message.
+ */
+export const ListCorporateActionsResponseSchema: GenMessage<ListCorporateActionsResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 7);
+
+/**
  * Asks for bars in rows.
  *
  * @generated from message trademesh.trading.v1.ListBarsRequest
@@ -239,7 +331,7 @@ export type ListBarsRequest = Message<"trademesh.trading.v1.ListBarsRequest"> & 
  * Use `create(ListBarsRequestSchema)` to create a new message.
  */
 export const ListBarsRequestSchema: GenMessage<ListBarsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 6);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 8);
 
 /**
  * A page of bars.
@@ -267,7 +359,7 @@ export type ListBarsResponse = Message<"trademesh.trading.v1.ListBarsResponse"> 
  * Use `create(ListBarsResponseSchema)` to create a new message.
  */
 export const ListBarsResponseSchema: GenMessage<ListBarsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 7);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 9);
 
 /**
  * Asks for bars in columns.
@@ -323,7 +415,7 @@ export type StreamBarsRequest = Message<"trademesh.trading.v1.StreamBarsRequest"
  * Use `create(StreamBarsRequestSchema)` to create a new message.
  */
 export const StreamBarsRequestSchema: GenMessage<StreamBarsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 8);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 10);
 
 /**
  * Some bars.
@@ -344,7 +436,7 @@ export type StreamBarsResponse = Message<"trademesh.trading.v1.StreamBarsRespons
  * Use `create(StreamBarsResponseSchema)` to create a new message.
  */
 export const StreamBarsResponseSchema: GenMessage<StreamBarsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 9);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 11);
 
 /**
  * Recorded market data. Calls for data take `as_of` and never answer with anything known later.
@@ -371,6 +463,16 @@ export const MarketDataService: GenService<{
     methodKind: "unary";
     input: typeof ListSessionsRequestSchema;
     output: typeof ListSessionsResponseSchema;
+  },
+  /**
+   * Splits, dividends and delistings known at `as_of`, by ex-date, in pages.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.ListCorporateActions
+   */
+  listCorporateActions: {
+    methodKind: "unary";
+    input: typeof ListCorporateActionsRequestSchema;
+    output: typeof ListCorporateActionsResponseSchema;
   },
   /**
    * Bars in rows, for people.
