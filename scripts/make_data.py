@@ -18,8 +18,9 @@ from pathlib import Path
 
 import polars as pl
 
+from trademesh_trading.calendars import sessions_of_calendar
 from trademesh_trading.derivation import derive_news
-from trademesh_trading.setwriter import SetDescription, sessions_of_calendar, write_set
+from trademesh_trading.setwriter import SetDescription, write_set
 
 COARSE_SHARE = 5e-4
 SUSPECT_RATIO = 2.5

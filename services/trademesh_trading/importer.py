@@ -22,6 +22,7 @@ from pathlib import Path
 import polars as pl
 
 from trademesh_kernel.settings import load_settings
+from trademesh_trading.calendars import calendar_names
 from trademesh_trading.importer_files import Fault, files_of, read_files
 from trademesh_trading.importer_rows import NO_ACTIONS, judge
 from trademesh_trading.settings import DataSettings
@@ -143,8 +144,6 @@ def import_set(order: ImportOrder, sets: Path) -> ImportedSet:
 
 
 def _check_order(order: ImportOrder) -> None:
-    import exchange_calendars  # Costs a second, and is needed only here and where sessions are made.
-
     if not order.path.exists():
         raise ImportRefused(f"{order.path}: there is no such file or folder")
     if not _NAME.fullmatch(order.name):
@@ -153,7 +152,7 @@ def _check_order(order: ImportOrder) -> None:
         )
     if (EMBEDDED_SETS / order.name).exists():
         raise ImportRefused(f"{order.name} comes with the program: choose another --name")
-    if order.calendar not in exchange_calendars.get_calendar_names(include_aliases=False):
+    if order.calendar not in calendar_names():
         raise ImportRefused(f"there is no calendar {order.calendar}: XNYS is that of New York, see exchange-calendars for others")
 
 

@@ -11,8 +11,8 @@ from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 import polars as pl
 
+from trademesh_trading.calendars import sessions_of_calendar
 from trademesh_trading.importer_files import Fault
-from trademesh_trading.setwriter import sessions_of_calendar
 
 PRICES = ("open", "high", "low", "close")
 HIGHEST_PRICE_DOLLARS = 1_000_000_000

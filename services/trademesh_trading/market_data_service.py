@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import date
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,11 +12,12 @@ from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import market_data_service_pb2 as messages
 from trademesh.trading.v1 import market_data_service_pb2_grpc
 from trademesh_kernel.context import Context
-from trademesh_kernel.errors import DataAbsent
+from trademesh_kernel.errors import DataAbsent, FieldViolation, InvalidRequest
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.paging import page_token, read_page_place
 from trademesh_kernel.validation import check_dates
 from trademesh_trading import wire
+from trademesh_trading.calendars import MOST_YEARS, recorded_sessions
 from trademesh_trading.corporate_actions import actions_known
 from trademesh_trading.store import MarketStore
 
@@ -47,18 +49,20 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
 
     async def ListSessions(self, request: messages.ListSessionsRequest, context: Context) -> messages.ListSessionsResponse:
         check_dates(request, "start", "end")
-        data = await asyncio.to_thread(self._store.get, request.set)
-        rows = data.rows(request.start, request.end, 2**62)
-        return messages.ListSessionsResponse(
-            sessions=[
-                messages.Session(
-                    session_date=data.sessions[row],
-                    open_at=Timestamp(seconds=int(data.open_unix_s[row])),
-                    close_at=Timestamp(seconds=int(data.close_unix_s[row])),
-                )
-                for row in rows
-            ]
-        )
+        if request.calendar:
+            table = await asyncio.to_thread(recorded_sessions, request.calendar, *_span_of_calendar(request))
+            times = [(session.isoformat(), opens, closes) for session, opens, closes in table.iter_rows()]
+        elif request.set:
+            data = await asyncio.to_thread(self._store.get, request.set)
+            rows = data.rows(request.start, request.end, 2**62)
+            times = [(data.sessions[row], int(data.open_unix_s[row]), int(data.close_unix_s[row])) for row in rows]
+        else:
+            raise InvalidRequest([FieldViolation("set", "must name a set, where calendar names no calendar")])
+        sessions = [
+            messages.Session(session_date=session, open_at=Timestamp(seconds=opens), close_at=Timestamp(seconds=closes))
+            for session, opens, closes in times
+        ]
+        return messages.ListSessionsResponse(sessions=sessions)
 
     async def ListCorporateActions(
         self, request: messages.ListCorporateActionsRequest, context: Context
@@ -100,6 +104,22 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         for first in range(rows.start, rows.stop, size):
             part = range(first, min(first + size, rows.stop))
             yield messages.StreamBarsResponse(block=wire.block_message(data, part, columns))
+
+
+def _span_of_calendar(request: messages.ListSessionsRequest) -> tuple[date, date]:
+    """First and last day of a calendar that are asked for; raises InvalidRequest."""
+    wrong = [FieldViolation("set", "must be empty, where calendar names a calendar")] if request.set else []
+    missing = [field for field in ("start", "end") if not getattr(request, field)]
+    wrong += [FieldViolation(field, "must be there: a calendar has no beginning and no end") for field in missing]
+    if not missing:
+        first, last = date.fromisoformat(request.start), date.fromisoformat(request.end)
+        if last < first:
+            wrong.append(FieldViolation("end", f"{last} is before {first}"))
+        if last.year - first.year > MOST_YEARS:
+            wrong.append(FieldViolation("end", f"is more than {MOST_YEARS} years after start"))
+    if wrong:
+        raise InvalidRequest(wrong)
+    return first, last
 
 
 def unix_s(instant: Timestamp) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -27,23 +26,6 @@ class SetDescription:
     adjustment: str
     calendar: str
     made_from: str
-
-
-def sessions_of_calendar(calendar: str, first: date, last: date) -> pl.DataFrame:
-    """Sessions of an exchange with their opening and closing instants, in Unix seconds; half days close early."""
-    import exchange_calendars  # Costs a second and 100 MB, and is needed only where sets are made.
-
-    # Calendars are bounded by default; the margin lets the first and last session be inside.
-    exchange = exchange_calendars.get_calendar(calendar, start=date(first.year - 1, 1, 1), end=date(last.year + 1, 12, 31))
-    schedule = exchange.schedule.loc[str(first) : str(last)]
-    return pl.DataFrame(
-        {
-            "session": [stamp.date() for stamp in schedule.index],
-            "open_unix_s": [int(stamp.timestamp()) for stamp in schedule["open"]],
-            "close_unix_s": [int(stamp.timestamp()) for stamp in schedule["close"]],
-        },
-        schema={"session": pl.Date, "open_unix_s": pl.Int64, "close_unix_s": pl.Int64},
-    )
 
 
 def content_hash(adjustment: str, calendar: str, *tables: pl.DataFrame) -> str:

@@ -177,3 +177,59 @@ async def test_adjusted_prices_have_no_actions_to_book_and_an_unknown_ticker_is_
     with pytest.raises(RemoteError) as caught:
         await trading.call(stub.ListCorporateActions, request)
     assert (caught.value.remote_reason, caught.value.metadata["what"]) == ("DATA_ABSENT", "corporate actions")
+
+
+@pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")  # exchange-calendars uses what pandas 3 deprecates
+@pytest.mark.parametrize(
+    ("calendar", "start", "end", "expected"),
+    [
+        # The day after Thanksgiving closes at 13:00 in New York, Christmas Eve at 12:30 in London.
+        ("XNYS", "2026-11-26", "2026-11-30", {"2026-11-27": ("14:30", "18:00"), "2026-11-30": ("14:30", "21:00")}),
+        ("XLON", "2026-12-23", "2026-12-28", {"2026-12-23": ("08:00", "16:30"), "2026-12-24": ("08:00", "12:30")}),
+        ("XNYS", "2026-11-28", "2026-11-29", {}),
+    ],
+)
+async def test_sessions_of_a_calendar_need_no_set(
+    trading: ServiceClient, calendar: str, start: str, end: str, expected: dict[str, tuple[str, str]]
+) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.ListSessionsRequest(calendar=calendar, start=start, end=end)
+    answer = await trading.call(stub.ListSessions, request, timeout_s=30)
+    times = {one.session_date: (one.open_at.ToJsonString(), one.close_at.ToJsonString()) for one in answer.sessions}
+    assert times == {day: (f"{day}T{opens}:00Z", f"{day}T{closes}:00Z") for day, (opens, closes) in expected.items()}
+
+
+@pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")  # as above
+async def test_sessions_of_a_set_are_those_of_its_calendar(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    span = {"start": "2001-09-01", "end": "2002-01-31"}
+    of_set = await trading.call(stub.ListSessions, messages.ListSessionsRequest(set="us20", **span))
+    assert of_set == await trading.call(stub.ListSessions, messages.ListSessionsRequest(calendar="XNYS", **span), timeout_s=30)
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        ({}, ["set"]),
+        ({"calendar": "XNYS"}, ["start", "end"]),
+        ({"calendar": "XNYS", "set": "us20", "start": "2020-01-01", "end": "2020-02-01"}, ["set"]),
+        ({"calendar": "XNYS", "start": "2020-01-02", "end": "2020-01-01"}, ["end"]),
+        ({"calendar": "XNYS", "start": "1900-01-02", "end": "2020-01-01"}, ["end"]),
+    ],
+)
+async def test_what_of_a_calendar_cannot_be_asked_is_named(trading: ServiceClient, asked: dict[str, str], fields: list[str]) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    with pytest.raises(RemoteError) as caught:
+        await trading.call(stub.ListSessions, messages.ListSessionsRequest(**asked))
+    assert [violation.field for violation in caught.value.violations] == fields
+
+
+@pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")  # as above
+@pytest.mark.parametrize(
+    ("calendar", "start", "said"), [("MOON", "2020-01-01", "no calendar MOON"), ("XHKG", "2150-01-01", "does not reach")]
+)
+async def test_a_calendar_that_is_not_recorded_is_said(trading: ServiceClient, calendar: str, start: str, said: str) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    with pytest.raises(RemoteError, match=said) as caught:
+        await trading.call(stub.ListSessions, messages.ListSessionsRequest(calendar=calendar, start=start, end=start), timeout_s=30)
+    assert caught.value.remote_reason == "DATA_ABSENT"

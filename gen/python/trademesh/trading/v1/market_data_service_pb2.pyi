@@ -92,29 +92,35 @@ class SetInstruments(message.Message):
 
 @typing.final
 class ListSessionsRequest(message.Message):
-    """Asks for sessions."""
+    """Asks for sessions: those of a set, or those of a calendar."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     SET_FIELD_NUMBER: builtins.int
     START_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    CALENDAR_FIELD_NUMBER: builtins.int
     set: builtins.str
-    """Which set."""
+    """Which set; empty if `calendar` is there."""
     start: builtins.str
-    """First session, ISO date; empty: the set's first."""
+    """First session, ISO date; empty: the set's first. Needed with `calendar`."""
     end: builtins.str
-    """Last session, ISO date; empty: the set's last."""
+    """Last session, ISO date; empty: the set's last. Needed with `calendar`, and at most 60 years after `start`."""
+    calendar: builtins.str
+    """Which exchange's calendar, by its ISO 10383 market identifier, for example `XNYS`; empty if `set` is there. Sessions to come are those
+    that the installed exchange-calendars knows of: an exchange may still declare a holiday.
+    """
     def __init__(
         self,
         *,
         set: builtins.str = ...,
         start: builtins.str = ...,
         end: builtins.str = ...,
+        calendar: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["end", b"end", "set", b"set", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["calendar", b"calendar", "end", b"end", "set", b"set", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

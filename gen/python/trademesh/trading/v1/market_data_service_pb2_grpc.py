@@ -74,7 +74,7 @@ class MarketDataServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Sessions of a set's exchange calendar that the set covers.
+        """Sessions of a set's exchange calendar that the set covers, or of any calendar in any span, also to come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

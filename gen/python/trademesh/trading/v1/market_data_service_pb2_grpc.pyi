@@ -19,7 +19,7 @@ class MarketDataServiceStub:
     ListInstruments: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListInstrumentsRequest, _market_data_service_pb2.ListInstrumentsResponse]
     """The instruments of a set, and the set itself."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListSessionsRequest, _market_data_service_pb2.ListSessionsResponse]
-    """Sessions of a set's exchange calendar that the set covers."""
+    """Sessions of a set's exchange calendar that the set covers, or of any calendar in any span, also to come."""
     ListCorporateActions: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListCorporateActionsRequest, _market_data_service_pb2.ListCorporateActionsResponse]
     """Splits, dividends and delistings known at `as_of`, by ex-date, in pages."""
     ListBars: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListBarsRequest, _market_data_service_pb2.ListBarsResponse]
@@ -44,7 +44,7 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_data_service_pb2.ListSessionsRequest,
         context: _aio.ServicerContext[_market_data_service_pb2.ListSessionsRequest, _abc.Awaitable[_market_data_service_pb2.ListSessionsResponse]],
     ) -> _abc.Awaitable[_market_data_service_pb2.ListSessionsResponse]:
-        """Sessions of a set's exchange calendar that the set covers."""
+        """Sessions of a set's exchange calendar that the set covers, or of any calendar in any span, also to come."""
 
     @_abc_1.abstractmethod
     def ListCorporateActions(
