@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import date
 from functools import cache
+from typing import Any
 
 import numpy as np
 
+from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_gateway.configuration import desk_at, rules_of
 from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
-from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Emit
+from trademesh_gateway.pipeline.broker import BarBroker, SessionTimes
+from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Ask, Cycle, Emit
+from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_runs.run_config import normalised
 from trademesh_trading.store import EMBEDDED_SETS, MarketSet, load_set
 
 FIRST, SESSIONS = 300, 90
@@ -42,3 +49,27 @@ def history(through: int, *, later_factor: float = 1.0, cut: int | None = None) 
 async def no_one(_question: ApprovalQuestion, _emit: Emit) -> ApprovalAnswer:
     """Nobody is to be asked here."""
     raise AssertionError
+
+
+def times_of(row: int) -> SessionTimes:
+    """A session of the set."""
+    data = us20()
+    days = (date.fromisoformat(data.sessions[row + 1]) - date.fromisoformat(data.sessions[row])).days
+    return SessionTimes(data.sessions[row], int(data.open_unix_s[row]), int(data.close_unix_s[row]), days)
+
+
+def new_desk(config: RunConfig | None = None) -> DeskRun:
+    """The built-in desk on the 20 stocks, before its first session."""
+    return desk_at(rules_of(normalised(config or RunConfig())), history(FIRST).tickers[:20], CASH, "SP500")
+
+
+def cycle_of(desk: DeskRun, market: MarketHistory, number: int, emit: Emit, ask: Ask = no_one, **fields: Any) -> Cycle:
+    """A session, counted from 1 at FIRST."""
+    return Cycle(desk, market, BarBroker(market), times_of(FIRST + number - 1), number, emit, ask, **fields)
+
+
+async def run_phase(cycle: Cycle, phase: int) -> None:
+    """One phase to its end."""
+    rest = cycle.run(phase)
+    if rest is not None:
+        await rest

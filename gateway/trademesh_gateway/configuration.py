@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.market.bar_source import BarSource
-from trademesh_gateway.pipeline.cycle import SessionTimes
-from trademesh_gateway.pipeline.desk_run import DeskRules, DeskRun
+from trademesh_gateway.market.point_in_time import MarketHistory
+from trademesh_gateway.pipeline.broker import BarBroker, Moment, SessionTimes
+from trademesh_gateway.pipeline.comparison import Comparison
+from trademesh_gateway.pipeline.desk_run import DeskRules, DeskRun, FillPolicy
 from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.limits import GroupLimit, Limits
+from trademesh_ledger.account import Account
+from trademesh_ledger.corporate_actions import restate_marks
 from trademesh_ledger.costs import CostModel, Tick
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.money import BASIS_POINTS
@@ -41,14 +45,25 @@ def rules_of(config: RunConfig) -> DeskRules:
             costs.min_fee_micros,
             costs.slippage_bp,
             Tick.US_EQUITY if costs.tick == contract.TICK_RULE_US_EQUITY else Tick.NONE,
+            costs.borrow_bp,
         ),
-        margin=MarginRules(margin.enabled, margin.initial_bp, margin.allow_debit),
+        margin=MarginRules(
+            margin.enabled,
+            margin.initial_bp,
+            margin.allow_debit,
+            margin.maintenance_long_bp,
+            margin.maintenance_short_bp,
+            # A configuration of before there was a maintenance margin goes on without one.
+            maintained=margin.HasField("maintenance_long_bp"),
+        ),
         limits=limits_of(config),
         resize_on_gap=config.risk.on_gap == contract.GAP_POLICY_RESIZE,
         position_limit=config.risk.position,
         agents={agent_id: frozenset(agent.skills) for agent_id, agent in config.agents.items() if agent.enabled},
         approval_over_bp=_basis_points(config.approvals.orders_over_nav) if config.approvals.HasField("orders_over_nav") else None,
         approval_ttl_s=config.approvals.ttl_s,
+        fill=FillPolicy(config.execution.fill or FillPolicy.NEXT_CLOSE),
+        participation_bp=_basis_points(config.execution.participation),
     )
 
 
@@ -82,24 +97,36 @@ def limits_of(config: RunConfig) -> Limits:
     )
 
 
-async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, sessions: list[SessionTimes], start: DeskStart) -> DeskRun:
+async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, sessions: Sequence[SessionTimes], start: DeskStart) -> DeskRun:
     """The desk as the journal leaves it. The account comes from its fold; marks and baselines are computed again from the bars."""
-    tickers = tuple(config.tickers)
-    cash = config.capital.initial_cash_micros
-    account = copy.deepcopy(start.portfolio) if start.sessions_settled else Portfolio(cash)
-    desk = DeskRun(tickers, Portfolio(cash), rules, source.index_name, cash)
+    desk = desk_at(rules, tuple(config.tickers), config.capital.initial_cash_micros, source.index_name, start)
     for session in sessions[: start.sessions_settled]:
         await source.have(session)
-        view = source.history.as_of(session.close_unix_s)
-        if view.last_session() != session.date:
-            continue
-        closes = [int(close) for close in view.last_closes(1)[0]]
-        before = source.history.as_of(session.close_unix_s - 1)
-        desk.mark(session.date, before, closes[: len(tickers)], closes[len(tickers)] if len(closes) > len(tickers) else 0)
-    desk.portfolio, desk.orders = account, start.orders
-    desk.sessions_settled, desk.fills = start.sessions_settled, start.fills
-    desk.peak_nav_micros = max(cash, start.peak_nav_micros)
+        take_in_settled(desk, source.history, session)
+    desk.account.recall()
     return desk
+
+
+def desk_at(
+    rules: DeskRules, tickers: tuple[str, ...], initial_cash_micros: int, index_name: str, start: DeskStart | None = None
+) -> DeskRun:
+    """A desk before its first session, or with the account that a journal left; its marks and baselines are those of before the first."""
+    if start is None or not start.sessions_settled:
+        start = DeskStart(0, Portfolio(initial_cash_micros), 0, 0, OrderBook() if start is None else start.orders)
+    account = Account(copy.deepcopy(start.portfolio), rules.costs, rules.margin)
+    comparison = Comparison(initial_cash_micros, tickers, rules.costs, index_name)
+    return DeskRun(tickers, account, rules, comparison, start.sessions_settled, start.fills, start.peak_nav_micros, start.orders)
+
+
+def take_in_settled(desk: DeskRun, history: MarketHistory, session: SessionTimes) -> None:
+    """Marks and baselines of a session that the journal has settled: what bars tell of them is not journaled."""
+    actions = history.actions_on(session.date, desk.tickers)
+    restate_marks(actions, desk.account.marks_micros)
+    desk.comparison.open_session(actions)
+    bar = BarBroker(history).bar(session, Moment.CLOSE)
+    desk.account.marks_micros.update({ticker: close for ticker, close in zip(desk.tickers, bar.closes, strict=False) if close})
+    before = history.as_of(desk.rules.fill.decides_at(session), session.date)
+    desk.compare(session.date, before.of_first(len(desk.tickers)), bar)
 
 
 def _basis_points(fraction: float) -> int:

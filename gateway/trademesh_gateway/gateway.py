@@ -71,6 +71,7 @@ class Gateway:
         self._lease = Lease(ticket.lease_s, ticket.orphan_s)
         self._disk = DiskWatch(self._layout.root, load_settings(GatewaySettings).gateway_least_free_bytes)
         self._pipeline: asyncio.Task[None] | None = None
+        self._sessions: SessionLoop | None = None
 
     def progress(self) -> RunProgress:
         """How far the run is, as far as the journal holds it; empty before the journal is open."""
@@ -193,11 +194,14 @@ class Gateway:
 
     def _make_order_desk(self, config: RunConfig, opened: Opened) -> OrderDesk:
         book, tickers = opened.desk_start.orders, frozenset(config.tickers)
-        desk = OrderDesk(self._ticket.run_id, tickers, book, self._controller, self._writer)
+        desk = OrderDesk(self._ticket.run_id, tickers, book, self._controller, self._writer, opens_known=self._opens_known)
         reader = self._store.reader()
         desk.remember(reader)
         reader.close()
         return desk
+
+    def _opens_known(self) -> bool | None:
+        return None if self._sessions is None else self._sessions.opens_known
 
     def _make_server(self, orders: OrderDesk) -> MeshServer:
         ticket = self._ticket
@@ -228,7 +232,7 @@ class Gateway:
         )
 
     async def _run_pipeline(self, config: RunConfig, opened: Opened) -> None:
-        loop = SessionLoop(
+        loop = self._sessions = SessionLoop(
             self._ticket,
             config,
             self._writer,

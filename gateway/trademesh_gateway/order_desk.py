@@ -6,6 +6,7 @@ Which session an order is in force for is the order book's (`pipeline/order_book
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import pipeline_service_pb2 as pipeline
@@ -26,8 +27,19 @@ _TYPES = {
 class OrderDesk:
     """Orders of people in one run."""
 
-    def __init__(self, run_id: str, tickers: frozenset[str], book: OrderBook, controller: Controller, writer: JournalWriter) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        tickers: frozenset[str],
+        book: OrderBook,
+        controller: Controller,
+        writer: JournalWriter,
+        *,
+        opens_known: Callable[[], bool | None] = lambda: None,
+    ) -> None:
+        """`opens_known`: whether the run's data has opens, at which orders can be executed; None as long as nobody knows."""
         self._run_id = run_id
+        self._opens_known = opens_known
         self._tickers = tickers
         self._book = book
         self._controller = controller
@@ -67,6 +79,8 @@ class OrderDesk:
         if request.ticker not in self._tickers:
             known = ", ".join(sorted(self._tickers)[:20])
             raise InvalidRequest([FieldViolation("ticker", f"{request.ticker} is not one of the run's: {known}")])
+        if request.time_in_force == events.TIME_IN_FORCE_AT_THE_OPENING and self._opens_known() is False:
+            raise InvalidRequest([FieldViolation("time_in_force", "the data of this run has no opens: nothing can be executed at one")])
         if len(self._book.working) >= MOST_WORKING:
             raise LimitReached("too many orders are in force: cancel some", limit="working_orders", value=MOST_WORKING)
         order_id = request.request_id or str(uuid.uuid4())

@@ -10,13 +10,15 @@ from typing import Protocol
 import grpc
 
 from trademesh.gateway.v1 import event_pb2 as events
+from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.approvals import ApprovalDesk
 from trademesh_gateway.configuration import DeskStart, first_desk, rules_of
 from trademesh_gateway.launch import LaunchTicket
 from trademesh_gateway.market.bar_source import BarSource
+from trademesh_gateway.pipeline.broker import BarBroker, SessionTimes
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller, Ended, Stopped
-from trademesh_gateway.pipeline.cycle import ClosesKnown, Cycle, OpenSession, SessionTimes
+from trademesh_gateway.pipeline.cycle import ClosesKnown, Cycle, OpenSession
 from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.risk.stops import Stops
 from trademesh_kernel.client import ServiceClient
@@ -93,6 +95,8 @@ class SessionLoop:
         self._waits = waits
         self._closes_known = closes_known
         self._stops = stops
+        self.opens_known: bool | None = None
+        """Whether the run's data has opens; None before it was looked at."""
         self._said_missing = ""
         self._log = get_logger("sessions")
 
@@ -143,6 +147,7 @@ class SessionLoop:
             last_session=sessions[-1].date,
             sessions=len(sessions),
             agent_ids=sorted(rules_of(config).agents),
+            decides_at_fill_price=config.execution.fill == contract.FILL_POLICY_SAME_CLOSE,
         )
         self._writer.append(Draft("run_started", started))
         if config.pipeline.autostart and self._controller.state == events.PIPELINE_STATE_READY:
@@ -161,17 +166,20 @@ class SessionLoop:
 
     async def _opened(self, source: BarSource) -> tuple[BarSource, list[SessionTimes], DeskRun]:
         sessions = await source.open(list(self._config.tickers))
+        self.opens_known = source.has_opens
         desk = await first_desk(self._config, rules_of(self._config), source, sessions, self._start)
         desk.stops = self._stops
         return source, sessions, desk
 
     async def _trade(self, desk: DeskRun, source: BarSource, sessions: list[SessionTimes], approvals: ApprovalDesk) -> None:
+        broker = BarBroker(source.history)
         for number in range(desk.sessions_settled + 1, len(sessions) + 1):
             session = sessions[number - 1]
             await self._until_data(source, session)
             cycle = Cycle(
                 desk,
                 source.history,
+                broker,
                 session,
                 number,
                 self._writer.append,
@@ -184,9 +192,7 @@ class SessionLoop:
             await self._export()
         if self._controller.state == events.PIPELINE_STATE_STOPPED:
             return
-        finished = events.RunFinished(
-            sessions=desk.sessions_settled, nav_micros=desk.portfolio.net_asset_value(desk.marks), fills=desk.fills
-        )
+        finished = events.RunFinished(sessions=desk.sessions_settled, nav_micros=desk.stops.nav_micros, fills=desk.fills)
         self._writer.append(Draft("run_finished", finished))
         await self._controller.finish("every session is settled")
 

@@ -13,12 +13,16 @@ from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1.state_pb2 import LimitInForce, LimitsInForce
 from trademesh_gateway.agents.records import Book, Decision, Signals, Stance
+from trademesh_gateway.pipeline.broker import Moment
+from trademesh_gateway.pipeline.execution import Expired, Filled
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
 from trademesh_gateway.risk.gate import Gated, most_in_ticker, restraint_of
 from trademesh_gateway.risk.limits import UNITS, Limit, Limits, Market, Unit, limits_that_are_on
 from trademesh_gateway.risk.stops import Stops, has_fallen
+from trademesh_ledger.account import Account, Settlement
+from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, Delisting, Dividend, Split, in_sequence
+from trademesh_ledger.maintenance import MarginCall
 from trademesh_ledger.money import BASIS_POINTS
-from trademesh_ledger.portfolio import FillEffect, Portfolio
 from trademesh_runs.fold import portfolio_message
 
 Payload: TypeAlias = Message
@@ -26,6 +30,7 @@ Payload: TypeAlias = Message
 NO_PRICE = events.LIMIT_CODE_NO_PRICE
 
 _DIRECTIONS = {Stance.BULLISH: events.DIRECTION_UP, Stance.BEARISH: events.DIRECTION_DOWN, Stance.NEUTRAL: events.DIRECTION_NEUTRAL}
+_MOMENTS = {events.TIME_IN_FORCE_AT_THE_OPENING: Moment.OPEN, events.TIME_IN_FORCE_AT_THE_CLOSE: Moment.CLOSE}
 _DIGITS = 6
 """Scores and confidences are journaled to six digits: what is below is noise, and the file is smaller for it."""
 
@@ -33,6 +38,11 @@ _DIGITS = 6
 def order_id(session: str, ticker: str) -> str:
     """Name of an order within its run."""
     return f"{session}/{ticker}"
+
+
+def forced_order_id(session: str, ticker: str) -> str:
+    """Name of an order by which a margin call closes a position."""
+    return f"{session}/{ticker}/forced"
 
 
 def side_of(delta: int) -> words.Side.ValueType:
@@ -165,8 +175,14 @@ def working_order(order: WorkingOrder) -> events.Order:
         type=int(order.type),  # type: ignore[arg-type]  # OrderType has the contract's numbers
         limit_price_micros=order.price_micros if order.type is OrderType.LIMIT else 0,
         stop_price_micros=order.price_micros if order.type is OrderType.STOP else 0,
-        time_in_force=events.TIME_IN_FORCE_GOOD_TILL_CANCELED if order.good_till_canceled else events.TIME_IN_FORCE_DAY,
+        time_in_force=_time_in_force(order),
     )
+
+
+def _time_in_force(order: WorkingOrder) -> events.TimeInForce.ValueType:
+    if order.at is not None:
+        return events.TIME_IN_FORCE_AT_THE_OPENING if order.at is Moment.OPEN else events.TIME_IN_FORCE_AT_THE_CLOSE
+    return events.TIME_IN_FORCE_GOOD_TILL_CANCELED if order.good_till_canceled else events.TIME_IN_FORCE_DAY
 
 
 def working_order_of(submitted: events.OrderSubmitted) -> WorkingOrder:
@@ -180,12 +196,18 @@ def working_order_of(submitted: events.OrderSubmitted) -> WorkingOrder:
         order.limit_price_micros or order.stop_price_micros,
         order.time_in_force == events.TIME_IN_FORCE_GOOD_TILL_CANCELED,
         submitted.from_session,
+        _MOMENTS.get(order.time_in_force),
     )
 
 
-def order_expired(order: WorkingOrder) -> events.OrderExpired:
-    """An order for the day that was not executed."""
-    return events.OrderExpired(order_id=order.order_id, ticker=order.ticker, quantity=abs(order.delta))
+def order_expired(one: Expired) -> events.OrderExpired:
+    """An order, or its rest, that is in force no more."""
+    return events.OrderExpired(
+        order_id=one.order_id,
+        ticker=one.ticker,
+        quantity=one.quantity,
+        reason=int(one.reason),  # type: ignore[arg-type]  # Expiry has the contract's numbers
+    )
 
 
 def _in_unit(value: int | None, unit: Unit) -> float | None:
@@ -233,39 +255,81 @@ def order_rejected(order: str, ticker: str, reason: int, quantity: int) -> event
     return events.OrderRejected(order_id=order, ticker=ticker, reason=events.LimitCode.ValueType(reason), quantity=quantity)
 
 
-def order_filled(order: str, ticker: str, delta: int, price: int, fee: int, effect: FillEffect, account: Portfolio) -> events.OrderFilled:
-    """An order that was filled; the account is as it is afterwards."""
+def order_filled(order: str, filled: Filled) -> events.OrderFilled:
+    """An order that was filled, or a part of it."""
+    fill, effect = filled.fill, filled.fill.effect
     return events.OrderFilled(
         order_id=order,
-        ticker=ticker,
-        side=side_of(delta),
-        quantity=abs(delta),
-        price_micros=price,
-        fee_micros=fee,
+        ticker=fill.ticker,
+        side=side_of(fill.delta),
+        quantity=abs(fill.delta),
+        price_micros=fill.price_micros,
+        fee_micros=fill.fee_micros,
         realised_micros=effect.realised_micros,
         legs=[events.Leg(kind=events.LegKind.ValueType(leg.kind.value), quantity=leg.quantity) for leg in effect.legs],
-        position_quantity=account.quantity(ticker),
-        cash_micros=account.cash_micros,
+        position_quantity=filled.position,
+        cash_micros=filled.cash_micros,
+        origin=events.ORDER_ORIGIN_FORCED_LIQUIDATION if filled.forced else events.ORDER_ORIGIN_UNSPECIFIED,
+        remaining_quantity=filled.remaining,
     )
+
+
+def corporate_actions_applied(
+    actions: Sequence[CorporateAction], effects: Sequence[ActionEffect], cash_micros: int
+) -> events.CorporateActionsApplied:
+    """What companies did on a morning; cash is as it is afterwards."""
+    done = {effect.action: effect for effect in effects}
+    return events.CorporateActionsApplied(
+        actions=[_action_applied(action, done.get(action)) for action in in_sequence(actions)], cash_micros=cash_micros
+    )
+
+
+def _action_applied(action: CorporateAction, effect: ActionEffect | None) -> events.CorporateActionApplied:
+    applied = events.CorporateActionApplied(ticker=action.ticker)
+    match action:
+        case Dividend():
+            applied.dividend_per_share_micros = action.per_share_micros
+        case Split():
+            applied.split.new, applied.split.old = action.new, action.old
+        case Delisting():
+            applied.delisted_at_micros = action.price_micros
+    if effect is not None:
+        applied.last_price_micros = effect.mark_micros
+        applied.quantity_before, applied.quantity_after = effect.quantity_before, effect.quantity_after
+        applied.amount_micros, applied.realised_micros = effect.cash_micros, effect.realised_micros
+    return applied
+
+
+def margin_called(call: MarginCall) -> events.MarginCalled:
+    """At a close the account was worth less than must be kept."""
+    return events.MarginCalled(nav_micros=call.nav_micros, required_micros=call.required_micros, missing_micros=call.amount_micros)
 
 
 def _baselines(rows: Sequence[tuple[str, int]]) -> list[events.Baseline]:
     return [events.Baseline(name=name, nav_micros=nav) for name, nav in rows]
 
 
-def settled(number: int, nav: int, account: Portfolio, marks: dict[str, int], baselines: Sequence[tuple[str, int]]) -> events.Settled:
+def settled(
+    number: int, settlement: Settlement, account: Account, days_to_next: int, baselines: Sequence[tuple[str, int]]
+) -> events.Settled:
     """A session's closing account."""
     return events.Settled(
-        session_number=number, nav_micros=nav, portfolio=portfolio_message(account, marks), baselines=_baselines(baselines)
+        session_number=number,
+        nav_micros=settlement.nav_micros,
+        portfolio=portfolio_message(account.portfolio, account.marks_micros),
+        baselines=_baselines(baselines),
+        borrow=[
+            events.BorrowCharge(ticker=one.ticker, rate_bp=account.costs.borrow_bp, days=days_to_next, charge_micros=one.charge_micros)
+            for one in settlement.borrow
+            if days_to_next
+        ],
     )
 
 
-def checkpoint(
-    account: Portfolio, marks: dict[str, int], sessions: int, fills: int, peak: int, baselines: Sequence[tuple[str, int]]
-) -> events.StateCheckpoint:
+def checkpoint(account: Account, sessions: int, fills: int, peak: int, baselines: Sequence[tuple[str, int]]) -> events.StateCheckpoint:
     """The state at a point."""
     return events.StateCheckpoint(
-        portfolio=portfolio_message(account, marks),
+        portfolio=portfolio_message(account.portfolio, account.marks_micros),
         sessions_settled=sessions,
         fills=fills,
         peak_nav_micros=peak,

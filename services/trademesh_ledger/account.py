@@ -16,7 +16,7 @@ from trademesh_ledger.borrow import BorrowCharge, charge_borrow
 from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, apply_actions
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.execution import Execution, Fill
-from trademesh_ledger.maintenance import MarginCall, liquidation_plan, margin_call
+from trademesh_ledger.maintenance import ForcedOrder, LiquidationPlan, MarginCall, liquidation_plan, margin_call
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.portfolio import Portfolio
 
@@ -59,16 +59,30 @@ class Account:
 
         Prices are those before slippage; tickers that do not trade today are left out.
         """
-        self.marks_micros.update(prices_micros)
-        if self.call is None or margin_call(self.portfolio, self.marks_micros, self.rules) is None:
+        plan = self._plan(prices_micros)
+        if plan is None:
             return None
-        plan = liquidation_plan(self.portfolio, self.marks_micros, prices_micros, self.costs, self.rules)
         execution = self.execution(prices_micros)
         fills = tuple(
             execution.fill(order.ticker, order.delta, self.costs.fill_price(prices_micros[order.ticker], order.delta))
             for order in plan.orders
         )
         return ForcedLiquidation(fills, plan.insolvent)
+
+    def forced_orders(self, prices_micros: Mapping[str, int]) -> tuple[ForcedOrder, ...]:
+        """What `liquidate` would close, in its sequence, for callers who fill it themselves."""
+        plan = self._plan(prices_micros)
+        return () if plan is None else plan.orders
+
+    def _plan(self, prices_micros: Mapping[str, int]) -> LiquidationPlan | None:
+        self.marks_micros.update(prices_micros)
+        if self.call is None or margin_call(self.portfolio, self.marks_micros, self.rules) is None:
+            return None
+        return liquidation_plan(self.portfolio, self.marks_micros, prices_micros, self.costs, self.rules)
+
+    def recall(self) -> None:
+        """Finds the margin call of the last settlement again, from its marks: for an account that was put together from a record."""
+        self.call = margin_call(self.portfolio, self.marks_micros, self.rules)
 
     def execution(self, prices_micros: Mapping[str, int]) -> Execution:
         """For the orders of a moment at which these are the prices, before slippage."""

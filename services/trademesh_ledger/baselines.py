@@ -3,7 +3,7 @@
 They begin on the same session with the same cash, pay the same fees and slippage in the same ledger, and buy whole shares. A session in
 which they do not trade costs a multiplication for each ticker. Columns are tickers; prices are micro-dollars, 0 where there is none.
 
-What is not here: splits and dividends. On prices that are not adjusted for them, a baseline needs them as the desk does.
+On prices as traded they get their dividends, splits and delistings like the desk (`take_actions`); dividends stay cash until they next trade.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
+from trademesh_ledger.corporate_actions import CorporateAction, apply_actions
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_ledger.portfolio import Portfolio
@@ -34,6 +35,12 @@ class Baseline:
         """Cash and shares at their marks."""
         held: int = sum(map(operator.mul, self._shares, marks))
         return self.portfolio.cash_micros + held
+
+    def take_actions(self, actions: Sequence[CorporateAction], marks: Sequence[int]) -> None:
+        """What companies do on the morning of an ex-date, before the session is settled; `marks` are the closes before, by column."""
+        known = {ticker: mark for ticker, mark in zip(self._tickers, marks, strict=True) if mark}
+        apply_actions(self.portfolio, actions, known)
+        self._shares = [self.portfolio.quantity(ticker) for ticker in self._tickers]
 
     def _trade(self, column: int, delta: int, price: int) -> None:
         """Fills at a price that has its slippage already."""

@@ -53,6 +53,20 @@ class ActionEffect:
     cash_micros: int
     """Dividend, cash in lieu of a fraction of a share, or proceeds; below zero if we paid."""
     realised_micros: int
+    mark_micros: int = 0
+    """The close before, in shares of before."""
+
+
+def in_sequence(actions: Iterable[CorporateAction]) -> list[CorporateAction]:
+    """The order in which actions of one ex-date are applied: dividends, splits, delistings, each by ticker."""
+    return sorted(actions, key=lambda one: (_SEQUENCE.index(type(one)), one.ticker))
+
+
+def restate_marks(actions: Iterable[CorporateAction], marks_micros: dict[str, int]) -> None:
+    """Closes of before the splits of an ex-date become what they are in shares of after, rounded half to even."""
+    for action in actions:
+        if isinstance(action, Split) and marks_micros.get(action.ticker):
+            marks_micros[action.ticker] = divide_half_even(marks_micros[action.ticker] * action.old, action.new)
 
 
 def apply_actions(portfolio: Portfolio, actions: Iterable[CorporateAction], marks_micros: dict[str, int]) -> list[ActionEffect]:
@@ -63,18 +77,18 @@ def apply_actions(portfolio: Portfolio, actions: Iterable[CorporateAction], mark
     Returns what was done to positions; an action on a ticker that is not held changes no more than its mark.
     """
     effects = list[ActionEffect]()
-    for action in sorted(actions, key=lambda one: (_SEQUENCE.index(type(one)), one.ticker)):
+    for action in in_sequence(actions):
         before, cash, realised = portfolio.quantity(action.ticker), portfolio.cash_micros, portfolio.realised_micros
         mark = marks_micros[action.ticker] if before else marks_micros.get(action.ticker, 0)
         if isinstance(action, Dividend):
             portfolio.pay_dividend(action.ticker, action.per_share_micros)
         elif isinstance(action, Split):
             portfolio.split(action.ticker, action.new, action.old, mark)
-            if mark:
-                marks_micros[action.ticker] = divide_half_even(mark * action.old, action.new)
+            restate_marks([action], marks_micros)
         elif before:
             portfolio.apply_fill(action.ticker, -before, action.price_micros, 0)
         if before:
             after = portfolio.quantity(action.ticker)
-            effects.append(ActionEffect(action, before, after, portfolio.cash_micros - cash, portfolio.realised_micros - realised))
+            paid, gained = portfolio.cash_micros - cash, portfolio.realised_micros - realised
+            effects.append(ActionEffect(action, before, after, paid, gained, mark))
     return effects

@@ -61,7 +61,7 @@ def required_per_share(quantity: int, mark_micros: int, rules: MarginRules) -> i
 
 def margin_call(portfolio: Portfolio, marks_micros: Mapping[str, int], rules: MarginRules) -> MarginCall | None:
     """The call that these marks make; None if enough is there, or if the run has no margin."""
-    if not rules.enabled:
+    if not rules.enabled or not rules.maintained:
         return None
     nav, required = portfolio.cash_micros, 0
     for ticker, position in portfolio.positions.items():

@@ -24,6 +24,8 @@ class MarginRules:
     allow_debit: bool = False
     maintenance_long_bp: int = 2500
     maintenance_short_bp: int = 3000
+    maintained: bool = True
+    """False: no margin is asked for once a position is open, and nothing is closed by force."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import state_pb2 as state
 from trademesh_kernel.errors import HistoryCompacted
+from trademesh_ledger.corporate_actions import CorporateAction, Delisting, Dividend, Split, apply_actions
 from trademesh_ledger.portfolio import Portfolio, Position
 from trademesh_runs.journal import KIND_NAMES, KIND_NUMBERS, SETTLED, JournalReader, StoredEvent, all_events
 
@@ -118,7 +119,32 @@ class Fold:
         self.marks.setdefault(event.ticker, event.price_micros)
         self.fills += 1
         self.recent_fills.appendleft((self.session_date, event))
-        self._out_of_force(event.order_id)
+        self._executed(event)
+
+    def _executed(self, event: events.OrderFilled) -> None:
+        """An order was filled: it is out of force, or smaller."""
+        working = self.working_orders.get(event.order_id)
+        if working is None or not event.remaining_quantity:
+            self._out_of_force(event.order_id)
+            return
+        rest = events.OrderSubmitted()
+        rest.CopyFrom(working)
+        rest.order.quantity = event.remaining_quantity
+        self.working_orders[event.order_id] = rest
+
+    def _on_corporate_actions_applied(self, event: events.CorporateActionsApplied) -> None:
+        for said in event.actions:
+            action = corporate_action_of(said)
+            if not said.quantity_before:
+                continue
+            marks = {said.ticker: said.last_price_micros}
+            (effect,) = apply_actions(self.portfolio, [action], marks)
+            self._compare("shares before", said.quantity_before, effect.quantity_before)
+            self._compare("shares after", said.quantity_after, effect.quantity_after)
+            self._compare("what was paid", said.amount_micros, effect.cash_micros)
+            self._compare("realised result", said.realised_micros, effect.realised_micros)
+            self.marks |= marks
+        self._compare("cash", event.cash_micros, self.portfolio.cash_micros)
 
     def _on_order_submitted(self, event: events.OrderSubmitted) -> None:
         self.working_orders[event.order.order_id] = event
@@ -140,12 +166,15 @@ class Fold:
         name = KIND_NAMES[stored.kind]
         event = stored.parse()
         if name == "order_filled":
-            self._out_of_force(event.order_filled.order_id)
+            self._executed(event.order_filled)
         else:
             getattr(self, f"_on_{name}")(getattr(event, name))
 
     def _on_settled(self, event: events.Settled) -> None:
         self.marks = {position.ticker: position.mark_micros for position in event.portfolio.positions}
+        for said in event.borrow:
+            charge = self.portfolio.charge_borrow(said.ticker, self.marks[said.ticker], said.rate_bp, said.days)
+            self._compare("borrow", said.charge_micros, charge)
         ours = portfolio_message(self.portfolio, self.marks)
         self._compare("the account", event.portfolio, ours)
         self._compare("net asset value", event.nav_micros, self.portfolio.net_asset_value(self.marks))
@@ -306,6 +335,17 @@ def portfolio_message(portfolio: Portfolio, marks: dict[str, int]) -> events.Por
             for ticker, position in sorted(portfolio.positions.items())
         ],
     )
+
+
+def corporate_action_of(message: events.CorporateActionApplied) -> CorporateAction:
+    """A corporate action from its message."""
+    match message.WhichOneof("action"):
+        case "split":
+            return Split(message.ticker, message.split.new, message.split.old)
+        case "delisted_at_micros":
+            return Delisting(message.ticker, message.delisted_at_micros)
+        case _:
+            return Dividend(message.ticker, message.dividend_per_share_micros)
 
 
 def portfolio_of(message: events.PortfolioState) -> Portfolio:

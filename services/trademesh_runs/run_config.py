@@ -13,6 +13,11 @@ from trademesh_kernel.validation import is_date, violations_of
 
 DEFAULT_INITIAL_CASH_MICROS = 1_000_000_000_000
 DEFAULT_CYCLE_DEADLINE_S = 300
+DEFAULT_BORROW_BP = 25
+"""The mean over the market by value (D'Avolio 2002, "The market for borrowing stock")."""
+DEFAULT_MOCK_SEED = 7
+MOCK_SETS = "mock-"
+"""How the names of made-up sets begin."""
 DEFAULT_GROUP_LIMIT = 0.4
 DEFAULT_VOLATILITY_POSITIONS = 10
 LONGEST_GROUP_NAME = 64
@@ -29,6 +34,11 @@ ROLE_SKILLS: dict[str, tuple[str, ...]] = {
 }
 """The built-in desk: agent ids, which are their roles' names, and the skills of each."""
 
+OTHER_SKILLS: dict[str, tuple[str, ...]] = {
+    "portfolio_manager": ("monthly-equal-weight", "sma-crossover"),
+}
+"""Skills that an agent has only where a configuration names them."""
+
 ANALYSTS = tuple(name for name in ROLE_SKILLS if name.endswith("_analyst"))
 
 
@@ -40,15 +50,18 @@ def normalised(config: RunConfig) -> RunConfig:
     full.mode = full.mode or contract.RUN_MODE_BACKTEST
     full.capital.initial_cash_micros = full.capital.initial_cash_micros or DEFAULT_INITIAL_CASH_MICROS
     full.capital.currency = full.capital.currency or "USD"
+    if full.mode == contract.RUN_MODE_MOCK:
+        full.data.seed = full.data.seed or DEFAULT_MOCK_SEED
+        full.data.set = full.data.set or f"{MOCK_SETS}20@{full.data.seed}"
     full.data.set = full.data.set or "us20"
-    full.execution.fill = full.execution.fill or contract.FILL_POLICY_NEXT_CLOSE
     full.costs.tick = full.costs.tick or contract.TICK_RULE_NONE
     full.risk.on_gap = full.risk.on_gap or contract.GAP_POLICY_RESIZE
     full.risk.sharing = full.risk.sharing or contract.ROOM_SHARING_IN_TURN
     full.supervision.restart = full.supervision.restart or contract.RESTART_POLICY_ON_FAILURE
     optional_fields: tuple[tuple[Any, dict[str, Any]], ...] = (
-        (full.margin, {"enabled": True, "initial_bp": 5000}),
-        (full.costs, {"fee_bp": 1}),
+        (full.margin, {"enabled": True, "initial_bp": 5000, "maintenance_long_bp": 2500, "maintenance_short_bp": 3000}),
+        (full.execution, {"participation": 0}),
+        (full.costs, {"fee_bp": 1, "borrow_bp": DEFAULT_BORROW_BP}),
         (full.risk, {"position": 0.2, "gross": 1.5, "net": 1.0, "drawdown_stop": 0.5}),
         (full.risk, dict.fromkeys(LIMITS_OFF_BY_DEFAULT, 0)),
         (full.risk, {"volatility_positions": DEFAULT_VOLATILITY_POSITIONS}),
@@ -80,7 +93,17 @@ def faults_of(config: RunConfig) -> list[FieldViolation]:
             faults.append(FieldViolation(f"sessions.{name}", f"{text} is not a date"))
     if config.sessions.start and config.sessions.end and config.sessions.start > config.sessions.end:
         faults.append(FieldViolation("sessions.end", "is before sessions.start"))
-    return faults + faults_of_limits(config) + _faults_of_agents(config)
+    return faults + _faults_of_mode(config) + faults_of_limits(config) + _faults_of_agents(config)
+
+
+def _faults_of_mode(config: RunConfig) -> list[FieldViolation]:
+    """Made-up prices are for mode MOCK, so that no result of theirs is taken for one of a market's."""
+    made_up, mock = config.data.set.startswith(MOCK_SETS), config.mode == contract.RUN_MODE_MOCK
+    if made_up and not mock:
+        return [FieldViolation("data.set", f"the prices of {config.data.set} are made up: say `mode: mock`")]
+    if mock and not made_up:
+        return [FieldViolation("data.set", f"mode mock makes its prices up: leave `data.set` out, or name one like {MOCK_SETS}20@7")]
+    return []
 
 
 def faults_of_limits(config: RunConfig) -> list[FieldViolation]:
@@ -109,10 +132,10 @@ def _faults_of_agents(config: RunConfig) -> list[FieldViolation]:
     if config.workspace:
         return faults
     for agent_id, agent in config.agents.items():
-        known = ROLE_SKILLS.get(agent_id)
-        if known is None:
+        if agent_id not in ROLE_SKILLS:
             faults.append(FieldViolation(f"agents.{agent_id}", f"is not on the built-in desk: {', '.join(ROLE_SKILLS)}"))
             continue
+        known = ROLE_SKILLS[agent_id] + OTHER_SKILLS.get(agent_id, ())
         for skill in agent.skills:
             if skill not in known:
                 faults.append(FieldViolation(f"agents.{agent_id}.skills", f"{skill} is not one of {', '.join(known) or 'none'}"))

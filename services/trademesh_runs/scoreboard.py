@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_ledger.metrics import ClosingTrade, closing_fee
+from trademesh_ledger.money import divide_half_even
 from trademesh_ledger.scores import BrierScore, HitCount, rank_correlation, ranks, went_right
 from trademesh_runs.journal import KIND_NUMBERS, JournalReader, all_events
 
 RECENT_OUTCOMES = 100
-KINDS = frozenset(KIND_NUMBERS[name] for name in ("run_started", "predictions", "order_filled", "settled"))
+KINDS = frozenset(KIND_NUMBERS[name] for name in ("run_started", "corporate_actions_applied", "predictions", "order_filled", "settled"))
 """What hits are counted from; `signals` beside them for information coefficients."""
 SIGNALS = KIND_NUMBERS["signals"]
 
@@ -75,6 +76,14 @@ class _Settled(NamedTuple):
         """What came of each, the last first."""
         for row in reversed(self.rows):
             yield Outcome(self.session_date, row.ticker, row.direction, *self.closes.of(row.ticker))
+
+
+class _Said(NamedTuple):
+    """What agents said in a session."""
+
+    session_date: str
+    predictions: dict[str, Sequence[events.Prediction]]
+    signals: dict[str, Sequence[events.Signal]]
 
 
 @dataclass
@@ -144,8 +153,11 @@ class Scoreboard:
         """False if events that count were compacted before they were seen: nothing is counted any more."""
         self._columns: _Columns = {}
         self._earlier: Sequence[int] = ()
+        self._waits = False
+        """True if what is predicted is what follows the session's close: predictions wait for the next one."""
         self._predictions: dict[str, Sequence[events.Prediction]] = {}
         self._signals: dict[str, Sequence[events.Signal]] = {}
+        self._waiting = _Said("", {}, {})
 
     def catch_up(self, reader: JournalReader, through: int, *, coefficients: bool = False) -> Scoreboard:
         """Takes in what a journal has more, up to a sequence; with signals, which are most of it, only for information coefficients."""
@@ -173,6 +185,9 @@ class Scoreboard:
             case "run_started":
                 self._columns = {ticker: column for column, ticker in enumerate(event.run_started.tickers)}
                 self.agents = {agent_id: AgentRecord() for agent_id in event.run_started.agent_ids}
+                self._waits = event.run_started.decides_at_fill_price
+            case "corporate_actions_applied":
+                self._earlier = self._restated(event.corporate_actions_applied)
             case _:
                 return
         self.sequence = event.sequence
@@ -189,14 +204,26 @@ class Scoreboard:
         self.sessions += 1
         after: Sequence[int] = list(settled.close_micros) or [0] * len(self._columns)
         closes = _Closes(self._columns, list(settled.earlier_close_micros) or self._earlier or [0] * len(after), after)
-        for agent_id, predictions in self._predictions.items():
-            self.agents.setdefault(agent_id, AgentRecord()).score(session, predictions, closes)
-        for agent_id, signals in self._signals.items():
+        said = _Said(session, self._predictions, self._signals)
+        if self._waits:
+            said, self._waiting = self._waiting, said
+        for agent_id, predictions in said.predictions.items():
+            self.agents.setdefault(agent_id, AgentRecord()).score(said.session_date, predictions, closes)
+        for agent_id, signals in said.signals.items():
             coefficient = _coefficient(signals, closes)
             if coefficient is not None:
                 self.agents.setdefault(agent_id, AgentRecord()).coefficients.append(coefficient)
         self._earlier = after
         self._predictions, self._signals = {}, {}
+
+    def _restated(self, applied: events.CorporateActionsApplied) -> list[int]:
+        """The closes before, in shares of after the morning's splits."""
+        earlier = list(self._earlier)
+        for action in applied.actions:
+            column = self._columns.get(action.ticker)
+            if action.WhichOneof("action") == "split" and column is not None and earlier:
+                earlier[column] = divide_half_even(earlier[column] * action.split.old, action.split.new)
+        return earlier
 
     def ranking(self) -> list[tuple[str, int | None, AgentRecord]]:
         """Agents with their ranks: best first, then those that have none, by id."""

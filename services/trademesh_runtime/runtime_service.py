@@ -15,9 +15,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1 import runtime_service_pb2_grpc
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh.trading.v1 import market_data_pb2 as market
-from trademesh.trading.v1 import market_data_service_pb2 as data
-from trademesh.trading.v1 import market_data_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.context import Context
 from trademesh_kernel.errors import FieldViolation, NotFound, RemoteError, RunConfigInvalid
@@ -30,6 +27,7 @@ from trademesh_runtime.gateway_logs import follow_lines
 from trademesh_runtime.policy import State
 from trademesh_runtime.registry import Deletion, Registry
 from trademesh_runtime.run_changes import Forgotten, Seen, copy_of
+from trademesh_runtime.run_data import faults_of_data
 from trademesh_runtime.run_folders import read_manifest
 from trademesh_runtime.run_snapshots import read_desk, read_run, snapshots_of
 from trademesh_runtime.runs import Runs
@@ -42,11 +40,6 @@ DEFAULT_LOG_LINES = 100
 LIVE = frozenset({State.RUNNING, State.DEGRADED})
 """States in which a gateway can be asked."""
 
-RAW_PRICES = (
-    "set {set} has prices as they were traded, and runs do not book splits and dividends: a split would count as a loss. "
-    "Choose a set whose prices are adjusted, for example us20"
-)
-
 
 class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
     """Runs by RPC."""
@@ -55,7 +48,6 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         self._runs = runs
         self._registry = registry
         self._trading = trading
-        self._market_data = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
         self._agent = agent
         self._in_hand: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -229,7 +221,7 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         """
         config = normalised(given)
         faults = faults_of(config)
-        faults += await self._faults_of_data(config)
+        faults += await faults_of_data(self._trading, config)
         faults += faults_of_limits(config)
         desk = built_in_desk()
         if config.workspace:
@@ -243,41 +235,3 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
             faults += faults_of(config)
             config.workspace = workspace
         return config, list(dict.fromkeys(faults)), desk
-
-    async def _faults_of_data(self, config: RunConfig) -> list[FieldViolation]:
-        """What the data set lacks. Fills in the set's hash, the tickers and the sessions that were left out."""
-        request = data.ListInstrumentsRequest(set=config.data.set)
-        try:
-            listing = (await self._trading.call(self._market_data.ListInstruments, request)).sets[0]
-        except RemoteError as error:
-            return [FieldViolation("data.set", error.message)]
-        faults = list[FieldViolation]()
-        found = listing.set
-        if found.adjustment == market.ADJUSTMENT_NONE:
-            faults.append(FieldViolation("data.set", RAW_PRICES.format(set=found.name)))
-        config.sessions.calendar = config.sessions.calendar or found.calendar
-        if config.sessions.calendar != found.calendar:
-            faults.append(FieldViolation("sessions.calendar", f"set {found.name} has the sessions of {found.calendar}"))
-        if config.data.snapshot and config.data.snapshot != found.snapshot:
-            faults.append(FieldViolation("data.snapshot", f"set {found.name} is {found.snapshot} now"))
-        # The full name: a short one may mean another set when the run is resumed.
-        config.data.set, config.data.snapshot = found.name, found.snapshot
-        kinds = {instrument.ticker: instrument.kind for instrument in listing.instruments}
-        if not config.tickers:
-            config.tickers.extend(ticker for ticker, kind in kinds.items() if kind == market.INSTRUMENT_KIND_STOCK)
-        for ticker in config.tickers:
-            if ticker not in kinds:
-                faults.append(FieldViolation("tickers", f"set {found.name} has no {ticker}"))
-            elif kinds[ticker] == market.INSTRUMENT_KIND_INDEX:
-                faults.append(FieldViolation("tickers", f"{ticker} is an index and cannot be traded"))
-        config.sessions.start = config.sessions.start or found.first_session
-        config.sessions.end = config.sessions.end or found.last_session
-        if config.sessions.start < found.first_session:
-            faults.append(FieldViolation("sessions.start", f"set {found.name} begins on {found.first_session}"))
-        if config.sessions.end > found.last_session:
-            faults.append(FieldViolation("sessions.end", f"set {found.name} ends on {found.last_session}"))
-        if not faults:
-            span = data.ListSessionsRequest(set=config.data.set, start=config.sessions.start, end=config.sessions.end)
-            if not (await self._trading.call(self._market_data.ListSessions, span)).sessions:
-                faults.append(FieldViolation("sessions", "there is no session between start and end"))
-        return faults

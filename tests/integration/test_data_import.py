@@ -68,14 +68,6 @@ def test_a_running_service_serves_what_is_imported_and_a_run_trades_it(running: 
     assert (again["already"], again["folder"]) == (True, imported["folder"])
 
 
-def test_a_run_is_not_started_on_prices_in_which_a_split_is_a_loss(running: Mesh, tmp_path: Path) -> None:
-    bootstrap = tmp_path / "BOOTSTRAP.md"
-    bootstrap.write_text("---\ndata: {set: wiki5}\n---\n")
-    outcome = running.cli("run", "start", str(bootstrap))
-    assert outcome.returncode == 2
-    assert outcome.stderr.startswith("error: data.set: set wiki5 has prices as they were traded")
-
-
 def test_a_bad_row_imports_nothing_and_a_wrong_call_is_a_usage_error(running: Mesh, prices: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     bad.mkdir()

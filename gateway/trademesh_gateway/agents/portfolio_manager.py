@@ -1,15 +1,20 @@
-"""The portfolio manager by rules: one decision for every ticker, sized so that each position carries a like risk."""
+"""The portfolio manager by rules: one decision for every ticker, sized so that each position carries a like risk. Other rules, which look at no
+analyst, are in `example_managers.py`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
+from trademesh_gateway.agents.example_managers import monthly_equal_weight, sma_crossover
 from trademesh_gateway.agents.indicators import volatility
 from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import PointInTimeView
+
+Manager = Callable[[PointInTimeView, Sequence[Signals], Book, int], list[Decision]]
+"""From what is known, what analysts say, the account and the session's number to a decision for every ticker."""
 
 VOLATILITY_TARGET = 0.15
 TYPICAL_POSITIONS = 10
@@ -19,6 +24,15 @@ REBALANCE_SESSIONS = 5
 NO_TRADE_BAND = 0.015
 """Weights that differ by less are left alone."""
 WEIGHT_STEPS = 10_000
+
+
+def manager_of(skills: Collection[str], position_limit: float, initial_cash_micros: int) -> Manager:
+    """The rules that a portfolio manager with these skills follows."""
+    if "monthly-equal-weight" in skills:
+        return lambda view, _signals, book, number: monthly_equal_weight(view, book, number)
+    if "sma-crossover" in skills:
+        return lambda view, _signals, book, _number: sma_crossover(view, book, initial_cash_micros)
+    return lambda view, signals, book, number: decide(view, signals, book, position_limit, number)
 
 
 def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, position_limit: float, session_number: int) -> list[Decision]:

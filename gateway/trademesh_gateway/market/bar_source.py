@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,13 +12,15 @@ from trademesh.news.v1 import news_service_pb2, news_service_pb2_grpc
 from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import market_data_service_pb2 as data
 from trademesh.trading.v1 import market_data_service_pb2_grpc
-from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
-from trademesh_gateway.pipeline.cycle import SessionTimes
+from trademesh_gateway.market.point_in_time import OPTIONAL_FIELDS, MarketHistory, NewsFact
+from trademesh_gateway.pipeline.broker import SessionTimes
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import RemoteError
+from trademesh_ledger.borrow import calendar_days
+from trademesh_ledger.corporate_actions import CorporateAction, Delisting, Dividend, Split
 
 SESSIONS_PER_BLOCK = 512
-NEWS_PAGE = 5000
+NEWS_PAGE = ACTIONS_PAGE = 5000
 IDLE_TIMEOUT_S = 30.0
 """A trading_service that sends no block for so long hangs: the gateway then says so by its readiness, and asks again."""
 
@@ -37,6 +40,8 @@ class BarSource:
         self._as_of = Timestamp()
         self.history = MarketHistory([])
         self.index_name = ""
+        self.has_opens = False
+        """True if the bars of all the run's tickers have opens."""
 
     async def open(self, tickers: list[str]) -> list[SessionTimes]:
         """Finds the sessions of the run and prepares to read; the index of the set, if any, is the last column.
@@ -47,11 +52,14 @@ class BarSource:
         listing = await self._trading.call(self._market_data.ListInstruments, data.ListInstrumentsRequest(set=self._set), timeout_s=10)
         indexes = [one.ticker for one in listing.sets[0].instruments if one.kind == market.INSTRUMENT_KIND_INDEX]
         self.index_name = indexes[0] if indexes else ""
+        self.has_opens = all(one.bar_kind == market.BAR_KIND_OHLCV for one in listing.sets[0].instruments if one.ticker in tickers)
         request = data.ListSessionsRequest(set=self._set, start=self._start, end=self._end)
         answer = await self._trading.call(self._market_data.ListSessions, request, timeout_s=10)
-        sessions = [SessionTimes(one.session_date, one.open_at.seconds, one.close_at.seconds) for one in answer.sessions]
+        sessions = _times(answer.sessions)
         self._as_of = Timestamp(seconds=sessions[-1].close_unix_s)
         self.history = MarketHistory([*tickers, *indexes])
+        if listing.sets[0].set.adjustment == market.ADJUSTMENT_NONE:
+            await self._read_actions(tickers)
         await self._read_news(tickers)
         bars = data.StreamBarsRequest(
             set=self._set, tickers=self.history.tickers, end=self._end, as_of=self._as_of, sessions_per_block=SESSIONS_PER_BLOCK
@@ -76,9 +84,23 @@ class BarSource:
                 return
             block = response.block
             closes = np.array(block.close_micros, np.int64).reshape(len(block.session_dates), -1)
-            told = block.volume_shares_plus_one
-            volumes = np.array(told, np.int64).reshape(closes.shape) if told else None
-            self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, volumes)
+            told = (block.open_micros, block.high_micros, block.low_micros, block.volume_shares_plus_one)
+            fields = {
+                name: np.array(values, np.int64).reshape(closes.shape)
+                for name, values in zip(OPTIONAL_FIELDS, told, strict=True)
+                if len(values)
+            }
+            self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, fields)
+
+    async def _read_actions(self, tickers: list[str]) -> None:
+        """All corporate actions up to the run's end, of prices as traded. They are seen on their ex-dates."""
+        request = data.ListCorporateActionsRequest(set=self._set, tickers=tickers, end=self._end, as_of=self._as_of, page_size=ACTIONS_PAGE)
+        while True:
+            page = await self._trading.call(self._market_data.ListCorporateActions, request, timeout_s=10)
+            self.history.add_actions([(one.ex_date, _action(one)) for one in page.actions])
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def _read_news(self, tickers: list[str]) -> None:
         """All news up to the run's end: some thousand items. Agents see them by the time at which they were published."""
@@ -115,3 +137,22 @@ class BarSource:
         blocks, self._blocks = self._blocks, None
         if blocks is not None:
             await blocks.aclose()  # type: ignore[attr-defined]  # ServiceClient.stream is an async generator
+
+
+def _action(told: market.CorporateAction) -> CorporateAction:
+    match told.WhichOneof("action"):
+        case "split":
+            return Split(told.ticker, told.split.new_shares, told.split.old_shares)
+        case "delisting":
+            return Delisting(told.ticker, told.delisting.last_price_micros)
+        case _:
+            return Dividend(told.ticker, told.dividend.per_share_micros)
+
+
+def _times(sessions: Sequence[data.Session]) -> list[SessionTimes]:
+    """Sessions with the days between them; after the last one the run charges nothing any more."""
+    dates = [one.session_date for one in sessions]
+    days = [calendar_days(date, following) for date, following in pairwise(dates)] + [0]
+    return [
+        SessionTimes(one.session_date, one.open_at.seconds, one.close_at.seconds, count) for one, count in zip(sessions, days, strict=True)
+    ]

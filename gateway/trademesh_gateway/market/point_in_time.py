@@ -1,12 +1,14 @@
 """The only way to read the market: as of an instant, and nothing that became known later.
 
 `MarketHistory` grows by blocks as they arrive; a `PointInTimeView` of it is bound to an instant and shows the sessions that had closed
-and the news that had been published by then.
+and the news that had been published by then. On prices as traded a view for a session has the splits up to its morning counted in, as
+everybody's charts have; what the ledger trades at is never restated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TypeAlias
@@ -14,7 +16,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from trademesh_gateway.market.window_table import WindowTable
+from trademesh_ledger.corporate_actions import CorporateAction, Split
+
 Closes: TypeAlias = npt.NDArray[np.int64]
+Column: TypeAlias = npt.NDArray[np.float64]
+OPTIONAL_FIELDS = ("open", "high", "low", "volume_plus_one")
+"""What bars may have beside their close: micro-dollars, 0 where there is none; shares traded plus one, 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +35,44 @@ class NewsFact:
 
 
 class MarketHistory:
-    """Closes of the run's tickers by session, in whole micro-dollars, 0 where there is none; and shares traded, plus one, 0 where that is not
-    known."""
+    """Bars of the run's tickers by session, in whole micro-dollars, 0 where there is none; a field that no bar has is absent."""
 
     def __init__(self, tickers: Sequence[str]) -> None:
         self.tickers = tuple(tickers)
-        self._sessions: list[str] = []
+        self.sessions: list[str] = []
+        """ISO dates, oldest first."""
         self._known_at: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._closes: Closes = np.zeros((1024, len(tickers)), np.int64)
-        self._volumes_plus_one: Closes | None = None
-        """As many rows as closes; None as long as no volume was told."""
+        self._fields: dict[str, Closes] = {}
+        """By names of OPTIONAL_FIELDS; as many rows as closes."""
         self._news: list[NewsFact] = []
         self._news_published: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._actions: dict[str, list[CorporateAction]] = {}
+        self._splits: list[tuple[str, Split]] = []
+        self._tables: dict[str, WindowTable] = {}
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self.sessions)
 
     def add_sessions(
-        self, sessions: Sequence[str], known_at_unix_s: Sequence[int], closes: Closes, volumes_plus_one: Closes | None = None
+        self,
+        sessions: Sequence[str],
+        known_at_unix_s: Sequence[int],
+        closes: Closes,
+        fields: Mapping[str, Closes | None] | None = None,
     ) -> None:
-        """Adds the sessions that follow those that are there; one row of closes each, and one of volumes if there are any."""
-        count = len(self._sessions)
-        if volumes_plus_one is not None and self._volumes_plus_one is None:
-            self._volumes_plus_one = np.zeros_like(self._closes)
+        """Adds the sessions that follow those that are there; one row of closes each, and one of each field that the bars have."""
+        count = len(self.sessions)
+        told = {name: values for name, values in (fields or {}).items() if values is not None}
+        for name in told:
+            self._fields.setdefault(name, np.zeros_like(self._closes))
         while count + len(sessions) > len(self._closes):
             self._closes = np.concatenate([self._closes, np.zeros_like(self._closes)])
-            if self._volumes_plus_one is not None:
-                self._volumes_plus_one = np.concatenate([self._volumes_plus_one, np.zeros_like(self._volumes_plus_one)])
+            self._fields = {name: np.concatenate([values, np.zeros_like(values)]) for name, values in self._fields.items()}
         self._closes[count : count + len(sessions)] = closes
-        if self._volumes_plus_one is not None and volumes_plus_one is not None:
-            self._volumes_plus_one[count : count + len(sessions)] = volumes_plus_one
-        self._sessions.extend(sessions)
+        for name, values in told.items():
+            self._fields[name][count : count + len(sessions)] = values
+        self.sessions.extend(sessions)
         self._known_at = np.concatenate([self._known_at, np.asarray(known_at_unix_s, np.int64)])
 
     def add_news(self, news: Sequence[NewsFact]) -> None:
@@ -66,48 +81,119 @@ class MarketHistory:
         published = np.asarray([item.published_unix_s for item in news], np.int64)
         self._news_published = np.concatenate([self._news_published, published])
 
+    def add_actions(self, actions: Sequence[tuple[str, CorporateAction]]) -> None:
+        """Adds corporate actions with their ex-dates (ISO), of prices as traded. They are seen on their ex-date, not before."""
+        for ex_date, action in actions:
+            self._actions.setdefault(ex_date, []).append(action)
+            if isinstance(action, Split) and action.ticker in self.tickers:
+                self._splits.append((ex_date, action))
+        self._splits.sort(key=lambda one: one[0])
+
+    def actions_on(self, session: str, tickers: Collection[str]) -> list[CorporateAction]:
+        """What companies do on the morning of a session, of some tickers."""
+        return [action for action in self._actions.get(session, ()) if action.ticker in tickers]
+
     def next_session_after(self) -> str:
         """The day after the last session that is there, ISO date; empty if none is."""
-        if not self._sessions:
+        if not self.sessions:
             return ""
-        return (date.fromisoformat(self._sessions[-1]) + timedelta(days=1)).isoformat()
+        return (date.fromisoformat(self.sessions[-1]) + timedelta(days=1)).isoformat()
 
-    def as_of(self, unix_s: int) -> PointInTimeView:
-        """What was known at an instant."""
-        return PointInTimeView(self, unix_s)
+    def row_of(self, session: str) -> int | None:
+        """The row of a session; None if it is not there."""
+        row = bisect_left(self.sessions, session)
+        return row if row < len(self.sessions) and self.sessions[row] == session else None
+
+    def as_of(self, unix_s: int, session: str = "") -> PointInTimeView:
+        """What was known at an instant. For a session (ISO date) that has begun or is about to: with splits up to its morning counted in."""
+        return PointInTimeView(self, unix_s, session)
+
+    def field(self, name: str) -> Closes | None:
+        """All rows of one of OPTIONAL_FIELDS, or of `close`; None if no bar has it."""
+        return self._closes if name == "close" else self._fields.get(name)
 
 
 class PointInTimeView:
     """What was known at one instant."""
 
-    __slots__ = ("_history", "_news_count", "as_of_unix_s", "rows")
+    __slots__ = ("_columns", "_history", "_news_count", "_splits", "as_of_unix_s", "rows")
 
-    def __init__(self, history: MarketHistory, as_of_unix_s: int) -> None:
+    def __init__(self, history: MarketHistory, as_of_unix_s: int, session: str = "", columns: int | None = None) -> None:
+        """`columns`: only so many of the first columns are seen."""
         self._history = history
         self.as_of_unix_s = as_of_unix_s
-        self.rows = int(np.searchsorted(history._known_at, as_of_unix_s, side="right"))
+        self.rows = int(history._known_at.searchsorted(as_of_unix_s, side="right"))
         """How many sessions had closed."""
-        self._news_count = int(np.searchsorted(history._news_published, as_of_unix_s, side="right"))
+        self._news_count = int(history._news_published.searchsorted(as_of_unix_s, side="right"))
+        self._columns = len(history.tickers) if columns is None else columns
+        self._splits = [split for split in history._splits if split[0] <= session] if history._splits and session else []
+
+    def of_first(self, columns: int) -> PointInTimeView:
+        """The same without the columns behind the first few: the index, which agents do not trade."""
+        same = object.__new__(PointInTimeView)
+        same._history, same.as_of_unix_s, same.rows = self._history, self.as_of_unix_s, self.rows
+        same._news_count, same._columns, same._splits = self._news_count, columns, self._splits
+        return same
 
     @property
     def tickers(self) -> tuple[str, ...]:
         """The columns of closes."""
-        return self._history.tickers
+        return self._history.tickers[: self._columns]
 
     def last_closes(self, count: int) -> Closes:
         """Closes of the last sessions, oldest first, in micro-dollars; fewer rows if fewer are known. Not to be changed."""
-        return self._history._closes[max(0, self.rows - count) : self.rows]
+        return self._last("close", self._history._closes, count)
 
-    def last_volumes_plus_one(self, count: int) -> Closes | None:
-        """Shares traded in the last sessions, plus one, 0 where that is not known, in the columns of the history; None if no volume is."""
-        volumes = self._history._volumes_plus_one
-        return None if volumes is None else volumes[max(0, self.rows - count) : self.rows]
+    def last(self, name: str, count: int) -> Closes | None:
+        """Another field of the last bars, likewise; one of OPTIONAL_FIELDS. None if no bar has it."""
+        values = self._history._fields.get(name)
+        return None if values is None else self._last(name, values, count)
+
+    def _last(self, name: str, values: Closes, count: int) -> Closes:
+        first = max(0, self.rows - count)
+        found = values[first : self.rows, : self._columns]
+        return found if not self._splits else self._restated(name, found, first)
+
+    def _restated(self, name: str, found: Closes, first: int) -> Closes:
+        """Rows from `first` on in the shares of now: prices x old / new, rounded half up, and volumes the other way round."""
+        result = found
+        for ex_date, split in self._splits:
+            before = bisect_left(self._history.sessions, ex_date, first, self.rows) - first
+            column = self._history.tickers.index(split.ticker)
+            if before and column < self._columns:
+                result = result.copy() if result is found else result
+                part = result[:before, column]
+                if name == "volume_plus_one":
+                    result[:before, column] = np.where(part > 0, (part - 1) * split.new // split.old + 1, 0)
+                else:
+                    result[:before, column] = (2 * part * split.old + split.new) // (2 * split.new)
+        return result
 
     def last_session(self) -> str:
         """The newest session that had closed; empty if none had."""
-        return self._history._sessions[self.rows - 1] if self.rows else ""
+        return self._history.sessions[self.rows - 1] if self.rows else ""
+
+    def session_before_last(self) -> str:
+        """The one before it; empty if there is none."""
+        return self._history.sessions[self.rows - 2] if self.rows > 1 else ""
+
+    def windowed(self, name: str, window: int, compute: Callable[[Closes], Column]) -> Column | None:
+        """An indicator of the last `window` closes, a value per ticker; None if fewer are known.
+
+        `compute` makes from n + window - 1 rows of closes the n rows that it gives for each stretch of `window`, each from its own rows alone;
+        `name` says which it is, window and all. Rows are computed many at a time, for all of a run once.
+        """
+        if self.rows < window:
+            return None
+        if self._splits:
+            column: Column = compute(self.last_closes(window))[0]
+            return column
+        table = self._history._tables.get(name)
+        if table is None:
+            table = self._history._tables[name] = WindowTable(window, compute)
+        return table.row(self._history._closes[: len(self._history)], self.rows - 1)[: self._columns]
 
     def news_since(self, unix_s: int) -> list[NewsFact]:
         """News published after an instant, oldest first."""
-        first = int(np.searchsorted(self._history._news_published, unix_s, side="right"))
+        first = int(self._history._news_published.searchsorted(unix_s, side="right"))
         return self._history._news[first : self._news_count]

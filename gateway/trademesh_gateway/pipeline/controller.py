@@ -114,8 +114,14 @@ class Controller:
         """Runs a phase that has leave; False if it gave way and is to be done again."""
         self._may_give_up = cycle.may_be_given_up(phase)
         try:
-            async with self.clock.working(phase, limited=self._may_give_up):
-                await cycle.run(phase)
+            # Most phases of rule brains are done at once, and need nothing that could cut them short.
+            with self.clock.at_work(phase):
+                rest = cycle.run(phase)
+            if rest is not None:
+                async with self.clock.working(phase, limited=self._may_give_up):
+                    await rest
+            elif self._may_give_up and self.clock.left_s <= 0:
+                raise CycleOverdue
         except Interrupted:
             if self._ending is None or self.state != events.PIPELINE_STATE_RUNNING or not self._may_give_up:
                 return False
@@ -183,6 +189,9 @@ class Controller:
             raise Ended
 
     async def _wait_for_leave(self, *, first: bool, last: bool) -> None:
+        if not first and self.state == events.PIPELINE_STATE_RUNNING and not self._stopping and self._ending is None and not self._disk:
+            self._stepping = False
+            return
         async with self._changed:
             while True:
                 self._check_going_on()

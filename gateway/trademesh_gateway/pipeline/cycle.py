@@ -2,8 +2,9 @@
 
     PREPARE ANALYSIS RISK PREDICTION DECISION GATE APPROVAL EXECUTION SETTLEMENT
 
-Everything before EXECUTION sees what was known half an hour before the open; EXECUTION and SETTLEMENT see the session's close
-(`execution.fill: next_close`). No phase reads a clock, so a session that is done again comes out the same.
+Everything before EXECUTION sees what was known half an hour before the open, EXECUTION the price that its orders get, SETTLEMENT the close
+(`execution.fill: same_close` decides at the close instead). No phase reads a clock: the broker says when a moment has come. So a session that
+is done again comes out the same.
 
 A cycle can be given up before EXECUTION, and is then settled without its orders. What the journal already holds of a session that is done
 again binds: one that was given up is given up again, and one whose execution had begun is not given up any more.
@@ -11,38 +12,29 @@ again binds: one that was given up is given up again, and one whose execution ha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.agents.analysts import ANALYSTS
 from trademesh_gateway.agents.indicators import volatility
-from trademesh_gateway.agents.portfolio_manager import decide
+from trademesh_gateway.agents.portfolio_manager import manager_of
 from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
-from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_gateway.pipeline.broker import Broker, Moment, SessionTimes
+from trademesh_gateway.pipeline.desk_run import DeskRun, FillPolicy
+from trademesh_gateway.pipeline.execution import Executable, Expired, Expiry, Filled, Outcome, Rejected, SessionExecution
 from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.risk.gate import Gated, apply_limits
-from trademesh_gateway.risk.limits import UNKNOWN_MARKET
+from trademesh_gateway.risk.limits import UNKNOWN_MARKET, Limit
 from trademesh_gateway.risk.market import market_of
-from trademesh_ledger.margin import largest_fill, refusal_of
+from trademesh_ledger.corporate_actions import Delisting, Split
+from trademesh_ledger.margin import only_reduces
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.journal import Draft
 
-DECISION_LEAD_S = 1800
 CHECKPOINT_SESSIONS = 250
-
-
-@dataclass(frozen=True, slots=True)
-class SessionTimes:
-    """A session of the exchange."""
-
-    date: str
-    open_unix_s: int
-    close_unix_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +91,7 @@ class Cycle:
         self,
         desk: DeskRun,
         history: MarketHistory,
+        broker: Broker,
         session: SessionTimes,
         number: int,
         emit: Emit,
@@ -115,9 +108,10 @@ class Cycle:
         self._emit = emit
         self._ask = ask
         self._history = history
-        self._view: PointInTimeView = history.as_of(session.open_unix_s - DECISION_LEAD_S)
+        self._broker = broker
         self._count = len(desk.tickers)
-        self._narrow = _TickersOnly(self._view, self._count)
+        self._decision_unix_s = desk.rules.fill.decides_at(session)
+        self._decides_at = Moment.CLOSE if desk.rules.fill is FillPolicy.SAME_CLOSE else Moment.DECISION
         self._market = UNKNOWN_MARKET
         """What the limits need to know of the tickers beside the book, as of the decision."""
         self._signals: dict[str, Signals] = {}
@@ -134,11 +128,11 @@ class Cycle:
 
     def is_void(self, phase: int) -> bool:
         """True for a phase that is left out since the cycle was given up."""
-        return self._given_up_in is not None and self._given_up_in <= phase < events.PHASE_SETTLEMENT
+        return self._given_up_in is not None and max(self._given_up_in, events.PHASE_ANALYSIS) <= phase < events.PHASE_SETTLEMENT
 
     def may_be_given_up(self, phase: int) -> bool:
-        """True as long as no order has been executed."""
-        return phase < events.PHASE_EXECUTION and not self._executed
+        """True as long as no order has been executed. What companies did in the morning is done in any case."""
+        return events.PHASE_PREPARE < phase < events.PHASE_EXECUTION and not self._executed
 
     def give_up(self, phase: int, reason: str) -> None:
         """Makes all orders void; SETTLEMENT is all that follows."""
@@ -153,9 +147,9 @@ class Cycle:
         void += [order.order_id for order in self._desk.orders.close() if order.order_id not in denied]
         self._draft(phase, "cycle_failed", events.CycleFailed(phase=events.Phase.ValueType(phase), reason=reason, void_order_ids=void))
 
-    async def run(self, phase: int) -> None:
-        """Runs one phase."""
-        await PHASES[phase](self)
+    def run(self, phase: int) -> Awaitable[None] | None:
+        """Runs one phase. It is done when this returns None; else what is returned is to be awaited."""
+        return PHASES[phase](self)
 
     def _draft(self, phase: int, kind: str, payload: wire.Payload, agent_id: str = "", item: str = "") -> None:
         self._emit(Draft(kind, payload, self._session.date, phase, agent_id, item))
@@ -164,39 +158,66 @@ class Cycle:
         order_id = wire.order_id(self._session.date, self._desk.tickers[decision.column])
         return SessionOrder(order_id, decision.column, decision.delta)
 
-    async def _prepare(self) -> None:
-        self._desk.orders.begin(self._number, gated_before=self._gated_before)
-        last = self._view.last_closes(1)
-        closes = [int(close) for close in last[0][: self._count]] if len(last) else [0] * self._count
-        self._desk.stops.begin_session(self._session.date)
-        self._book = self._desk.book(closes)
-        self._market = market_of(self._narrow, self._desk.rules.limits)
-        self._draft(1, "session_opened", wire.session_opened(self._number, self._view.as_of_unix_s))
+    def _prepare(self) -> Awaitable[None] | None:
+        if self._broker.is_time(self._session, self._decides_at):
+            self._open()
+            return None
+        return self._open_in_time()
 
-    async def _analysis(self) -> None:
+    async def _open_in_time(self) -> None:
+        await self._broker.until(self._session, self._decides_at)
+        self._open()
+
+    def _open(self) -> None:
+        desk, session = self._desk, self._session
+        self._view: PointInTimeView = self._history.as_of(self._decision_unix_s, session.date).of_first(self._count)
+        desk.orders.begin(self._number, gated_before=self._gated_before)
+        desk.stops.begin_session(session.date)
+        self._draft(1, "session_opened", wire.session_opened(self._number, self._decision_unix_s))
+        self._apply_actions()
+        last = self._view.last_closes(1)
+        self._book = desk.book(last[0].tolist() if len(last) else [0] * self._count)
+        self._market = market_of(self._view, desk.rules.limits)
+
+    def _apply_actions(self) -> None:
+        """What companies do on the morning of the session: to the account, to baselines, and to orders of before."""
+        actions = self._history.actions_on(self._session.date, self._desk.tickers)
+        if not actions:
+            return
+        effects = self._desk.open_session(actions)
+        applied = wire.corporate_actions_applied(actions, effects, self._desk.portfolio.cash_micros)
+        self._draft(1, "corporate_actions_applied", applied)
+        for kind, reason in ((Split, Expiry.SPLIT), (Delisting, Expiry.DELISTED)):
+            changed = {action.ticker for action in actions if isinstance(action, kind)}
+            for order in self._desk.orders.end_all(changed):
+                expired = Expired(order.order_id, order.ticker, abs(order.delta), reason)
+                self._draft(1, "order_expired", wire.order_expired(expired), item=order.order_id)
+
+    def _analysis(self) -> None:
         for agent_id, analyst in ANALYSTS.items():
             skills = self._desk.rules.agents.get(agent_id)
             if skills is not None:
-                signals = self._signals[agent_id] = analyst(self._narrow, skills)
+                signals = self._signals[agent_id] = analyst(self._view, skills)
                 self._draft(2, "signals", wire.signals(self._desk.tickers, signals), agent_id)
 
-    async def _risk(self) -> None:
+    def _risk(self) -> None:
         if "risk_manager" in self._desk.rules.agents:
-            level = volatility(self._narrow, 20)
+            level = volatility(self._view, 20)
             notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level, self._market)
             self._draft(3, "risk_notes", notes, "risk_manager")
 
-    async def _prediction(self) -> None:
+    def _prediction(self) -> None:
         for agent_id, signals in self._signals.items():
             if not signals.abstained_because:
                 self._draft(4, "predictions", wire.predictions(self._desk.tickers, signals), agent_id)
 
-    async def _decision(self) -> None:
-        limit = self._desk.rules.position_limit
-        self._decisions = decide(self._narrow, list(self._signals.values()), self._the_book(), limit, self._number)
+    def _decision(self) -> None:
+        rules, initial = self._desk.rules, self._desk.portfolio.initial_cash_micros
+        manager = manager_of(rules.agents["portfolio_manager"], rules.position_limit, initial)
+        self._decisions = manager(self._view, list(self._signals.values()), self._the_book(), self._number)
         self._draft(5, "decisions", wire.decisions(self._desk.tickers, self._decisions), "portfolio_manager")
 
-    async def _gate(self) -> None:
+    def _gate(self) -> None:
         own = [self._desk_order(decision) for decision in self._decisions if decision.delta]
         of_people = self._orders_of_people()
         orders = of_people + own
@@ -211,17 +232,19 @@ class Cycle:
         for order, gated in self._gated:
             if order.working is not None and not gated.allowed:
                 self._desk.orders.end(order.order_id)
-                self._reject(6, order, gated.limit, abs(gated.requested))
+                self._reject(6, order.order_id, order.column, gated.limit, abs(gated.requested))
 
     def _orders_of_people(self) -> list[SessionOrder]:
         book, column_of = self._the_book(), self._desk.tickers.index
-        due = self._desk.orders.due(lambda ticker: book.price_micros[column_of(ticker)])
+        within_session = self._desk.rules.fill is FillPolicy.NEXT_OPEN
+        due = self._desk.orders.due(lambda ticker: book.price_micros[column_of(ticker)], within_session=within_session)
         return [SessionOrder(order.order_id, column_of(order.ticker), order.delta, order) for order in due]
 
-    async def _approval(self) -> None:
+    def _approval(self) -> Awaitable[None] | None:
         over_bp = self._desk.rules.approval_over_bp
-        if over_bp is None:
-            return
+        return None if over_bp is None else self._ask_people(over_bp)
+
+    async def _ask_people(self, over_bp: int) -> None:
         passed = list[tuple[SessionOrder, Gated]]()
         # The phase may be interrupted while a person thinks, and is then done again: what was answered stays answered.
         for order, gated in self._gated:
@@ -246,62 +269,92 @@ class Cycle:
                 passed.append((order, gated))
         self._gated = passed
 
-    async def _execution(self) -> None:
-        closes = self._closes_of_session()
-        marks = {**self._desk.marks, **{ticker: close for ticker, close in zip(self._desk.tickers, closes, strict=False) if close}}
-        self._desk.orders.begin_execution()
-        for order, gated in self._gated:
-            if gated.allowed and not self._desk.orders.is_canceled(order.order_id):
-                self._execute(order, gated.allowed, closes[order.column], marks)
+    def _execution(self) -> Awaitable[None] | None:
+        quantities = self._the_book().quantity
+        orders = [
+            Executable(order, gated.allowed, only_reduces(quantities[order.column], gated.allowed))
+            for order, gated in self._gated
+            if gated.allowed
+        ]
+        execution = SessionExecution(self._desk, orders)
+        moments = execution.moments
+        if not moments or self._broker.is_time(self._session, moments[-1]):
+            self._desk.orders.begin_execution()
+            for moment in moments:
+                self._execute(execution, moment)
+            self._end_execution()
+            return None
+        return self._execute_in_time(execution, moments)
+
+    async def _execute_in_time(self, execution: SessionExecution, moments: Sequence[Moment]) -> None:
+        """By the clock: what works within the session is executed at its close, and can be canceled until then."""
+        for moment in moments:
+            await self._broker.until(self._session, moment)
+            if moment is moments[-1]:
+                self._desk.orders.begin_execution()
+            self._execute(execution, moment)
+        self._end_execution()
+
+    def _execute(self, execution: SessionExecution, moment: Moment) -> None:
+        bar = self._broker.bar(self._session, moment)
+        for outcome in execution.at(moment, bar):
+            self._tell(outcome)
+
+    def _end_execution(self) -> None:
         for left in self._desk.orders.close():
-            self._draft(8, "order_expired", wire.order_expired(left), item=left.order_id)
+            self._tell(Expired(left.order_id, left.ticker, abs(left.delta)))
 
-    def _execute(self, order: SessionOrder, delta: int, close: int, marks: dict[str, int]) -> None:
-        """Fills an order as far as cash and margin reach, at the session's close; 0 is none."""
-        rules, account, ticker = self._desk.rules, self._desk.portfolio, self._desk.tickers[order.column]
-        if not close:
-            if order.working is None:
-                self._reject(8, order, wire.NO_PRICE, abs(delta))
-            return
-        price = rules.costs.fill_price(close, delta)
-        if order.working is not None and not order.working.accepts(price):
-            return
-        self._desk.orders.end(order.order_id)
-        refusal = refusal_of(account, ticker, delta, price, rules.costs, rules.margin, marks)
-        if refusal is not None:
-            part = largest_fill(account, ticker, delta, price, rules.costs, rules.margin, marks) if rules.resize_on_gap else 0
-            self._reject(8, order, refusal.value, abs(delta - part))
-            delta = part
-        if delta:
-            fee = rules.costs.fee(delta, price)
-            effect = account.apply_fill(ticker, delta, price, fee)
-            self._desk.fills += 1
-            filled = wire.order_filled(order.order_id, ticker, delta, price, fee, effect, account)
-            self._draft(8, "order_filled", filled, item=order.order_id)
+    def _tell(self, outcome: Outcome) -> None:
+        match outcome:
+            case Filled():
+                name = outcome.order_id or wire.forced_order_id(self._session.date, outcome.fill.ticker)
+                self._draft(8, "order_filled", wire.order_filled(name, outcome), item=name)
+            case Rejected():
+                # An order may be cut by a margin call and then by the ledger: each has its own event.
+                item = f"{outcome.order_id} margin call" if outcome.limit == Limit.MARGIN_CALL else outcome.order_id
+                self._reject(8, outcome.order_id, outcome.column, outcome.limit, outcome.quantity, item)
+            case Expired():
+                self._draft(8, "order_expired", wire.order_expired(outcome), item=outcome.order_id)
 
-    def _reject(self, phase: int, order: SessionOrder, limit: int, quantity: int) -> None:
-        rejected = wire.order_rejected(order.order_id, self._desk.tickers[order.column], limit, quantity)
-        self._draft(phase, "order_rejected", rejected, item=order.order_id)
+    def _reject(self, phase: int, order_id: str, column: int, limit: int, quantity: int, item: str = "") -> None:
+        rejected = wire.order_rejected(order_id, self._desk.tickers[column], limit, quantity)
+        self._draft(phase, "order_rejected", rejected, item=item or order_id)
 
-    async def _settlement(self) -> None:
+    def _settlement(self) -> Awaitable[None] | None:
+        if self._broker.is_time(self._session, Moment.CLOSE):
+            self._settle()
+            return None
+        return self._settle_in_time()
+
+    async def _settle_in_time(self) -> None:
+        await self._broker.until(self._session, Moment.CLOSE)
+        self._settle()
+
+    def _settle(self) -> None:
+        desk, session = self._desk, self._session
         if self._given_up_in is not None:
             # An earlier gateway may have given it up: what it made void is out of force here, too.
-            self._desk.orders.close()
-        closes = self._closes_of_session()
-        index_close = closes[self._count] if len(closes) > self._count else 0
-        before = self._history.as_of(self._session.close_unix_s - 1)
-        nav, baselines = self._desk.mark(self._session.date, before, closes[: self._count], index_close)
-        known = {ticker: close for ticker, close in zip(self._history.tickers, closes, strict=True) if close}
-        self._closes_known(self._session.date, self._session.close_unix_s, known)
-        self._desk.sessions_settled = self._number
-        settled = wire.settled(self._number, nav, self._desk.portfolio, self._desk.marks, baselines)
-        settled.close_micros.extend(closes[: self._count])
+            desk.orders.close()
+        bar = self._broker.bar(session, Moment.CLOSE)
+        closes = bar.closes[: self._count]
+        known = {ticker: close for ticker, close in zip(self._history.tickers, bar.closes, strict=True) if close}
+        settlement = desk.account.settle(known, session.days_to_next)
+        baselines = desk.compare(session.date, self._view, bar)
+        desk.stops.settle(settlement.nav_micros)
+        desk.peak_nav_micros = max(desk.peak_nav_micros, settlement.nav_micros)
+        desk.sessions_settled = self._number
+        self._closes_known(session.date, session.close_unix_s, known)
+        if settlement.margin_call is not None:
+            # Before what settles the session: a session that is settled is not done again.
+            self._draft(9, "margin_called", wire.margin_called(settlement.margin_call))
+        settled = wire.settled(self._number, settlement, desk.account, session.days_to_next, baselines)
+        settled.close_micros.extend(closes)
         if self._number == 1:
+            before = self._history.as_of(session.open_unix_s - 1, session.date)
             settled.earlier_close_micros.extend(before.last_closes(1)[:, : self._count].ravel().tolist())
         self._draft(9, "settled", settled)
         if self._number % CHECKPOINT_SESSIONS == 0:
-            desk = self._desk
-            payload = wire.checkpoint(desk.portfolio, desk.marks, self._number, desk.fills, desk.peak_nav_micros, baselines)
+            payload = wire.checkpoint(desk.account, self._number, desk.fills, desk.peak_nav_micros, baselines)
             self._emit(Draft("state_checkpoint", payload, item=str(self._number)))
 
     def _the_book(self) -> Book:
@@ -309,34 +362,8 @@ class Cycle:
             raise RuntimeError("PREPARE comes first")
         return self._book
 
-    def _closes_of_session(self) -> list[int]:
-        """Closes of this very session, 0 where there is none. Asked for only once the session has closed."""
-        view = self._history.as_of(self._session.close_unix_s)
-        if view.last_session() != self._session.date:
-            return [0] * len(self._history.tickers)
-        return [int(close) for close in view.last_closes(1)[0]]
 
-
-class _TickersOnly(PointInTimeView):
-    """The view without the index, which agents do not trade."""
-
-    __slots__ = ("_columns",)
-
-    def __init__(self, view: PointInTimeView, columns: int) -> None:
-        super().__init__(view._history, view.as_of_unix_s)
-        self._columns = columns
-
-    @property
-    def tickers(self) -> tuple[str, ...]:
-        """The tickers that the desk trades."""
-        return self._history.tickers[: self._columns]
-
-    def last_closes(self, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        """Closes of the last sessions, of those tickers."""
-        return super().last_closes(count)[:, : self._columns]
-
-
-PHASES: dict[int, Callable[[Cycle], Awaitable[None]]] = {
+PHASES: dict[int, Callable[[Cycle], Awaitable[None] | None]] = {
     1: Cycle._prepare,
     2: Cycle._analysis,
     3: Cycle._risk,

@@ -47,6 +47,16 @@ class CycleClock:
         self._halt()
         self._spent_s, self.phase, self.began_unix_ns = 0.0, 0, None
 
+    @contextmanager
+    def at_work(self, phase: int) -> Iterator[None]:
+        """A phase, or the beginning of one, works without a pause in which it could be cancelled."""
+        self.phase = phase
+        self._since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._halt()
+
     @asynccontextmanager
     async def working(self, phase: int, *, limited: bool) -> AsyncIterator[None]:
         """A phase works. One that is limited is cancelled when the time of its cycle is over.

@@ -1,20 +1,43 @@
-"""The state that the desk carries from session to session: the account, marks, peak, and what the same money would be worth elsewhere."""
+"""The state that the desk carries from session to session: the account with its marks, orders in force, stops, and what it is compared with."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.market.point_in_time import PointInTimeView
+from trademesh_gateway.pipeline.broker import Moment, SessionBar, SessionTimes
+from trademesh_gateway.pipeline.comparison import Comparison
 from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.gate import Limits
 from trademesh_gateway.risk.stops import Stops
-from trademesh_ledger.baselines import MOMENTUM_CLOSES, Holding, Momentum, equal_weight
+from trademesh_ledger.account import Account
+from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.margin import MarginRules
-from trademesh_ledger.money import divide_half_even
 from trademesh_ledger.portfolio import Portfolio
+
+DECISION_LEAD_S = 1800
+"""Decisions are made so long before the open."""
+
+
+class FillPolicy(enum.IntEnum):
+    """Which price an order gets; values are those of runtime.v1.FillPolicy."""
+
+    NEXT_CLOSE = 1
+    NEXT_OPEN = 2
+    SAME_CLOSE = 3
+
+    @property
+    def moment(self) -> Moment:
+        """When orders of a session are executed that name no other moment."""
+        return Moment.OPEN if self is FillPolicy.NEXT_OPEN else Moment.CLOSE
+
+    def decides_at(self, session: SessionTimes) -> int:
+        """Nothing that became known after this instant (Unix seconds) is used for a session's decisions."""
+        return session.close_unix_s if self is FillPolicy.SAME_CLOSE else session.open_unix_s - DECISION_LEAD_S
 
 
 @dataclass(frozen=True)
@@ -30,6 +53,9 @@ class DeskRules:
     """Enabled agents by id, with the skills that each may use."""
     approval_over_bp: int | None
     approval_ttl_s: int
+    fill: FillPolicy = FillPolicy.NEXT_CLOSE
+    participation_bp: int = 0
+    """Most of a session's volume that fills of the run may be; 0 is no bound."""
 
 
 @dataclass
@@ -37,54 +63,48 @@ class DeskRun:
     """The desk between two sessions."""
 
     tickers: tuple[str, ...]
-    portfolio: Portfolio
+    account: Account
     rules: DeskRules
-    index_name: str
-    peak_nav_micros: int
+    comparison: Comparison
     sessions_settled: int = 0
     fills: int = 0
-    marks: dict[str, int] = field(default_factory=dict)
-    first_index_close: int = 0
-    index_mark: int = 0
+    peak_nav_micros: int = 0
     orders: OrderBook = field(default_factory=OrderBook)
     stops: Stops = field(init=False)
 
     def __post_init__(self) -> None:
-        initial, costs = self.portfolio.initial_cash_micros, self.rules.costs
+        initial = self.account.portfolio.initial_cash_micros
         self.stops = Stops(self.rules.limits.drawdown_stop_bp, initial)
-        self._equal_weight: Holding = equal_weight(initial, self.tickers, costs)
-        self._momentum = Momentum(initial, self.tickers, costs)
+        self.peak_nav_micros = max(self.peak_nav_micros, initial)
+
+    @property
+    def portfolio(self) -> Portfolio:
+        """What the desk holds."""
+        return self.account.portfolio
+
+    def open_session(self, actions: Sequence[CorporateAction]) -> list[ActionEffect]:
+        """What companies do on the morning of a session, to the account and to what it is compared with; what it did to the account."""
+        self.comparison.open_session(actions)
+        return self.account.open_session(actions)
+
+    def compare(self, session: str, before: PointInTimeView, bar: SessionBar) -> list[tuple[str, int]]:
+        """Settles the baselines at a close: they trade at the moment at which the desk does. `before` is what was known when it decided."""
+        count = len(self.tickers)
+        prices = bar.opens if self.rules.fill.moment is Moment.OPEN else bar.closes
+        index_close = bar.closes[count] if len(bar.closes) > count else 0
+        return self.comparison.settle(session, before, prices[:count] or [0] * count, bar.closes[:count], index_close)
 
     def book(self, last_closes: Sequence[int]) -> Book:
-        """The account at the last known closes, as agents see it."""
-        prices = {ticker: close for ticker, close in zip(self.tickers, last_closes, strict=True) if close}
-        marks = {**self.marks, **prices}
+        """The account at the last known closes, splits of the morning counted in, as agents see it."""
+        portfolio, marks = self.account.portfolio, self.account.marks_micros
+        prices = [close or marks.get(ticker, 0) for ticker, close in zip(self.tickers, last_closes, strict=True)]
+        quantities = [portfolio.quantity(ticker) for ticker in self.tickers]
+        held = sum(quantity * price for quantity, price in zip(quantities, prices, strict=True))
         return Book(
-            self.portfolio.net_asset_value(marks) if self.portfolio.positions else self.portfolio.cash_micros,
+            portfolio.cash_micros + held,
             self.stops.peak_micros,
-            [self.portfolio.quantity(ticker) for ticker in self.tickers],
-            [marks.get(ticker, 0) for ticker in self.tickers],
+            quantities,
+            prices,
             self.stops.previous_nav_micros,
             self.stops.drawdown_stopped,
         )
-
-    def mark(self, session: str, before: PointInTimeView, closes: Sequence[int], index_close: int) -> tuple[int, list[tuple[str, int]]]:
-        """Takes in the closes of a session; `before` is what was known until then. Returns net asset value, and that of each baseline."""
-        for ticker, close in zip(self.tickers, closes, strict=True):
-            if close:
-                self.marks[ticker] = close
-        nav = self.portfolio.net_asset_value(self.marks)
-        self.peak_nav_micros = max(self.peak_nav_micros, nav)
-        marks = [self.marks.get(ticker, 0) for ticker in self.tickers]
-        known = before.last_closes(MOMENTUM_CLOSES)[:, : len(marks)].tolist() if self._momentum.is_due(session) else []
-        baselines = [
-            ("equal_weight", self._equal_weight.settle(closes, marks)),
-            ("momentum", self._momentum.settle(session, closes, known, marks)),
-        ]
-        self.index_mark = index_close or self.index_mark
-        self.first_index_close = self.first_index_close or self.index_mark
-        if self.first_index_close:
-            index = divide_half_even(self.portfolio.initial_cash_micros * self.index_mark, self.first_index_close)
-            baselines.append((f"index:{self.index_name}", index))
-        self.stops.settle(nav)
-        return nav, baselines

@@ -8,8 +8,10 @@ canceled: they live for the session that decides on them.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from trademesh_gateway.pipeline.broker import Moment
 
 MOST_WORKING = 1_000
 """No more orders are taken in: each is looked at in each session, and is in each state that is told."""
@@ -34,14 +36,16 @@ class WorkingOrder:
     price_micros: int
     good_till_canceled: bool
     from_session: int
+    at: Moment | None = None
+    """When it is executed, for orders that are for one moment of one session; None: at the run's."""
 
-    def is_triggered(self, last_price_micros: int) -> bool:
-        """False for a stop that the last known price has not reached; 0 is no price."""
+    def is_triggered(self, price_micros: int) -> bool:
+        """False for a stop that a price has not reached; 0 is no price."""
         if self.type is not OrderType.STOP:
             return True
         if self.delta > 0:
-            return last_price_micros >= self.price_micros
-        return 0 < last_price_micros <= self.price_micros
+            return price_micros >= self.price_micros
+        return 0 < price_micros <= self.price_micros
 
     def accepts(self, price_micros: int) -> bool:
         """False for a price that is worse than the limit."""
@@ -105,10 +109,17 @@ class OrderBook:
         """Takes an order in."""
         self._working[order.order_id] = order
 
-    def due(self, last_price_micros: Callable[[str], int]) -> list[WorkingOrder]:
-        """Orders for the limits of the session in hand, oldest first; from now on those that come are for the next one."""
+    def due(self, last_price_micros: Callable[[str], int], *, within_session: bool = False) -> list[WorkingOrder]:
+        """Orders for the limits of the session in hand, oldest first; from now on those that come are for the next one.
+
+        `within_session`: stops are reached by prices of the session itself, so all are due, also those that the last known price has not reached.
+        """
         self._stage = _Stage.GATED
-        found = [order for order in self._in_force() if order.is_triggered(last_price_micros(order.ticker))]
+        found = [
+            order
+            for order in self._in_force()
+            if (within_session and order.at is None) or order.is_triggered(last_price_micros(order.ticker))
+        ]
         self._gated |= {order.order_id: order.ticker for order in found}
         return found
 
@@ -154,6 +165,18 @@ class OrderBook:
     def end(self, order_id: str) -> None:
         """An order is out of force: executed, refused or void."""
         self._working.pop(order_id, None)
+
+    def shrink(self, order_id: str, shares: int) -> None:
+        """A part of an order was executed: so many shares of it stay in force."""
+        order = self._working[order_id]
+        self._working[order_id] = replace(order, delta=shares if order.delta > 0 else -shares)
+
+    def end_all(self, tickers: Collection[str]) -> list[WorkingOrder]:
+        """Ends orders of earlier sessions in some tickers: their prices and shares mean something else from now on. Returns them."""
+        ended = [order for order in self._working.values() if order.ticker in tickers and order.from_session < self._session]
+        for order in ended:
+            del self._working[order.order_id]
+        return ended
 
     def close(self) -> list[WorkingOrder]:
         """The session's orders are executed, or void: nothing is canceled any more, and what was canceled is forgotten. Returns orders for the

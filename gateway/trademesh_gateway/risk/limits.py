@@ -28,6 +28,7 @@ class Limit(enum.IntEnum):
     TURNOVER_LIMIT = 21
     ORDER_LIMIT = 22
     LIQUIDITY = 23
+    MARGIN_CALL = 24
 
 
 class Unit(enum.IntEnum):
@@ -62,6 +63,7 @@ UNITS: dict[Limit, Unit] = {
     Limit.TURNOVER_LIMIT: Unit.FRACTION_OF_NAV,
     Limit.ORDER_LIMIT: Unit.ORDERS,
     Limit.LIQUIDITY: Unit.FRACTION_OF_VOLUME,
+    Limit.MARGIN_CALL: Unit.NONE,
 }
 
 

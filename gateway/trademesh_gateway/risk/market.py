@@ -23,10 +23,9 @@ def market_of(view: PointInTimeView, limits: Limits) -> Market:
 
 def _mean_volumes(view: PointInTimeView) -> list[int]:
     count = len(view.tickers)
-    told = view.last_volumes_plus_one(SESSIONS)
+    told = view.last("volume_plus_one", SESSIONS)
     if told is None or len(told) < SESSIONS:
         return [-1] * count
-    volumes = told[:, :count]
-    means = volumes.sum(axis=0) // SESSIONS - 1
-    found: list[int] = np.where((volumes > 0).all(axis=0), means, -1).tolist()
+    means = told.sum(axis=0) // SESSIONS - 1
+    found: list[int] = np.where((told > 0).all(axis=0), means, -1).tolist()
     return found

@@ -10,38 +10,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from real_closes import CASH, FIRST, SESSIONS, history, no_one, us20
+from real_closes import CASH, FIRST, SESSIONS, cycle_of, history, new_desk, no_one, run_phase, times_of, us20
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.agents.indicators import momentum, volatility, z_score
 from trademesh_gateway.agents.records import Book
-from trademesh_gateway.configuration import rules_of
 from trademesh_gateway.market.point_in_time import MarketHistory
-from trademesh_gateway.pipeline.cycle import PHASES, ApprovalAnswer, ApprovalQuestion, Cycle, Emit, OpenSession, SessionTimes
+from trademesh_gateway.pipeline.cycle import PHASES, ApprovalAnswer, ApprovalQuestion, Ask, Cycle, Emit, OpenSession
 from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.risk.gate import Limit, Limits, apply_limits
 from trademesh_ledger.money import divide_half_even
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.fold import Fold
 from trademesh_runs.journal import Draft, Encoder, StoredEvent
-from trademesh_runs.run_config import normalised
 
 
-def drafts_of(market: MarketHistory, sessions: int, ask: object = no_one, config: RunConfig | None = None) -> list[Draft]:
+def drafts_of(market: MarketHistory, sessions: int, ask: Ask = no_one, config: RunConfig | None = None) -> list[Draft]:
     """What the desk does in the sessions from FIRST on."""
-    data = us20()
-    rules = rules_of(normalised(config or RunConfig()))
-    tickers = market.tickers[:20]
-    desk = DeskRun(tickers, Portfolio(CASH), rules, "SP500", CASH)
+    desk = new_desk(config)
     drafts = list[Draft]()
 
     async def run() -> None:
         for number in range(1, sessions + 1):
-            row = FIRST + number - 1
-            times = SessionTimes(data.sessions[row], int(data.open_unix_s[row]), int(data.close_unix_s[row]))
-            cycle = Cycle(desk, market, times, number, drafts.append, ask)  # type: ignore[arg-type]  # a stand-in for people
+            cycle = cycle_of(desk, market, number, drafts.append, ask)
             for phase in PHASES:
-                await cycle.run(phase)
+                await run_phase(cycle, phase)
 
     asyncio.run(run())
     return drafts
@@ -119,21 +112,18 @@ def test_orders_over_the_policys_size_wait_for_a_person_who_may_say_no() -> None
 
 def one_cycle(earlier: OpenSession | None, drafts: list[Draft]) -> tuple[Cycle, DeskRun]:
     """A session on which the desk wants to trade."""
-    data, market = us20(), history(FIRST + SESSIONS)
-    rules = rules_of(normalised(RunConfig()))
-    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules, "SP500", CASH)
-    times = SessionTimes(data.sessions[FIRST], int(data.open_unix_s[FIRST]), int(data.close_unix_s[FIRST]))
-    return Cycle(desk, market, times, 1, drafts.append, no_one, earlier=earlier), desk
+    desk = new_desk()
+    return cycle_of(desk, history(FIRST + SESSIONS), 1, drafts.append, earlier=earlier), desk
 
 
 async def test_a_cycle_that_is_given_up_fills_nothing_names_what_is_void_and_is_settled() -> None:
     drafts = list[Draft]()
     cycle, desk = one_cycle(None, drafts)
     for phase in range(1, 7):
-        await cycle.run(phase)
+        await run_phase(cycle, phase)
     cycle.give_up(7, "too slow")
     assert [phase for phase in PHASES if cycle.is_void(phase)] == [7, 8]
-    await cycle.run(9)
+    await run_phase(cycle, 9)
     assert [draft.kind for draft in drafts[-2:]] == ["cycle_failed", "settled"]
     gated = next(draft.payload for draft in drafts if draft.kind == "orders_gated")
     assert isinstance(gated, events.OrdersGated)
@@ -148,7 +138,7 @@ async def test_a_cycle_that_is_given_up_before_the_gate_names_what_was_decided()
     drafts = list[Draft]()
     cycle, _ = one_cycle(None, drafts)
     for phase in range(1, 6):
-        await cycle.run(phase)
+        await run_phase(cycle, phase)
     cycle.give_up(6, "too slow")
     failed, decided = drafts[-1].payload, drafts[-2].payload
     assert isinstance(failed, events.CycleFailed)
@@ -165,22 +155,19 @@ def test_what_the_journal_holds_of_a_session_binds_the_gateway_that_does_it_agai
     assert not any(executed.may_be_given_up(phase) for phase in PHASES)
     other, _ = one_cycle(OpenSession("1999-01-04", given_up_in=4, executed=True), [])
     assert not any(other.is_void(phase) for phase in PHASES)
-    assert [phase for phase in PHASES if other.may_be_given_up(phase)] == list(range(1, 8))
+    assert [phase for phase in PHASES if other.may_be_given_up(phase)] == list(range(2, 8))
 
 
 def test_closes_are_told_when_their_session_is_settled() -> None:
     told = list[tuple[str, int, dict[str, int]]]()
-    data, market = us20(), history(FIRST + 1)
-    rules = rules_of(normalised(RunConfig()))
-    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules, "SP500", CASH)
-    times = SessionTimes(data.sessions[FIRST], int(data.open_unix_s[FIRST]), int(data.close_unix_s[FIRST]))
+    data, market, times = us20(), history(FIRST + 1), times_of(FIRST)
 
     def hear(session: str, close_unix_s: int, closes: Mapping[str, int]) -> None:
         told.append((session, close_unix_s, dict(closes)))
 
-    cycle = Cycle(desk, market, times, 1, lambda _draft: None, no_one, closes_known=hear)
+    cycle = cycle_of(new_desk(), market, 1, lambda _draft: None, closes_known=hear)
     for phase in PHASES:
-        asyncio.run(cycle.run(phase))
+        asyncio.run(run_phase(cycle, phase))
     ((session, at, closes),) = told
     assert (session, at) == (times.date, times.close_unix_s)
     assert closes == dict(zip(market.tickers, data.close_micros[FIRST][[*range(20), 25]].tolist(), strict=True))

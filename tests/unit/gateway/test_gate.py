@@ -537,7 +537,7 @@ def test_only_limits_that_are_on_are_shown() -> None:
         orders_per_session=1,
         volume_bp=1,
     )
-    assert {one.limit for one in limits_that_are_on(full)} == set(Limit) - {Limit.NONE, Limit.NO_PRICE}
+    assert {one.limit for one in limits_that_are_on(full)} == set(Limit) - {Limit.NONE, Limit.NO_PRICE, Limit.MARGIN_CALL}
 
 
 def test_orders_that_are_preferred_get_the_room_and_what_reduces_is_still_first() -> None:

@@ -22,7 +22,7 @@ def history_of(closes: list[list[int]], volumes: list[list[int]] | None) -> Mark
     """A history of two tickers and an index, a session a day; volumes below 0 are not known."""
     history = MarketHistory(["AAA", "BBB", "INDEX"])
     days = [f"2020-01-{day:02}" for day in range(1, len(closes) + 1)]
-    known = None if volumes is None else np.array(volumes, np.int64) + 1
+    known = None if volumes is None else {"volume_plus_one": np.array(volumes, np.int64) + 1}
     history.add_sessions(days, list(range(1, len(closes) + 1)), np.array(closes, np.int64), known)
     return history
 
@@ -43,8 +43,13 @@ def test_volumes_are_kept_when_the_history_grows_and_when_they_are_told_late() -
     days = [f"{day:04}" for day in range(3000)]
     history.add_sessions(days[:1000], range(1000), np.full((1000, 1), DOLLAR))
     for first in (1000, 2000):
-        history.add_sessions(days[first : first + 1000], range(first, first + 1000), np.full((1000, 1), DOLLAR), np.full((1000, 1), first))
-    found = history.as_of(3000).last_volumes_plus_one(2100)
+        history.add_sessions(
+            days[first : first + 1000],
+            range(first, first + 1000),
+            np.full((1000, 1), DOLLAR),
+            {"volume_plus_one": np.full((1000, 1), first)},
+        )
+    found = history.as_of(3000).last("volume_plus_one", 2100)
     assert found is not None
     assert [found[0, 0], found[99, 0], found[100, 0], found[-1, 0]] == [0, 0, 1000, 2000]
 

@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 
-from real_closes import CASH, FIRST, SESSIONS, history, no_one, us20
+from real_closes import CASH, FIRST, SESSIONS, cycle_of, history, run_phase, times_of, us20
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway import wire
-from trademesh_gateway.configuration import rules_of
+from trademesh_gateway.configuration import desk_at, rules_of, take_in_settled
 from trademesh_gateway.opening import fold_run
-from trademesh_gateway.pipeline.cycle import PHASES, Cycle, OpenSession, SessionTimes
-from trademesh_gateway.pipeline.desk_run import DeskRun
-from trademesh_ledger.portfolio import Portfolio
+from trademesh_gateway.pipeline.cycle import PHASES, Cycle, OpenSession
 from trademesh_runs.fold import fold_journal, replay_journal
 from trademesh_runs.journal import Draft, Encoder
 from trademesh_runs.journal_memory import MemoryStore
@@ -61,24 +59,16 @@ class Desk:
         opened = fold_run("demo", self.store.reader())
         rules = rules_of(self.config)
         start = opened.desk_start
-        self.desk = DeskRun(history(FIRST + SESSIONS).tickers[:20], Portfolio(CASH), rules, "SP500", CASH)
-        data, market = us20(), history(FIRST + SESSIONS)
+        market = history(FIRST + SESSIONS)
+        self.desk = desk_at(rules, market.tickers[:20], CASH, "SP500", start)
         for row in range(FIRST, FIRST + start.sessions_settled):
-            closed_at = int(data.close_unix_s[row])
-            closes = [int(close) for close in market.as_of(closed_at).last_closes(1)[0]]
-            self.desk.mark(data.sessions[row], market.as_of(closed_at - 1), closes[:20], closes[20])
-        self.desk.portfolio = start.portfolio if start.sessions_settled else Portfolio(CASH)
-        self.desk.orders = start.orders
-        self.desk.sessions_settled, self.desk.fills = start.sessions_settled, start.fills
-        self.desk.peak_nav_micros = max(CASH, start.peak_nav_micros)
+            take_in_settled(self.desk, market, times_of(row))
+        self.desk.account.recall()
         self.earlier: OpenSession = opened.open_session
 
     def cycle(self) -> Cycle:
         """The next session."""
-        number, data = self.desk.sessions_settled + 1, us20()
-        row = FIRST + number - 1
-        times = SessionTimes(data.sessions[row], int(data.open_unix_s[row]), int(data.close_unix_s[row]))
-        return Cycle(self.desk, history(FIRST + SESSIONS), times, number, self.append, no_one, earlier=self.earlier)
+        return cycle_of(self.desk, history(FIRST + SESSIONS), self.desk.sessions_settled + 1, self.append, earlier=self.earlier)
 
     def run(self, through: int = SETTLEMENT, cycle: Cycle | None = None, after: int = 0) -> Cycle:
         """Runs phases of a session."""
@@ -87,7 +77,7 @@ class Desk:
         async def phases() -> None:
             for phase in PHASES:
                 if after < phase <= through and not found.is_void(phase):
-                    await found.run(phase)
+                    await run_phase(found, phase)
 
         asyncio.run(phases())
         return found

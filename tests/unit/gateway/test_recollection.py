@@ -11,10 +11,12 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.agents.records import Book, Decision, Signals, Stance, abstention
 from trademesh_gateway.agents.work import Fate, Headroom, Passage
+from trademesh_gateway.pipeline.execution import Filled
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
 from trademesh_gateway.recollection import _UNITS, Known, recall
 from trademesh_gateway.risk.gate import Gated, Limit, Limits
 from trademesh_gateway.risk.limits import UNITS, UNKNOWN_MARKET, Unit
+from trademesh_ledger.execution import Fill
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.journal import Draft
 from trademesh_runs.journal_memory import MemoryStore
@@ -50,14 +52,13 @@ def gated(day: str, *rows: Gated, of_a_person: Gated | None = None) -> Draft:
 
 def filled(day: str, ticker: str, delta: int, price: int, account: Portfolio, order_id: str = "") -> Draft:
     order = order_id or wire.order_id(day, ticker)
-    effect = account.apply_fill(ticker, delta, price, 0)
-    return Draft(
-        "order_filled", wire.order_filled(order, ticker, delta, price, 0, effect, account), day, events.PHASE_EXECUTION, item=order
-    )
+    fill = Fill(ticker, delta, price, 0, account.apply_fill(ticker, delta, price, 0))
+    told = Filled(order, fill, account.quantity(ticker), account.cash_micros)
+    return Draft("order_filled", wire.order_filled(order, told), day, events.PHASE_EXECUTION, item=order)
 
 
 def settled(day: str) -> Draft:
-    return Draft("settled", wire.settled(1, 1, Portfolio(1), {}, []), day, events.PHASE_SETTLEMENT)
+    return Draft("settled", events.Settled(session_number=1, nav_micros=1), day, events.PHASE_SETTLEMENT)
 
 
 async def known_of(*drafts: Draft) -> Known:

@@ -24,7 +24,7 @@ def test_longs_are_paid_a_dividend_and_shorts_pay_it(quantity: int) -> None:
     portfolio = holding(quantity)
     cash = portfolio.cash_micros
     [effect] = apply_actions(portfolio, [Dividend("X", 250_000)], {"X": 10 * DOLLAR})
-    assert effect == ActionEffect(Dividend("X", 250_000), quantity, quantity, quantity * 250_000, 0)
+    assert effect == ActionEffect(Dividend("X", 250_000), quantity, quantity, quantity * 250_000, 0, 10 * DOLLAR)
     assert portfolio.cash_micros - cash == portfolio.dividends_micros == quantity * 250_000
 
 

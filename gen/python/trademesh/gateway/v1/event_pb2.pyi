@@ -246,6 +246,8 @@ class _LimitCodeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_LimitCode.Va
     """The session has had as many orders as it may."""
     LIMIT_CODE_LIQUIDITY: _LimitCode.ValueType  # 23
     """The order is too large a share of what is usually traded."""
+    LIMIT_CODE_MARGIN_CALL: _LimitCode.ValueType  # 24
+    """A margin call had closed by force what the order was to reduce: it would have opened the other side."""
 
 class LimitCode(_LimitCode, metaclass=_LimitCodeEnumTypeWrapper):
     """A rule that cuts or refuses orders."""
@@ -298,6 +300,8 @@ LIMIT_CODE_ORDER_LIMIT: LimitCode.ValueType  # 22
 """The session has had as many orders as it may."""
 LIMIT_CODE_LIQUIDITY: LimitCode.ValueType  # 23
 """The order is too large a share of what is usually traded."""
+LIMIT_CODE_MARGIN_CALL: LimitCode.ValueType  # 24
+"""A margin call had closed by force what the order was to reduce: it would have opened the other side."""
 
 class _LimitUnit:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -353,24 +357,33 @@ class _OrderTypeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderType.Va
     ORDER_TYPE_MARKET: _OrderType.ValueType  # 1
     """At the price of that moment."""
     ORDER_TYPE_LIMIT: _OrderType.ValueType  # 2
-    """At the price of that moment if it is not worse than the limit."""
+    """At the price of that moment if it is not worse than the limit. Within a session, at the limit once a price beyond it was traded: a price
+    that only touches it proves no execution.
+    """
     ORDER_TYPE_STOP: _OrderType.ValueType  # 3
-    """As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
-    are not known, so it is not executed at the stop price but at what follows.
+    """As a market order, once the stop price is reached. Within a session, at the stop price, or at the open if that is beyond it. Where prices
+    between two closes are not known, what counts is the last price that was known at a session's decision time, so it is not executed at the
+    stop price but at what follows.
     """
 
 class OrderType(_OrderType, metaclass=_OrderTypeEnumTypeWrapper):
-    """At what price an order is executed. The moment is the run's (`execution.fill`), for instance each session's close."""
+    """At what price an order is executed. The moment is the run's (`execution.fill`) unless its time in force says another: each session's open or
+    close. Where that moment is the open and the bars of the data have a high and a low, orders with a limit or a stop go on working until the
+    close: what the bar proves to have been traded executes them.
+    """
 
 ORDER_TYPE_UNSPECIFIED: OrderType.ValueType  # 0
 """Left out; read as MARKET."""
 ORDER_TYPE_MARKET: OrderType.ValueType  # 1
 """At the price of that moment."""
 ORDER_TYPE_LIMIT: OrderType.ValueType  # 2
-"""At the price of that moment if it is not worse than the limit."""
+"""At the price of that moment if it is not worse than the limit. Within a session, at the limit once a price beyond it was traded: a price
+that only touches it proves no execution.
+"""
 ORDER_TYPE_STOP: OrderType.ValueType  # 3
-"""As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
-are not known, so it is not executed at the stop price but at what follows.
+"""As a market order, once the stop price is reached. Within a session, at the stop price, or at the open if that is beyond it. Where prices
+between two closes are not known, what counts is the last price that was known at a session's decision time, so it is not executed at the
+stop price but at what follows.
 """
 
 class _TimeInForce:
@@ -384,7 +397,11 @@ class _TimeInForceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_TimeInForc
     TIME_IN_FORCE_DAY: _TimeInForce.ValueType  # 1
     """For one session."""
     TIME_IN_FORCE_GOOD_TILL_CANCELED: _TimeInForce.ValueType  # 2
-    """Until it is executed or canceled."""
+    """Until it is executed or canceled. A split ends it: its price and its shares are those of before."""
+    TIME_IN_FORCE_AT_THE_OPENING: _TimeInForce.ValueType  # 3
+    """At the next session's open, or not at all: with MARKET a market-on-open order. Only where the data has opens."""
+    TIME_IN_FORCE_AT_THE_CLOSE: _TimeInForce.ValueType  # 4
+    """At the next session's close, or not at all: with MARKET a market-on-close order."""
 
 class TimeInForce(_TimeInForce, metaclass=_TimeInForceEnumTypeWrapper):
     """How long an order is in force."""
@@ -394,7 +411,38 @@ TIME_IN_FORCE_UNSPECIFIED: TimeInForce.ValueType  # 0
 TIME_IN_FORCE_DAY: TimeInForce.ValueType  # 1
 """For one session."""
 TIME_IN_FORCE_GOOD_TILL_CANCELED: TimeInForce.ValueType  # 2
-"""Until it is executed or canceled."""
+"""Until it is executed or canceled. A split ends it: its price and its shares are those of before."""
+TIME_IN_FORCE_AT_THE_OPENING: TimeInForce.ValueType  # 3
+"""At the next session's open, or not at all: with MARKET a market-on-open order. Only where the data has opens."""
+TIME_IN_FORCE_AT_THE_CLOSE: TimeInForce.ValueType  # 4
+"""At the next session's close, or not at all: with MARKET a market-on-close order."""
+
+class _ExpiryReason:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExpiryReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ExpiryReason.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    EXPIRY_REASON_UNSPECIFIED: _ExpiryReason.ValueType  # 0
+    """Its time was over."""
+    EXPIRY_REASON_PARTICIPATION: _ExpiryReason.ValueType  # 1
+    """It was as large a share of the session's volume as `execution.participation` lets the run be; this is the rest."""
+    EXPIRY_REASON_SPLIT: _ExpiryReason.ValueType  # 2
+    """The ticker was split."""
+    EXPIRY_REASON_DELISTED: _ExpiryReason.ValueType  # 3
+    """The ticker trades no more."""
+
+class ExpiryReason(_ExpiryReason, metaclass=_ExpiryReasonEnumTypeWrapper):
+    """Why an order, or the rest of one, is in force no more."""
+
+EXPIRY_REASON_UNSPECIFIED: ExpiryReason.ValueType  # 0
+"""Its time was over."""
+EXPIRY_REASON_PARTICIPATION: ExpiryReason.ValueType  # 1
+"""It was as large a share of the session's volume as `execution.participation` lets the run be; this is the rest."""
+EXPIRY_REASON_SPLIT: ExpiryReason.ValueType  # 2
+"""The ticker was split."""
+EXPIRY_REASON_DELISTED: ExpiryReason.ValueType  # 3
+"""The ticker trades no more."""
 
 class _LegKind:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -426,6 +474,25 @@ LEG_KIND_SHORT: LegKind.ValueType  # 3
 """Opens or enlarges a short position."""
 LEG_KIND_COVER: LegKind.ValueType  # 4
 """Reduces or closes a short position."""
+
+class _OrderOrigin:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrderOriginEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderOrigin.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    ORDER_ORIGIN_UNSPECIFIED: _OrderOrigin.ValueType  # 0
+    """The desk's or a person's."""
+    ORDER_ORIGIN_FORCED_LIQUIDATION: _OrderOrigin.ValueType  # 1
+    """Nobody's: a margin call closed a position, or a part of it, by force. Passes no limits and no approval."""
+
+class OrderOrigin(_OrderOrigin, metaclass=_OrderOriginEnumTypeWrapper):
+    """Whose order was filled."""
+
+ORDER_ORIGIN_UNSPECIFIED: OrderOrigin.ValueType  # 0
+"""The desk's or a person's."""
+ORDER_ORIGIN_FORCED_LIQUIDATION: OrderOrigin.ValueType  # 1
+"""Nobody's: a margin call closed a position, or a part of it, by force. Passes no limits and no approval."""
 
 @typing.final
 class Event(message.Message):
@@ -464,6 +531,8 @@ class Event(message.Message):
     ORDER_EXPIRED_FIELD_NUMBER: builtins.int
     MESSAGE_SENT_FIELD_NUMBER: builtins.int
     MESSAGE_ANSWERED_FIELD_NUMBER: builtins.int
+    CORPORATE_ACTIONS_APPLIED_FIELD_NUMBER: builtins.int
+    MARGIN_CALLED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the run's journal: gapless, from 1."""
     event_id: builtins.str
@@ -576,6 +645,14 @@ class Event(message.Message):
     def message_answered(self) -> MessageAnswered:
         """An agent answered a person."""
 
+    @builtins.property
+    def corporate_actions_applied(self) -> CorporateActionsApplied:
+        """Companies split, paid or left the exchange on the morning of a session."""
+
+    @builtins.property
+    def margin_called(self) -> MarginCalled:
+        """At a close the account was worth less than its maintenance margin."""
+
     def __init__(
         self,
         *,
@@ -610,12 +687,14 @@ class Event(message.Message):
         order_expired: OrderExpired | None = ...,
         message_sent: MessageSent | None = ...,
         message_answered: MessageAnswered | None = ...,
+        corporate_actions_applied: CorporateActionsApplied | None = ...,
+        margin_called: MarginCalled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "corporate_actions_applied", b"corporate_actions_applied", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "margin_called", b"margin_called", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "corporate_actions_applied", b"corporate_actions_applied", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "margin_called", b"margin_called", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired", "message_sent", "message_answered"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired", "message_sent", "message_answered", "corporate_actions_applied", "margin_called"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -885,6 +964,7 @@ class RunStarted(message.Message):
     LAST_SESSION_FIELD_NUMBER: builtins.int
     SESSIONS_FIELD_NUMBER: builtins.int
     AGENT_IDS_FIELD_NUMBER: builtins.int
+    DECIDES_AT_FILL_PRICE_FIELD_NUMBER: builtins.int
     config_sha256: builtins.str
     """SHA-256 of the normalised configuration, run id left out."""
     data_sha256: builtins.str
@@ -897,6 +977,8 @@ class RunStarted(message.Message):
     """Last session, ISO date."""
     sessions: builtins.int
     """How many sessions."""
+    decides_at_fill_price: builtins.bool
+    """True for `execution.fill: same_close`: what decides has seen the price that it gets. Predictions are then of the session that follows."""
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """What the desk trades, in the order that ties are broken."""
@@ -916,10 +998,11 @@ class RunStarted(message.Message):
         last_session: builtins.str = ...,
         sessions: builtins.int = ...,
         agent_ids: abc.Iterable[builtins.str] | None = ...,
+        decides_at_fill_price: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "config_sha256", b"config_sha256", "data_sha256", b"data_sha256", "first_session", b"first_session", "initial_cash_micros", b"initial_cash_micros", "last_session", b"last_session", "sessions", b"sessions", "tickers", b"tickers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "config_sha256", b"config_sha256", "data_sha256", b"data_sha256", "decides_at_fill_price", b"decides_at_fill_price", "first_session", b"first_session", "initial_cash_micros", b"initial_cash_micros", "last_session", b"last_session", "sessions", b"sessions", "tickers", b"tickers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -946,6 +1029,144 @@ class SessionOpened(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["decision_time", b"decision_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["decision_time", b"decision_time", "session_number", b"session_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CorporateActionsApplied(message.Message):
+    """What companies did on the morning of a session's ex-date, before any order, to prices as traded and to what was held at the close before."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: builtins.int
+    CASH_MICROS_FIELD_NUMBER: builtins.int
+    cash_micros: builtins.int
+    """Cash afterwards, in micro-dollars."""
+    @builtins.property
+    def actions(self) -> containers.RepeatedCompositeFieldContainer[CorporateActionApplied]:
+        """Dividends first, then splits, then delistings, each by ticker; those of tickers that are not held, too."""
+
+    def __init__(
+        self,
+        *,
+        actions: abc.Iterable[CorporateActionApplied] | None = ...,
+        cash_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["actions", b"actions", "cash_micros", b"cash_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CorporateActionApplied(message.Message):
+    """One corporate action and what it did to the account. Amounts in micro-dollars."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: builtins.int
+    DIVIDEND_PER_SHARE_MICROS_FIELD_NUMBER: builtins.int
+    SPLIT_FIELD_NUMBER: builtins.int
+    DELISTED_AT_MICROS_FIELD_NUMBER: builtins.int
+    LAST_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    QUANTITY_BEFORE_FIELD_NUMBER: builtins.int
+    QUANTITY_AFTER_FIELD_NUMBER: builtins.int
+    AMOUNT_MICROS_FIELD_NUMBER: builtins.int
+    REALISED_MICROS_FIELD_NUMBER: builtins.int
+    ticker: builtins.str
+    """Which ticker."""
+    dividend_per_share_micros: builtins.int
+    """A cash dividend: so much for each share held at the close before, paid to long positions and by short ones. Per share of before a split
+    of the same day.
+    """
+    delisted_at_micros: builtins.int
+    """The ticker trades no more: what is held is closed, without a fee, at this price; 0 after a bankruptcy."""
+    last_price_micros: builtins.int
+    """Close before, at which a fraction of a share is paid out after a split."""
+    quantity_before: builtins.int
+    """Shares before, below zero if short."""
+    quantity_after: builtins.int
+    """Shares afterwards."""
+    amount_micros: builtins.int
+    """Dividend, cash in lieu of a fraction of a share, or proceeds; below zero if the account paid."""
+    realised_micros: builtins.int
+    """Realised result."""
+    @builtins.property
+    def split(self) -> SplitRatio:
+        """Shares were split."""
+
+    def __init__(
+        self,
+        *,
+        ticker: builtins.str = ...,
+        dividend_per_share_micros: builtins.int = ...,
+        split: SplitRatio | None = ...,
+        delisted_at_micros: builtins.int = ...,
+        last_price_micros: builtins.int = ...,
+        quantity_before: builtins.int = ...,
+        quantity_after: builtins.int = ...,
+        amount_micros: builtins.int = ...,
+        realised_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["action", b"action", "delisted_at_micros", b"delisted_at_micros", "dividend_per_share_micros", b"dividend_per_share_micros", "split", b"split"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "amount_micros", b"amount_micros", "delisted_at_micros", b"delisted_at_micros", "dividend_per_share_micros", b"dividend_per_share_micros", "last_price_micros", b"last_price_micros", "quantity_after", b"quantity_after", "quantity_before", b"quantity_before", "realised_micros", b"realised_micros", "split", b"split", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = typing.Literal["dividend_per_share_micros", "split", "delisted_at_micros"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+@typing.final
+class SplitRatio(message.Message):
+    """`old` shares become `new`."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NEW_FIELD_NUMBER: builtins.int
+    OLD_FIELD_NUMBER: builtins.int
+    new: builtins.int
+    """Shares afterwards."""
+    old: builtins.int
+    """For so many before."""
+    def __init__(
+        self,
+        *,
+        new: builtins.int = ...,
+        old: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["new", b"new", "old", b"old"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MarginCalled(message.Message):
+    """At a close the net asset value was below the maintenance margin (FINRA rule 4210). If it still is at the next session's first prices, as much as
+    is needed is closed by force, before any other order. Amounts in micro-dollars.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAV_MICROS_FIELD_NUMBER: builtins.int
+    REQUIRED_MICROS_FIELD_NUMBER: builtins.int
+    MISSING_MICROS_FIELD_NUMBER: builtins.int
+    nav_micros: builtins.int
+    """Net asset value at the close."""
+    required_micros: builtins.int
+    """Maintenance margin of the positions."""
+    missing_micros: builtins.int
+    """What is missing."""
+    def __init__(
+        self,
+        *,
+        nav_micros: builtins.int = ...,
+        required_micros: builtins.int = ...,
+        missing_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["missing_micros", b"missing_micros", "nav_micros", b"nav_micros", "required_micros", b"required_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1075,7 +1296,9 @@ class Predictions(message.Message):
 
 @typing.final
 class Prediction(message.Message):
-    """What a price is said to do from the close before the session to the session's close."""
+    """What a price is said to do from the close before the session to the session's close; if the run decides at a close (`execution.fill:
+    same_close`), from the session's close to the next one.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1362,22 +1585,26 @@ class OrderExpired(message.Message):
     ORDER_ID_FIELD_NUMBER: builtins.int
     TICKER_FIELD_NUMBER: builtins.int
     QUANTITY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
     order_id: builtins.str
     """Which order."""
     ticker: builtins.str
     """Which ticker."""
     quantity: builtins.int
     """Shares that were not executed."""
+    reason: ExpiryReason.ValueType
+    """Why, if not only since its time was over."""
     def __init__(
         self,
         *,
         order_id: builtins.str = ...,
         ticker: builtins.str = ...,
         quantity: builtins.int = ...,
+        reason: ExpiryReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["order_id", b"order_id", "quantity", b"quantity", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["order_id", b"order_id", "quantity", b"quantity", "reason", b"reason", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1550,7 +1777,7 @@ class Leg(message.Message):
 
 @typing.final
 class OrderFilled(message.Message):
-    """An order was filled. Amounts in micro-dollars."""
+    """An order was filled, or a part of it. Amounts in micro-dollars."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1565,6 +1792,8 @@ class OrderFilled(message.Message):
     POSITION_QUANTITY_FIELD_NUMBER: builtins.int
     CASH_MICROS_FIELD_NUMBER: builtins.int
     SESSION_DATE_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    REMAINING_QUANTITY_FIELD_NUMBER: builtins.int
     order_id: builtins.str
     """Which order."""
     ticker: builtins.str
@@ -1585,6 +1814,10 @@ class OrderFilled(message.Message):
     """Cash afterwards."""
     session_date: builtins.str
     """Session in which it was filled, ISO date. Told in states; beside an event it is `Event.session_date`."""
+    origin: OrderOrigin.ValueType
+    """Whose order it was."""
+    remaining_quantity: builtins.int
+    """Shares that stay in force for later sessions: of an order that is good till canceled and was too large for the session's volume."""
     @builtins.property
     def legs(self) -> containers.RepeatedCompositeFieldContainer[Leg]:
         """One leg, or two if the position changed its sign."""
@@ -1603,10 +1836,12 @@ class OrderFilled(message.Message):
         position_quantity: builtins.int = ...,
         cash_micros: builtins.int = ...,
         session_date: builtins.str = ...,
+        origin: OrderOrigin.ValueType = ...,
+        remaining_quantity: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cash_micros", b"cash_micros", "fee_micros", b"fee_micros", "legs", b"legs", "order_id", b"order_id", "position_quantity", b"position_quantity", "price_micros", b"price_micros", "quantity", b"quantity", "realised_micros", b"realised_micros", "session_date", b"session_date", "side", b"side", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cash_micros", b"cash_micros", "fee_micros", b"fee_micros", "legs", b"legs", "order_id", b"order_id", "origin", b"origin", "position_quantity", b"position_quantity", "price_micros", b"price_micros", "quantity", b"quantity", "realised_micros", b"realised_micros", "remaining_quantity", b"remaining_quantity", "session_date", b"session_date", "side", b"side", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1654,6 +1889,7 @@ class Settled(message.Message):
     BASELINES_FIELD_NUMBER: builtins.int
     CLOSE_MICROS_FIELD_NUMBER: builtins.int
     EARLIER_CLOSE_MICROS_FIELD_NUMBER: builtins.int
+    BORROW_FIELD_NUMBER: builtins.int
     session_number: builtins.int
     """Counts the run's sessions from 1."""
     nav_micros: builtins.int
@@ -1674,6 +1910,10 @@ class Settled(message.Message):
     def earlier_close_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """In the run's first session: closes of the session before, likewise."""
 
+    @builtins.property
+    def borrow(self) -> containers.RepeatedCompositeFieldContainer[BorrowCharge]:
+        """What short positions cost until the next session, tickers ascending. It is in the account already."""
+
     def __init__(
         self,
         *,
@@ -1683,10 +1923,43 @@ class Settled(message.Message):
         baselines: abc.Iterable[Baseline] | None = ...,
         close_micros: abc.Iterable[builtins.int] | None = ...,
         earlier_close_micros: abc.Iterable[builtins.int] | None = ...,
+        borrow: abc.Iterable[BorrowCharge] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["portfolio", b"portfolio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["baselines", b"baselines", "close_micros", b"close_micros", "earlier_close_micros", b"earlier_close_micros", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_number", b"session_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["baselines", b"baselines", "borrow", b"borrow", "close_micros", b"close_micros", "earlier_close_micros", b"earlier_close_micros", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_number", b"session_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class BorrowCharge(message.Message):
+    """What a short position costs from a close to the next session: quantity x mark x rate x days / 360, rounded half to even."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: builtins.int
+    RATE_BP_FIELD_NUMBER: builtins.int
+    DAYS_FIELD_NUMBER: builtins.int
+    CHARGE_MICROS_FIELD_NUMBER: builtins.int
+    ticker: builtins.str
+    """Which ticker."""
+    rate_bp: builtins.int
+    """Basis points a year."""
+    days: builtins.int
+    """Calendar days to the next session."""
+    charge_micros: builtins.int
+    """In micro-dollars."""
+    def __init__(
+        self,
+        *,
+        ticker: builtins.str = ...,
+        rate_bp: builtins.int = ...,
+        days: builtins.int = ...,
+        charge_micros: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["charge_micros", b"charge_micros", "days", b"days", "rate_bp", b"rate_bp", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

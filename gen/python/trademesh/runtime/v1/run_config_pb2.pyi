@@ -30,6 +30,8 @@ class _RunModeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RunMode.ValueT
     """Left out; read as BACKTEST."""
     RUN_MODE_BACKTEST: _RunMode.ValueType  # 1
     """Recorded sessions with a simulated clock."""
+    RUN_MODE_MOCK: _RunMode.ValueType  # 2
+    """Like BACKTEST, on made-up prices: a seeded random walk (`data.seed`). Says nothing about any market."""
 
 class RunMode(_RunMode, metaclass=_RunModeEnumTypeWrapper):
     """Where prices and time come from."""
@@ -38,6 +40,8 @@ RUN_MODE_UNSPECIFIED: RunMode.ValueType  # 0
 """Left out; read as BACKTEST."""
 RUN_MODE_BACKTEST: RunMode.ValueType  # 1
 """Recorded sessions with a simulated clock."""
+RUN_MODE_MOCK: RunMode.ValueType  # 2
+"""Like BACKTEST, on made-up prices: a seeded random walk (`data.seed`). Says nothing about any market."""
 
 class _FillPolicy:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -49,6 +53,12 @@ class _FillPolicyEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FillPolicy.
     """Left out; read as NEXT_CLOSE."""
     FILL_POLICY_NEXT_CLOSE: _FillPolicy.ValueType  # 1
     """Decided on what was known before session D opened, filled at the close of D. Needs closes only."""
+    FILL_POLICY_NEXT_OPEN: _FillPolicy.ValueType  # 2
+    """Decided on what was known before session D opened, filled at the open of D. Needs opens."""
+    FILL_POLICY_SAME_CLOSE: _FillPolicy.ValueType  # 3
+    """Decided at the close of D on what is known then, its own price too, and filled at that very close. Nobody can trade so: it is what many
+    backtests do, is here to compare with them, and RunStarted says so (`decides_at_fill_price`).
+    """
 
 class FillPolicy(_FillPolicy, metaclass=_FillPolicyEnumTypeWrapper):
     """Which price an order gets."""
@@ -57,6 +67,12 @@ FILL_POLICY_UNSPECIFIED: FillPolicy.ValueType  # 0
 """Left out; read as NEXT_CLOSE."""
 FILL_POLICY_NEXT_CLOSE: FillPolicy.ValueType  # 1
 """Decided on what was known before session D opened, filled at the close of D. Needs closes only."""
+FILL_POLICY_NEXT_OPEN: FillPolicy.ValueType  # 2
+"""Decided on what was known before session D opened, filled at the open of D. Needs opens."""
+FILL_POLICY_SAME_CLOSE: FillPolicy.ValueType  # 3
+"""Decided at the close of D on what is known then, its own price too, and filled at that very close. Nobody can trade so: it is what many
+backtests do, is here to compare with them, and RunStarted says so (`decides_at_fill_price`).
+"""
 
 class _TickRule:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -347,31 +363,47 @@ class MarginRules(message.Message):
     ENABLED_FIELD_NUMBER: builtins.int
     INITIAL_BP_FIELD_NUMBER: builtins.int
     ALLOW_DEBIT_FIELD_NUMBER: builtins.int
+    MAINTENANCE_LONG_BP_FIELD_NUMBER: builtins.int
+    MAINTENANCE_SHORT_BP_FIELD_NUMBER: builtins.int
     enabled: builtins.bool
     """False: no short position and no debit; default true."""
     initial_bp: builtins.int
     """Share of gross exposure that equity must cover when a position is opened or enlarged; default 5000."""
     allow_debit: builtins.bool
     """True: cash after short proceeds may go below zero; default false."""
+    maintenance_long_bp: builtins.int
+    """Share of long positions that must be kept as equity at each close; default 2500 (FINRA rule 4210)."""
+    maintenance_short_bp: builtins.int
+    """Share of short positions that must be kept, at least $5 a share, and under $5 the whole value or $2.50; default 3000 (FINRA rule 4210)."""
     def __init__(
         self,
         *,
         enabled: builtins.bool | None = ...,
         initial_bp: builtins.int | None = ...,
         allow_debit: builtins.bool = ...,
+        maintenance_long_bp: builtins.int | None = ...,
+        maintenance_short_bp: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "_initial_bp", b"_initial_bp", "enabled", b"enabled", "initial_bp", b"initial_bp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "_initial_bp", b"_initial_bp", "_maintenance_long_bp", b"_maintenance_long_bp", "_maintenance_short_bp", b"_maintenance_short_bp", "enabled", b"enabled", "initial_bp", b"initial_bp", "maintenance_long_bp", b"maintenance_long_bp", "maintenance_short_bp", b"maintenance_short_bp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "_initial_bp", b"_initial_bp", "allow_debit", b"allow_debit", "enabled", b"enabled", "initial_bp", b"initial_bp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_enabled", b"_enabled", "_initial_bp", b"_initial_bp", "_maintenance_long_bp", b"_maintenance_long_bp", "_maintenance_short_bp", b"_maintenance_short_bp", "allow_debit", b"allow_debit", "enabled", b"enabled", "initial_bp", b"initial_bp", "maintenance_long_bp", b"maintenance_long_bp", "maintenance_short_bp", b"maintenance_short_bp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
     _WhichOneofReturnType__initial_bp: _TypeAlias = typing.Literal["initial_bp"]  # noqa: Y015
     _WhichOneofArgType__initial_bp: _TypeAlias = typing.Literal["_initial_bp", b"_initial_bp"]  # noqa: Y015
+    _WhichOneofReturnType__maintenance_long_bp: _TypeAlias = typing.Literal["maintenance_long_bp"]  # noqa: Y015
+    _WhichOneofArgType__maintenance_long_bp: _TypeAlias = typing.Literal["_maintenance_long_bp", b"_maintenance_long_bp"]  # noqa: Y015
+    _WhichOneofReturnType__maintenance_short_bp: _TypeAlias = typing.Literal["maintenance_short_bp"]  # noqa: Y015
+    _WhichOneofArgType__maintenance_short_bp: _TypeAlias = typing.Literal["_maintenance_short_bp", b"_maintenance_short_bp"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_bp) -> _WhichOneofReturnType__initial_bp | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maintenance_long_bp) -> _WhichOneofReturnType__maintenance_long_bp | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maintenance_short_bp) -> _WhichOneofReturnType__maintenance_short_bp | None: ...
 
 @typing.final
 class DataSelection(message.Message):
@@ -381,21 +413,25 @@ class DataSelection(message.Message):
 
     SET_FIELD_NUMBER: builtins.int
     SNAPSHOT_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
     set: builtins.str
-    """Name of a set of trading_service, for example `us20`; default `us20`. Its prices must have splits counted in: as long as the ledger is
-    not told of them, a set of ADJUSTMENT_NONE would show each split as a loss, and is refused.
+    """Name of a set of trading_service, for example `us20`; default `us20`. With ADJUSTMENT_NONE (prices as traded) the ledger books the set's
+    splits, dividends and delistings on their ex-dates, and agents see closes with splits counted in.
     """
     snapshot: builtins.str
     """Content hash that the set must have (`sha256:…`); StartRun fills it in, so that a repeat cannot read other data."""
+    seed: builtins.int
+    """For mode MOCK: what its random walk begins with; default 7. Names the set, `mock-20@7`, if `set` is left out."""
     def __init__(
         self,
         *,
         set: builtins.str = ...,
         snapshot: builtins.str = ...,
+        seed: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["set", b"set", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["seed", b"seed", "set", b"set", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -406,18 +442,26 @@ class ExecutionRules(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     FILL_FIELD_NUMBER: builtins.int
+    PARTICIPATION_FIELD_NUMBER: builtins.int
     fill: FillPolicy.ValueType
-    """Which price; default NEXT_CLOSE."""
+    """Which price; default NEXT_OPEN where the bars of all tickers have opens, else NEXT_CLOSE."""
+    participation: builtins.float
+    """Largest share of a session's volume that the run's orders in a ticker are filled for, where volume is known: the rest of an order that is
+    good till canceled stays in force, of others it expires. Default 0 = any order is filled whole.
+    """
     def __init__(
         self,
         *,
         fill: FillPolicy.ValueType = ...,
+        participation: builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_participation", b"_participation", "participation", b"participation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["fill", b"fill"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_participation", b"_participation", "fill", b"fill", "participation", b"participation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__participation: _TypeAlias = typing.Literal["participation"]  # noqa: Y015
+    _WhichOneofArgType__participation: _TypeAlias = typing.Literal["_participation", b"_participation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__participation) -> _WhichOneofReturnType__participation | None: ...
 
 @typing.final
 class CostRules(message.Message):
@@ -429,6 +473,7 @@ class CostRules(message.Message):
     MIN_FEE_MICROS_FIELD_NUMBER: builtins.int
     SLIPPAGE_BP_FIELD_NUMBER: builtins.int
     TICK_FIELD_NUMBER: builtins.int
+    BORROW_BP_FIELD_NUMBER: builtins.int
     fee_bp: builtins.int
     """Fee as basis points of the traded value; default 1."""
     min_fee_micros: builtins.int
@@ -437,6 +482,10 @@ class CostRules(message.Message):
     """How far the price moves against the order, in basis points; default 0."""
     tick: TickRule.ValueType
     """Price grid after slippage; default NONE."""
+    borrow_bp: builtins.int
+    """What borrowed shares cost, in basis points of their value for a year of 360 days, charged at each close for the days to the next session;
+    default 25, the mean over the market that D'Avolio (2002) found.
+    """
     def __init__(
         self,
         *,
@@ -444,13 +493,19 @@ class CostRules(message.Message):
         min_fee_micros: builtins.int = ...,
         slippage_bp: builtins.int = ...,
         tick: TickRule.ValueType = ...,
+        borrow_bp: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_fee_bp", b"_fee_bp", "fee_bp", b"fee_bp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_borrow_bp", b"_borrow_bp", "_fee_bp", b"_fee_bp", "borrow_bp", b"borrow_bp", "fee_bp", b"fee_bp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_fee_bp", b"_fee_bp", "fee_bp", b"fee_bp", "min_fee_micros", b"min_fee_micros", "slippage_bp", b"slippage_bp", "tick", b"tick"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_borrow_bp", b"_borrow_bp", "_fee_bp", b"_fee_bp", "borrow_bp", b"borrow_bp", "fee_bp", b"fee_bp", "min_fee_micros", b"min_fee_micros", "slippage_bp", b"slippage_bp", "tick", b"tick"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__borrow_bp: _TypeAlias = typing.Literal["borrow_bp"]  # noqa: Y015
+    _WhichOneofArgType__borrow_bp: _TypeAlias = typing.Literal["_borrow_bp", b"_borrow_bp"]  # noqa: Y015
     _WhichOneofReturnType__fee_bp: _TypeAlias = typing.Literal["fee_bp"]  # noqa: Y015
     _WhichOneofArgType__fee_bp: _TypeAlias = typing.Literal["_fee_bp", b"_fee_bp"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__borrow_bp) -> _WhichOneofReturnType__borrow_bp | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fee_bp) -> _WhichOneofReturnType__fee_bp | None: ...
 
 @typing.final

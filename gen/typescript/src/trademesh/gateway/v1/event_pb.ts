@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/event.proto.
  */
 export const file_trademesh_gateway_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEilg0KBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAEj8KD29yZGVyX3N1Ym1pdHRlZBg2IAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyU3VibWl0dGVkSAASPQoOb3JkZXJfY2FuY2VsZWQYNyABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckNhbmNlbGVkSAASOwoNb3JkZXJfZXhwaXJlZBg4IAEoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRXhwaXJlZEgAEjkKDG1lc3NhZ2Vfc2VudBg5IAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VTZW50SAASQQoQbWVzc2FnZV9hbnN3ZXJlZBg6IAEoCzIlLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VBbnN3ZXJlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zIrgBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCSJaCg1TZXNzaW9uT3BlbmVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEjEKDWRlY2lzaW9uX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgdTaWduYWxzEi0KB3NpZ25hbHMYASADKAsyHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TaWduYWwSMwoHZmlndXJlcxgCIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkZpZ3VyZUNvbHVtbhIZChFhYnN0YWluZWRfYmVjYXVzZRgDIAEoCSKRAQoGU2lnbmFsEg4KBnRpY2tlchgBIAEoCRIsCgZzdGFuY2UYAiABKA4yHC50cmFkZW1lc2guZ2F0ZXdheS52MS5TdGFuY2USDQoFc2NvcmUYAyABKAESEgoKY29uZmlkZW5jZRgEIAEoARIYChBob3Jpem9uX3Nlc3Npb25zGAUgASgNEgwKBG5vdGUYBiABKAkiOgoMRmlndXJlQ29sdW1uEgwKBHRvb2wYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZ2YWx1ZXMYAyADKAEiRAoLUHJlZGljdGlvbnMSNQoLcHJlZGljdGlvbnMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmVkaWN0aW9uImQKClByZWRpY3Rpb24SDgoGdGlja2VyGAEgASgJEjIKCWRpcmVjdGlvbhgCIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRpcmVjdGlvbhISCgpjb25maWRlbmNlGAMgASgBInwKCVJpc2tOb3RlcxISCgpuYXZfbWljcm9zGAEgASgDEg0KBWdyb3NzGAIgASgBEgsKA25ldBgDIAEoARIQCghkcmF3ZG93bhgEIAEoARItCgVub3RlcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3RlItUBCghSaXNrTm90ZRIOCgZ0aWNrZXIYASABKAkSMAoIc2V2ZXJpdHkYAiABKA4yHi50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXZlcml0eRIXCgp2b2xhdGlsaXR5GAMgASgBSACIAQESFgoObWF4X2J1eV9zaGFyZXMYBCABKAMSFwoPbWF4X3NlbGxfc2hhcmVzGAUgASgDEi4KBWxpbWl0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlQg0KC192b2xhdGlsaXR5Ij4KCURlY2lzaW9ucxIxCglkZWNpc2lvbnMYASADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5EZWNpc2lvbiKTAQoIRGVjaXNpb24SDgoGdGlja2VyGAEgASgJEisKBmFjdGlvbhgCIAEoDjIbLnRyYWRlbWVzaC5jb21tb24udjEuQWN0aW9uEhAKCHF1YW50aXR5GAMgASgDEhIKCmNvbmZpZGVuY2UYBCABKAESDQoFc2NvcmUYBSABKAESFQoNdGFyZ2V0X3dlaWdodBgGIAEoASKaAgoFT3JkZXISEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEicKBHNpZGUYAyABKA4yGS50cmFkZW1lc2guY29tbW9uLnYxLlNpZGUSEAoIcXVhbnRpdHkYBCABKAMSLQoEdHlwZRgFIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyVHlwZRIaChJsaW1pdF9wcmljZV9taWNyb3MYBiABKAMSGQoRc3RvcF9wcmljZV9taWNyb3MYByABKAMSOAoNdGltZV9pbl9mb3JjZRgIIAEoDjIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlRpbWVJbkZvcmNlEhQKDHN1Ym1pdHRlZF9ieRgJIAEoCSJSCg5PcmRlclN1Ym1pdHRlZBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhQKDGZyb21fc2Vzc2lvbhgCIAEoDSJgCg1PcmRlckNhbmNlbGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRITCgtjYW5jZWxlZF9ieRgDIAEoCRIYChBnYXRlZF9pbl9zZXNzaW9uGAQgASgNIkIKDE9yZGVyRXhwaXJlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSEAoIcXVhbnRpdHkYAyABKAMiQAoLT3JkZXJzR2F0ZWQSMQoHcmVzdWx0cxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGVSZXN1bHQijAIKCkdhdGVSZXN1bHQSKgoFb3JkZXIYASABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIaChJyZXF1ZXN0ZWRfcXVhbnRpdHkYAiABKAMSLgoFbGltaXQYAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSGAoLbGltaXRfdmFsdWUYBCABKAFIAIgBARITCgZmaWd1cmUYBSABKAFIAYgBARItCgR1bml0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRVbml0Eg0KBWdyb3VwGAcgASgJQg4KDF9saW1pdF92YWx1ZUIJCgdfZmlndXJlIoQBChFBcHByb3ZhbFJlcXVlc3RlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIqCgVvcmRlchgCIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEi4KCmV4cGlyZXNfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIm8KEEFwcHJvdmFsUmVzb2x2ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEAoIb3JkZXJfaWQYAiABKAkSEAoIYXBwcm92ZWQYAyABKAgSEgoKZGVjaWRlZF9ieRgEIAEoCRIOCgZyZWFzb24YBSABKAkiRAoDTGVnEisKBGtpbmQYASABKA4yHS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWdLaW5kEhAKCHF1YW50aXR5GAIgASgDIpwCCgtPcmRlckZpbGxlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAxIUCgxwcmljZV9taWNyb3MYBSABKAMSEgoKZmVlX21pY3JvcxgGIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYByABKAMSJwoEbGVncxgIIAMoCzIZLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZxIZChFwb3NpdGlvbl9xdWFudGl0eRgJIAEoAxITCgtjYXNoX21pY3JvcxgKIAEoAxIUCgxzZXNzaW9uX2RhdGUYCyABKAkidAoNT3JkZXJSZWplY3RlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSLwoGcmVhc29uGAMgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlEhAKCHF1YW50aXR5GAQgASgDItUBCgdTZXR0bGVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEhIKCm5hdl9taWNyb3MYAiABKAMSNwoJcG9ydGZvbGlvGAMgASgLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuUG9ydGZvbGlvU3RhdGUSMQoJYmFzZWxpbmVzGAQgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSFAoMY2xvc2VfbWljcm9zGAkgAygDEhwKFGVhcmxpZXJfY2xvc2VfbWljcm9zGAogAygDIiwKCEJhc2VsaW5lEgwKBG5hbWUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAyJCCgtSdW5GaW5pc2hlZBIQCghzZXNzaW9ucxgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEg0KBWZpbGxzGAMgASgNIncKC01lc3NhZ2VTZW50EhIKCm1lc3NhZ2VfaWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIOCgZzZW5kZXIYAyABKAkSEQoJYWdlbnRfaWRzGAQgAygJEgwKBHRleHQYBSABKAkSDwoHdGlja2VycxgGIAMoCSJECg9NZXNzYWdlQW5zd2VyZWQSEgoKbWVzc2FnZV9pZBgBIAEoCRIMCgR0ZXh0GAIgASgJEg8KB3RpY2tlcnMYAyADKAkqzgEKBVBoYXNlEhUKEVBIQVNFX1VOU1BFQ0lGSUVEEAASEQoNUEhBU0VfUFJFUEFSRRABEhIKDlBIQVNFX0FOQUxZU0lTEAISDgoKUEhBU0VfUklTSxADEhQKEFBIQVNFX1BSRURJQ1RJT04QBBISCg5QSEFTRV9ERUNJU0lPThAFEg4KClBIQVNFX0dBVEUQBhISCg5QSEFTRV9BUFBST1ZBTBAHEhMKD1BIQVNFX0VYRUNVVElPThAIEhQKEFBIQVNFX1NFVFRMRU1FTlQQCSq5AQoNUGlwZWxpbmVTdGF0ZRIeChpQSVBFTElORV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBJUEVMSU5FX1NUQVRFX1JFQURZEAESGgoWUElQRUxJTkVfU1RBVEVfUlVOTklORxACEhkKFVBJUEVMSU5FX1NUQVRFX1BBVVNFRBADEhsKF1BJUEVMSU5FX1NUQVRFX0ZJTklTSEVEEAQSGgoWUElQRUxJTkVfU1RBVEVfU1RPUFBFRBAFKnAKBlN0YW5jZRIWChJTVEFOQ0VfVU5TUEVDSUZJRUQQABISCg5TVEFOQ0VfQlVMTElTSBABEhIKDlNUQU5DRV9CRUFSSVNIEAISEgoOU1RBTkNFX05FVVRSQUwQAxISCg5TVEFOQ0VfQUJTVEFJThAEKmMKCURpcmVjdGlvbhIZChVESVJFQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxESVJFQ1RJT05fVVAQARISCg5ESVJFQ1RJT05fRE9XThACEhUKEURJUkVDVElPTl9ORVVUUkFMEAMqXgoIU2V2ZXJpdHkSGAoUU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIRCg1TRVZFUklUWV9JTkZPEAESEQoNU0VWRVJJVFlfV0FSThACEhIKDlNFVkVSSVRZX0JMT0NLEAMqyAUKCUxpbWl0Q29kZRIaChZMSU1JVF9DT0RFX1VOU1BFQ0lGSUVEEAASHQoZTElNSVRfQ09ERV9VTktOT1dOX1RJQ0tFUhABEhsKF0xJTUlUX0NPREVfQkFEX1FVQU5USVRZEAISFwoTTElNSVRfQ09ERV9OT19QUklDRRADEhwKGExJTUlUX0NPREVfRFJBV0RPV05fU1RPUBAEEh0KGUxJTUlUX0NPREVfU0hPUlRfRElTQUJMRUQQBRIdChlMSU1JVF9DT0RFX1BPU0lUSU9OX0xJTUlUEAYSGgoWTElNSVRfQ09ERV9HUk9TU19MSU1JVBAHEhgKFExJTUlUX0NPREVfTkVUX0xJTUlUEAgSIAocTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfQ0FTSBAJEiIKHkxJTUlUX0NPREVfSU5TVUZGSUNJRU5UX01BUkdJThAKEh4KGkxJTUlUX0NPREVfQVBQUk9WQUxfREVOSUVEEAsSHwobTElNSVRfQ09ERV9BUFBST1ZBTF9FWFBJUkVEEAwSGQoVTElNSVRfQ09ERV9SVU5fSEFMVEVEEA0SHAoYTElNSVRfQ09ERV9USUNLRVJfSEFMVEVEEA4SGQoVTElNSVRfQ09ERV9EQUlMWV9MT1NTEA8SGAoUTElNSVRfQ09ERV9OT19CT1JST1cQEBIYChRMSU1JVF9DT0RFX1ZPTF9MSU1JVBAREhsKF0xJTUlUX0NPREVfU0VDVE9SX0xJTUlUEBISHAoYTElNSVRfQ09ERV9DT05DRU5UUkFUSU9OEBMSGQoVTElNSVRfQ09ERV9PUkRFUl9TSVpFEBQSHQoZTElNSVRfQ09ERV9UVVJOT1ZFUl9MSU1JVBAVEhoKFkxJTUlUX0NPREVfT1JERVJfTElNSVQQFhIYChRMSU1JVF9DT0RFX0xJUVVJRElUWRAXKpQCCglMaW1pdFVuaXQSGgoWTElNSVRfVU5JVF9VTlNQRUNJRklFRBAAEh4KGkxJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfTkFWEAESHwobTElNSVRfVU5JVF9GUkFDVElPTl9PRl9QRUFLEAISJwojTElNSVRfVU5JVF9GUkFDVElPTl9PRl9QUkVWSU9VU19OQVYQAxIlCiFMSU1JVF9VTklUX1NVTV9PRl9TUVVBUkVEX1dFSUdIVFMQBBIhCh1MSU1JVF9VTklUX0ZSQUNUSU9OX09GX1ZPTFVNRRAFEhUKEUxJTUlUX1VOSVRfT1JERVJTEAYSIAocTElNSVRfVU5JVF9BTk5VQUxfVk9MQVRJTElUWRAHKmkKCU9yZGVyVHlwZRIaChZPUkRFUl9UWVBFX1VOU1BFQ0lGSUVEEAASFQoRT1JERVJfVFlQRV9NQVJLRVQQARIUChBPUkRFUl9UWVBFX0xJTUlUEAISEwoPT1JERVJfVFlQRV9TVE9QEAMqaQoLVGltZUluRm9yY2USHQoZVElNRV9JTl9GT1JDRV9VTlNQRUNJRklFRBAAEhUKEVRJTUVfSU5fRk9SQ0VfREFZEAESJAogVElNRV9JTl9GT1JDRV9HT09EX1RJTExfQ0FOQ0VMRUQQAipwCgdMZWdLaW5kEhgKFExFR19LSU5EX1VOU1BFQ0lGSUVEEAASEAoMTEVHX0tJTkRfQlVZEAESEQoNTEVHX0tJTkRfU0VMTBACEhIKDkxFR19LSU5EX1NIT1JUEAMSEgoOTEVHX0tJTkRfQ09WRVIQBGIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEipw4KBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAEj8KD29yZGVyX3N1Ym1pdHRlZBg2IAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyU3VibWl0dGVkSAASPQoOb3JkZXJfY2FuY2VsZWQYNyABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckNhbmNlbGVkSAASOwoNb3JkZXJfZXhwaXJlZBg4IAEoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRXhwaXJlZEgAEjkKDG1lc3NhZ2Vfc2VudBg5IAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VTZW50SAASQQoQbWVzc2FnZV9hbnN3ZXJlZBg6IAEoCzIlLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VBbnN3ZXJlZEgAElIKGWNvcnBvcmF0ZV9hY3Rpb25zX2FwcGxpZWQYOyABKAsyLS50cmFkZW1lc2guZ2F0ZXdheS52MS5Db3Jwb3JhdGVBY3Rpb25zQXBwbGllZEgAEjsKDW1hcmdpbl9jYWxsZWQYPCABKAsyIi50cmFkZW1lc2guZ2F0ZXdheS52MS5NYXJnaW5DYWxsZWRIAEIJCgdwYXlsb2FkIjgKDkdhdGV3YXlTdGFydGVkEg8KB3ZlcnNpb24YASABKAkSFQoNcmVzdW1lZF9hZnRlchgCIAEoBCJaChRQaXBlbGluZVN0YXRlQ2hhbmdlZBIyCgVzdGF0ZRgBIAEoDjIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGUSDgoGcmVhc29uGAIgASgJIiUKC1BhY2VDaGFuZ2VkEhYKDnNlc3Npb25zX3Blcl9zGAEgASgBImYKEEpvdXJuYWxUcnVuY2F0ZWQSFAoMa2VwdF90aHJvdWdoGAEgASgEEhUKDWtub3duX3Rocm91Z2gYAiABKAQSFQoNZWFybGllcl9lcG9jaBgDIAEoDRIOCgZyZWFzb24YBCABKAkiYQoLQ3ljbGVGYWlsZWQSKgoFcGhhc2UYASABKA4yGy50cmFkZW1lc2guZ2F0ZXdheS52MS5QaGFzZRIOCgZyZWFzb24YAiABKAkSFgoOdm9pZF9vcmRlcl9pZHMYAyADKAkivwEKD1N0YXRlQ2hlY2twb2ludBI3Cglwb3J0Zm9saW8YASABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRIYChBzZXNzaW9uc19zZXR0bGVkGAIgASgNEg0KBWZpbGxzGAMgASgNEhcKD3BlYWtfbmF2X21pY3JvcxgEIAEoAxIxCgliYXNlbGluZXMYBSADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZSLUAQoOUG9ydGZvbGlvU3RhdGUSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgBIAEoAxITCgtjYXNoX21pY3JvcxgCIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYAyABKAMSEwoLZmVlc19taWNyb3MYBCABKAMSFQoNYm9ycm93X21pY3JvcxgFIAEoAxIYChBkaXZpZGVuZHNfbWljcm9zGAYgASgDEjEKCXBvc2l0aW9ucxgHIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvc2l0aW9uImsKCFBvc2l0aW9uEg4KBnRpY2tlchgBIAEoCRIQCghxdWFudGl0eRgCIAEoAxITCgtjb3N0X21pY3JvcxgDIAEoAxIYCgttYXJrX21pY3JvcxgEIAEoA0gAiAEBQg4KDF9tYXJrX21pY3JvcyLXAQoKUnVuU3RhcnRlZBIVCg1jb25maWdfc2hhMjU2GAEgASgJEhMKC2RhdGFfc2hhMjU2GAIgASgJEhsKE2luaXRpYWxfY2FzaF9taWNyb3MYAyABKAMSDwoHdGlja2VycxgEIAMoCRIVCg1maXJzdF9zZXNzaW9uGAUgASgJEhQKDGxhc3Rfc2Vzc2lvbhgGIAEoCRIQCghzZXNzaW9ucxgHIAEoDRIRCglhZ2VudF9pZHMYCCADKAkSHQoVZGVjaWRlc19hdF9maWxsX3ByaWNlGAkgASgIIloKDVNlc3Npb25PcGVuZWQSFgoOc2Vzc2lvbl9udW1iZXIYASABKA0SMQoNZGVjaXNpb25fdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAibQoXQ29ycG9yYXRlQWN0aW9uc0FwcGxpZWQSPQoHYWN0aW9ucxgBIAMoCzIsLnRyYWRlbWVzaC5nYXRld2F5LnYxLkNvcnBvcmF0ZUFjdGlvbkFwcGxpZWQSEwoLY2FzaF9taWNyb3MYAiABKAMipAIKFkNvcnBvcmF0ZUFjdGlvbkFwcGxpZWQSDgoGdGlja2VyGAEgASgJEiMKGWRpdmlkZW5kX3Blcl9zaGFyZV9taWNyb3MYAiABKANIABIxCgVzcGxpdBgDIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNwbGl0UmF0aW9IABIcChJkZWxpc3RlZF9hdF9taWNyb3MYBCABKANIABIZChFsYXN0X3ByaWNlX21pY3JvcxgFIAEoAxIXCg9xdWFudGl0eV9iZWZvcmUYBiABKAMSFgoOcXVhbnRpdHlfYWZ0ZXIYByABKAMSFQoNYW1vdW50X21pY3JvcxgIIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYCSABKANCCAoGYWN0aW9uIiYKClNwbGl0UmF0aW8SCwoDbmV3GAEgASgDEgsKA29sZBgCIAEoAyJTCgxNYXJnaW5DYWxsZWQSEgoKbmF2X21pY3JvcxgBIAEoAxIXCg9yZXF1aXJlZF9taWNyb3MYAiABKAMSFgoObWlzc2luZ19taWNyb3MYAyABKAMiiAEKB1NpZ25hbHMSLQoHc2lnbmFscxgBIAMoCzIcLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbBIzCgdmaWd1cmVzGAIgAygLMiIudHJhZGVtZXNoLmdhdGV3YXkudjEuRmlndXJlQ29sdW1uEhkKEWFic3RhaW5lZF9iZWNhdXNlGAMgASgJIpEBCgZTaWduYWwSDgoGdGlja2VyGAEgASgJEiwKBnN0YW5jZRgCIAEoDjIcLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0YW5jZRINCgVzY29yZRgDIAEoARISCgpjb25maWRlbmNlGAQgASgBEhgKEGhvcml6b25fc2Vzc2lvbnMYBSABKA0SDAoEbm90ZRgGIAEoCSI6CgxGaWd1cmVDb2x1bW4SDAoEdG9vbBgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBnZhbHVlcxgDIAMoASJECgtQcmVkaWN0aW9ucxI1CgtwcmVkaWN0aW9ucxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb24iZAoKUHJlZGljdGlvbhIOCgZ0aWNrZXIYASABKAkSMgoJZGlyZWN0aW9uGAIgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuRGlyZWN0aW9uEhIKCmNvbmZpZGVuY2UYAyABKAEifAoJUmlza05vdGVzEhIKCm5hdl9taWNyb3MYASABKAMSDQoFZ3Jvc3MYAiABKAESCwoDbmV0GAMgASgBEhAKCGRyYXdkb3duGAQgASgBEi0KBW5vdGVzGAUgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUmlza05vdGUi1QEKCFJpc2tOb3RlEg4KBnRpY2tlchgBIAEoCRIwCghzZXZlcml0eRgCIAEoDjIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNldmVyaXR5EhcKCnZvbGF0aWxpdHkYAyABKAFIAIgBARIWCg5tYXhfYnV5X3NoYXJlcxgEIAEoAxIXCg9tYXhfc2VsbF9zaGFyZXMYBSABKAMSLgoFbGltaXQYBiABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGVCDQoLX3ZvbGF0aWxpdHkiPgoJRGVjaXNpb25zEjEKCWRlY2lzaW9ucxgBIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uIpMBCghEZWNpc2lvbhIOCgZ0aWNrZXIYASABKAkSKwoGYWN0aW9uGAIgASgOMhsudHJhZGVtZXNoLmNvbW1vbi52MS5BY3Rpb24SEAoIcXVhbnRpdHkYAyABKAMSEgoKY29uZmlkZW5jZRgEIAEoARINCgVzY29yZRgFIAEoARIVCg10YXJnZXRfd2VpZ2h0GAYgASgBIpoCCgVPcmRlchIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAxItCgR0eXBlGAUgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJUeXBlEhoKEmxpbWl0X3ByaWNlX21pY3JvcxgGIAEoAxIZChFzdG9wX3ByaWNlX21pY3JvcxgHIAEoAxI4Cg10aW1lX2luX2ZvcmNlGAggASgOMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuVGltZUluRm9yY2USFAoMc3VibWl0dGVkX2J5GAkgASgJIlIKDk9yZGVyU3VibWl0dGVkEioKBW9yZGVyGAEgASgLMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXISFAoMZnJvbV9zZXNzaW9uGAIgASgNImAKDU9yZGVyQ2FuY2VsZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEhMKC2NhbmNlbGVkX2J5GAMgASgJEhgKEGdhdGVkX2luX3Nlc3Npb24YBCABKA0idgoMT3JkZXJFeHBpcmVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRIQCghxdWFudGl0eRgDIAEoAxIyCgZyZWFzb24YBCABKA4yIi50cmFkZW1lc2guZ2F0ZXdheS52MS5FeHBpcnlSZWFzb24iQAoLT3JkZXJzR2F0ZWQSMQoHcmVzdWx0cxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGVSZXN1bHQijAIKCkdhdGVSZXN1bHQSKgoFb3JkZXIYASABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIaChJyZXF1ZXN0ZWRfcXVhbnRpdHkYAiABKAMSLgoFbGltaXQYAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSGAoLbGltaXRfdmFsdWUYBCABKAFIAIgBARITCgZmaWd1cmUYBSABKAFIAYgBARItCgR1bml0GAYgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRVbml0Eg0KBWdyb3VwGAcgASgJQg4KDF9saW1pdF92YWx1ZUIJCgdfZmlndXJlIoQBChFBcHByb3ZhbFJlcXVlc3RlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIqCgVvcmRlchgCIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEi4KCmV4cGlyZXNfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIm8KEEFwcHJvdmFsUmVzb2x2ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEAoIb3JkZXJfaWQYAiABKAkSEAoIYXBwcm92ZWQYAyABKAgSEgoKZGVjaWRlZF9ieRgEIAEoCRIOCgZyZWFzb24YBSABKAkiRAoDTGVnEisKBGtpbmQYASABKA4yHS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWdLaW5kEhAKCHF1YW50aXR5GAIgASgDIusCCgtPcmRlckZpbGxlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAxIUCgxwcmljZV9taWNyb3MYBSABKAMSEgoKZmVlX21pY3JvcxgGIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYByABKAMSJwoEbGVncxgIIAMoCzIZLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZxIZChFwb3NpdGlvbl9xdWFudGl0eRgJIAEoAxITCgtjYXNoX21pY3JvcxgKIAEoAxIUCgxzZXNzaW9uX2RhdGUYCyABKAkSMQoGb3JpZ2luGAwgASgOMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJPcmlnaW4SGgoScmVtYWluaW5nX3F1YW50aXR5GA0gASgDInQKDU9yZGVyUmVqZWN0ZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEi8KBnJlYXNvbhgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIQCghxdWFudGl0eRgEIAEoAyKJAgoHU2V0dGxlZBIWCg5zZXNzaW9uX251bWJlchgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEjcKCXBvcnRmb2xpbxgDIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEjEKCWJhc2VsaW5lcxgEIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lEhQKDGNsb3NlX21pY3JvcxgJIAMoAxIcChRlYXJsaWVyX2Nsb3NlX21pY3JvcxgKIAMoAxIyCgZib3Jyb3cYCyADKAsyIi50cmFkZW1lc2guZ2F0ZXdheS52MS5Cb3Jyb3dDaGFyZ2UiVAoMQm9ycm93Q2hhcmdlEg4KBnRpY2tlchgBIAEoCRIPCgdyYXRlX2JwGAIgASgNEgwKBGRheXMYAyABKA0SFQoNY2hhcmdlX21pY3JvcxgEIAEoAyIsCghCYXNlbGluZRIMCgRuYW1lGAEgASgJEhIKCm5hdl9taWNyb3MYAiABKAMiQgoLUnVuRmluaXNoZWQSEAoIc2Vzc2lvbnMYASABKA0SEgoKbmF2X21pY3JvcxgCIAEoAxINCgVmaWxscxgDIAEoDSJ3CgtNZXNzYWdlU2VudBISCgptZXNzYWdlX2lkGAEgASgJEhIKCnJlcXVlc3RfaWQYAiABKAkSDgoGc2VuZGVyGAMgASgJEhEKCWFnZW50X2lkcxgEIAMoCRIMCgR0ZXh0GAUgASgJEg8KB3RpY2tlcnMYBiADKAkiRAoPTWVzc2FnZUFuc3dlcmVkEhIKCm1lc3NhZ2VfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIPCgd0aWNrZXJzGAMgAygJKs4BCgVQaGFzZRIVChFQSEFTRV9VTlNQRUNJRklFRBAAEhEKDVBIQVNFX1BSRVBBUkUQARISCg5QSEFTRV9BTkFMWVNJUxACEg4KClBIQVNFX1JJU0sQAxIUChBQSEFTRV9QUkVESUNUSU9OEAQSEgoOUEhBU0VfREVDSVNJT04QBRIOCgpQSEFTRV9HQVRFEAYSEgoOUEhBU0VfQVBQUk9WQUwQBxITCg9QSEFTRV9FWEVDVVRJT04QCBIUChBQSEFTRV9TRVRUTEVNRU5UEAkquQEKDVBpcGVsaW5lU3RhdGUSHgoaUElQRUxJTkVfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRQSVBFTElORV9TVEFURV9SRUFEWRABEhoKFlBJUEVMSU5FX1NUQVRFX1JVTk5JTkcQAhIZChVQSVBFTElORV9TVEFURV9QQVVTRUQQAxIbChdQSVBFTElORV9TVEFURV9GSU5JU0hFRBAEEhoKFlBJUEVMSU5FX1NUQVRFX1NUT1BQRUQQBSpwCgZTdGFuY2USFgoSU1RBTkNFX1VOU1BFQ0lGSUVEEAASEgoOU1RBTkNFX0JVTExJU0gQARISCg5TVEFOQ0VfQkVBUklTSBACEhIKDlNUQU5DRV9ORVVUUkFMEAMSEgoOU1RBTkNFX0FCU1RBSU4QBCpjCglEaXJlY3Rpb24SGQoVRElSRUNUSU9OX1VOU1BFQ0lGSUVEEAASEAoMRElSRUNUSU9OX1VQEAESEgoORElSRUNUSU9OX0RPV04QAhIVChFESVJFQ1RJT05fTkVVVFJBTBADKl4KCFNldmVyaXR5EhgKFFNFVkVSSVRZX1VOU1BFQ0lGSUVEEAASEQoNU0VWRVJJVFlfSU5GTxABEhEKDVNFVkVSSVRZX1dBUk4QAhISCg5TRVZFUklUWV9CTE9DSxADKuQFCglMaW1pdENvZGUSGgoWTElNSVRfQ09ERV9VTlNQRUNJRklFRBAAEh0KGUxJTUlUX0NPREVfVU5LTk9XTl9USUNLRVIQARIbChdMSU1JVF9DT0RFX0JBRF9RVUFOVElUWRACEhcKE0xJTUlUX0NPREVfTk9fUFJJQ0UQAxIcChhMSU1JVF9DT0RFX0RSQVdET1dOX1NUT1AQBBIdChlMSU1JVF9DT0RFX1NIT1JUX0RJU0FCTEVEEAUSHQoZTElNSVRfQ09ERV9QT1NJVElPTl9MSU1JVBAGEhoKFkxJTUlUX0NPREVfR1JPU1NfTElNSVQQBxIYChRMSU1JVF9DT0RFX05FVF9MSU1JVBAIEiAKHExJTUlUX0NPREVfSU5TVUZGSUNJRU5UX0NBU0gQCRIiCh5MSU1JVF9DT0RFX0lOU1VGRklDSUVOVF9NQVJHSU4QChIeChpMSU1JVF9DT0RFX0FQUFJPVkFMX0RFTklFRBALEh8KG0xJTUlUX0NPREVfQVBQUk9WQUxfRVhQSVJFRBAMEhkKFUxJTUlUX0NPREVfUlVOX0hBTFRFRBANEhwKGExJTUlUX0NPREVfVElDS0VSX0hBTFRFRBAOEhkKFUxJTUlUX0NPREVfREFJTFlfTE9TUxAPEhgKFExJTUlUX0NPREVfTk9fQk9SUk9XEBASGAoUTElNSVRfQ09ERV9WT0xfTElNSVQQERIbChdMSU1JVF9DT0RFX1NFQ1RPUl9MSU1JVBASEhwKGExJTUlUX0NPREVfQ09OQ0VOVFJBVElPThATEhkKFUxJTUlUX0NPREVfT1JERVJfU0laRRAUEh0KGUxJTUlUX0NPREVfVFVSTk9WRVJfTElNSVQQFRIaChZMSU1JVF9DT0RFX09SREVSX0xJTUlUEBYSGAoUTElNSVRfQ09ERV9MSVFVSURJVFkQFxIaChZMSU1JVF9DT0RFX01BUkdJTl9DQUxMEBgqlAIKCUxpbWl0VW5pdBIaChZMSU1JVF9VTklUX1VOU1BFQ0lGSUVEEAASHgoaTElNSVRfVU5JVF9GUkFDVElPTl9PRl9OQVYQARIfChtMSU1JVF9VTklUX0ZSQUNUSU9OX09GX1BFQUsQAhInCiNMSU1JVF9VTklUX0ZSQUNUSU9OX09GX1BSRVZJT1VTX05BVhADEiUKIUxJTUlUX1VOSVRfU1VNX09GX1NRVUFSRURfV0VJR0hUUxAEEiEKHUxJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfVk9MVU1FEAUSFQoRTElNSVRfVU5JVF9PUkRFUlMQBhIgChxMSU1JVF9VTklUX0FOTlVBTF9WT0xBVElMSVRZEAcqaQoJT3JkZXJUeXBlEhoKFk9SREVSX1RZUEVfVU5TUEVDSUZJRUQQABIVChFPUkRFUl9UWVBFX01BUktFVBABEhQKEE9SREVSX1RZUEVfTElNSVQQAhITCg9PUkRFUl9UWVBFX1NUT1AQAyqrAQoLVGltZUluRm9yY2USHQoZVElNRV9JTl9GT1JDRV9VTlNQRUNJRklFRBAAEhUKEVRJTUVfSU5fRk9SQ0VfREFZEAESJAogVElNRV9JTl9GT1JDRV9HT09EX1RJTExfQ0FOQ0VMRUQQAhIgChxUSU1FX0lOX0ZPUkNFX0FUX1RIRV9PUEVOSU5HEAMSHgoaVElNRV9JTl9GT1JDRV9BVF9USEVfQ0xPU0UQBCqDAQoMRXhwaXJ5UmVhc29uEh0KGUVYUElSWV9SRUFTT05fVU5TUEVDSUZJRUQQABIfChtFWFBJUllfUkVBU09OX1BBUlRJQ0lQQVRJT04QARIXChNFWFBJUllfUkVBU09OX1NQTElUEAISGgoWRVhQSVJZX1JFQVNPTl9ERUxJU1RFRBADKnAKB0xlZ0tpbmQSGAoUTEVHX0tJTkRfVU5TUEVDSUZJRUQQABIQCgxMRUdfS0lORF9CVVkQARIRCg1MRUdfS0lORF9TRUxMEAISEgoOTEVHX0tJTkRfU0hPUlQQAxISCg5MRUdfS0lORF9DT1ZFUhAEKlAKC09yZGVyT3JpZ2luEhwKGE9SREVSX09SSUdJTl9VTlNQRUNJRklFRBAAEiMKH09SREVSX09SSUdJTl9GT1JDRURfTElRVUlEQVRJT04QAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
 
 /**
  * One thing that happened in a run. The journal holds nothing else, and everything a reader sees is a fold over these.
@@ -268,6 +268,22 @@ export type Event = Message<"trademesh.gateway.v1.Event"> & {
      */
     value: MessageAnswered;
     case: "messageAnswered";
+  } | {
+    /**
+     * Companies split, paid or left the exchange on the morning of a session.
+     *
+     * @generated from field: trademesh.gateway.v1.CorporateActionsApplied corporate_actions_applied = 59;
+     */
+    value: CorporateActionsApplied;
+    case: "corporateActionsApplied";
+  } | {
+    /**
+     * At a close the account was worth less than its maintenance margin.
+     *
+     * @generated from field: trademesh.gateway.v1.MarginCalled margin_called = 60;
+     */
+    value: MarginCalled;
+    case: "marginCalled";
   } | { case: undefined; value?: undefined };
 };
 
@@ -648,6 +664,13 @@ export type RunStarted = Message<"trademesh.gateway.v1.RunStarted"> & {
    * @generated from field: repeated string agent_ids = 8;
    */
   agentIds: string[];
+
+  /**
+   * True for `execution.fill: same_close`: what decides has seen the price that it gets. Predictions are then of the session that follows.
+   *
+   * @generated from field: bool decides_at_fill_price = 9;
+   */
+  decidesAtFillPrice: boolean;
 };
 
 /**
@@ -686,6 +709,186 @@ export const SessionOpenedSchema: GenMessage<SessionOpened> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_event, 10);
 
 /**
+ * What companies did on the morning of a session's ex-date, before any order, to prices as traded and to what was held at the close before.
+ *
+ * @generated from message trademesh.gateway.v1.CorporateActionsApplied
+ */
+export type CorporateActionsApplied = Message<"trademesh.gateway.v1.CorporateActionsApplied"> & {
+  /**
+   * Dividends first, then splits, then delistings, each by ticker; those of tickers that are not held, too.
+   *
+   * @generated from field: repeated trademesh.gateway.v1.CorporateActionApplied actions = 1;
+   */
+  actions: CorporateActionApplied[];
+
+  /**
+   * Cash afterwards, in micro-dollars.
+   *
+   * @generated from field: int64 cash_micros = 2;
+   */
+  cashMicros: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.CorporateActionsApplied.
+ * Use `create(CorporateActionsAppliedSchema)` to create a new message.
+ */
+export const CorporateActionsAppliedSchema: GenMessage<CorporateActionsApplied> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 11);
+
+/**
+ * One corporate action and what it did to the account. Amounts in micro-dollars.
+ *
+ * @generated from message trademesh.gateway.v1.CorporateActionApplied
+ */
+export type CorporateActionApplied = Message<"trademesh.gateway.v1.CorporateActionApplied"> & {
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 1;
+   */
+  ticker: string;
+
+  /**
+   * What happened.
+   *
+   * @generated from oneof trademesh.gateway.v1.CorporateActionApplied.action
+   */
+  action: {
+    /**
+     * A cash dividend: so much for each share held at the close before, paid to long positions and by short ones. Per share of before a split
+     * of the same day.
+     *
+     * @generated from field: int64 dividend_per_share_micros = 2;
+     */
+    value: bigint;
+    case: "dividendPerShareMicros";
+  } | {
+    /**
+     * Shares were split.
+     *
+     * @generated from field: trademesh.gateway.v1.SplitRatio split = 3;
+     */
+    value: SplitRatio;
+    case: "split";
+  } | {
+    /**
+     * The ticker trades no more: what is held is closed, without a fee, at this price; 0 after a bankruptcy.
+     *
+     * @generated from field: int64 delisted_at_micros = 4;
+     */
+    value: bigint;
+    case: "delistedAtMicros";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * Close before, at which a fraction of a share is paid out after a split.
+   *
+   * @generated from field: int64 last_price_micros = 5;
+   */
+  lastPriceMicros: bigint;
+
+  /**
+   * Shares before, below zero if short.
+   *
+   * @generated from field: int64 quantity_before = 6;
+   */
+  quantityBefore: bigint;
+
+  /**
+   * Shares afterwards.
+   *
+   * @generated from field: int64 quantity_after = 7;
+   */
+  quantityAfter: bigint;
+
+  /**
+   * Dividend, cash in lieu of a fraction of a share, or proceeds; below zero if the account paid.
+   *
+   * @generated from field: int64 amount_micros = 8;
+   */
+  amountMicros: bigint;
+
+  /**
+   * Realised result.
+   *
+   * @generated from field: int64 realised_micros = 9;
+   */
+  realisedMicros: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.CorporateActionApplied.
+ * Use `create(CorporateActionAppliedSchema)` to create a new message.
+ */
+export const CorporateActionAppliedSchema: GenMessage<CorporateActionApplied> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 12);
+
+/**
+ * `old` shares become `new`.
+ *
+ * @generated from message trademesh.gateway.v1.SplitRatio
+ */
+export type SplitRatio = Message<"trademesh.gateway.v1.SplitRatio"> & {
+  /**
+   * Shares afterwards.
+   *
+   * @generated from field: int64 new = 1;
+   */
+  new: bigint;
+
+  /**
+   * For so many before.
+   *
+   * @generated from field: int64 old = 2;
+   */
+  old: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.SplitRatio.
+ * Use `create(SplitRatioSchema)` to create a new message.
+ */
+export const SplitRatioSchema: GenMessage<SplitRatio> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 13);
+
+/**
+ * At a close the net asset value was below the maintenance margin (FINRA rule 4210). If it still is at the next session's first prices, as much as
+ * is needed is closed by force, before any other order. Amounts in micro-dollars.
+ *
+ * @generated from message trademesh.gateway.v1.MarginCalled
+ */
+export type MarginCalled = Message<"trademesh.gateway.v1.MarginCalled"> & {
+  /**
+   * Net asset value at the close.
+   *
+   * @generated from field: int64 nav_micros = 1;
+   */
+  navMicros: bigint;
+
+  /**
+   * Maintenance margin of the positions.
+   *
+   * @generated from field: int64 required_micros = 2;
+   */
+  requiredMicros: bigint;
+
+  /**
+   * What is missing.
+   *
+   * @generated from field: int64 missing_micros = 3;
+   */
+  missingMicros: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.MarginCalled.
+ * Use `create(MarginCalledSchema)` to create a new message.
+ */
+export const MarginCalledSchema: GenMessage<MarginCalled> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 14);
+
+/**
  * One analyst's view of every ticker.
  *
  * @generated from message trademesh.gateway.v1.Signals
@@ -718,7 +921,7 @@ export type Signals = Message<"trademesh.gateway.v1.Signals"> & {
  * Use `create(SignalsSchema)` to create a new message.
  */
 export const SignalsSchema: GenMessage<Signals> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 11);
+  messageDesc(file_trademesh_gateway_v1_event, 15);
 
 /**
  * One analyst's view of one ticker.
@@ -774,7 +977,7 @@ export type Signal = Message<"trademesh.gateway.v1.Signal"> & {
  * Use `create(SignalSchema)` to create a new message.
  */
 export const SignalSchema: GenMessage<Signal> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 12);
+  messageDesc(file_trademesh_gateway_v1_event, 16);
 
 /**
  * A figure that a tool or skill computed, for every signal of the event.
@@ -809,7 +1012,7 @@ export type FigureColumn = Message<"trademesh.gateway.v1.FigureColumn"> & {
  * Use `create(FigureColumnSchema)` to create a new message.
  */
 export const FigureColumnSchema: GenMessage<FigureColumn> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 13);
+  messageDesc(file_trademesh_gateway_v1_event, 17);
 
 /**
  * One analyst's predictions, frozen before any price of the session.
@@ -830,10 +1033,11 @@ export type Predictions = Message<"trademesh.gateway.v1.Predictions"> & {
  * Use `create(PredictionsSchema)` to create a new message.
  */
 export const PredictionsSchema: GenMessage<Predictions> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 14);
+  messageDesc(file_trademesh_gateway_v1_event, 18);
 
 /**
- * What a price is said to do from the close before the session to the session's close.
+ * What a price is said to do from the close before the session to the session's close; if the run decides at a close (`execution.fill:
+ * same_close`), from the session's close to the next one.
  *
  * @generated from message trademesh.gateway.v1.Prediction
  */
@@ -865,7 +1069,7 @@ export type Prediction = Message<"trademesh.gateway.v1.Prediction"> & {
  * Use `create(PredictionSchema)` to create a new message.
  */
 export const PredictionSchema: GenMessage<Prediction> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 15);
+  messageDesc(file_trademesh_gateway_v1_event, 19);
 
 /**
  * The risk manager's notes.
@@ -914,7 +1118,7 @@ export type RiskNotes = Message<"trademesh.gateway.v1.RiskNotes"> & {
  * Use `create(RiskNotesSchema)` to create a new message.
  */
 export const RiskNotesSchema: GenMessage<RiskNotes> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 16);
+  messageDesc(file_trademesh_gateway_v1_event, 20);
 
 /**
  * Headroom in one ticker.
@@ -970,7 +1174,7 @@ export type RiskNote = Message<"trademesh.gateway.v1.RiskNote"> & {
  * Use `create(RiskNoteSchema)` to create a new message.
  */
 export const RiskNoteSchema: GenMessage<RiskNote> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 17);
+  messageDesc(file_trademesh_gateway_v1_event, 21);
 
 /**
  * The portfolio manager's decisions.
@@ -991,7 +1195,7 @@ export type Decisions = Message<"trademesh.gateway.v1.Decisions"> & {
  * Use `create(DecisionsSchema)` to create a new message.
  */
 export const DecisionsSchema: GenMessage<Decisions> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 18);
+  messageDesc(file_trademesh_gateway_v1_event, 22);
 
 /**
  * What the portfolio manager wants for one ticker.
@@ -1047,7 +1251,7 @@ export type Decision = Message<"trademesh.gateway.v1.Decision"> & {
  * Use `create(DecisionSchema)` to create a new message.
  */
 export const DecisionSchema: GenMessage<Decision> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 19);
+  messageDesc(file_trademesh_gateway_v1_event, 23);
 
 /**
  * An order of the desk.
@@ -1124,7 +1328,7 @@ export type Order = Message<"trademesh.gateway.v1.Order"> & {
  * Use `create(OrderSchema)` to create a new message.
  */
 export const OrderSchema: GenMessage<Order> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 20);
+  messageDesc(file_trademesh_gateway_v1_event, 24);
 
 /**
  * A person submitted an order. It passes limits, approvals and ledger like the desk's own.
@@ -1152,7 +1356,7 @@ export type OrderSubmitted = Message<"trademesh.gateway.v1.OrderSubmitted"> & {
  * Use `create(OrderSubmittedSchema)` to create a new message.
  */
 export const OrderSubmittedSchema: GenMessage<OrderSubmitted> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 21);
+  messageDesc(file_trademesh_gateway_v1_event, 25);
 
 /**
  * A person took an order back.
@@ -1194,7 +1398,7 @@ export type OrderCanceled = Message<"trademesh.gateway.v1.OrderCanceled"> & {
  * Use `create(OrderCanceledSchema)` to create a new message.
  */
 export const OrderCanceledSchema: GenMessage<OrderCanceled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 22);
+  messageDesc(file_trademesh_gateway_v1_event, 26);
 
 /**
  * An order was not executed in the time that it was in force.
@@ -1222,6 +1426,13 @@ export type OrderExpired = Message<"trademesh.gateway.v1.OrderExpired"> & {
    * @generated from field: int64 quantity = 3;
    */
   quantity: bigint;
+
+  /**
+   * Why, if not only since its time was over.
+   *
+   * @generated from field: trademesh.gateway.v1.ExpiryReason reason = 4;
+   */
+  reason: ExpiryReason;
 };
 
 /**
@@ -1229,7 +1440,7 @@ export type OrderExpired = Message<"trademesh.gateway.v1.OrderExpired"> & {
  * Use `create(OrderExpiredSchema)` to create a new message.
  */
 export const OrderExpiredSchema: GenMessage<OrderExpired> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 23);
+  messageDesc(file_trademesh_gateway_v1_event, 27);
 
 /**
  * What the limits made of the orders of a session.
@@ -1250,7 +1461,7 @@ export type OrdersGated = Message<"trademesh.gateway.v1.OrdersGated"> & {
  * Use `create(OrdersGatedSchema)` to create a new message.
  */
 export const OrdersGatedSchema: GenMessage<OrdersGated> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 24);
+  messageDesc(file_trademesh_gateway_v1_event, 28);
 
 /**
  * What the limits made of one order.
@@ -1313,7 +1524,7 @@ export type GateResult = Message<"trademesh.gateway.v1.GateResult"> & {
  * Use `create(GateResultSchema)` to create a new message.
  */
 export const GateResultSchema: GenMessage<GateResult> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 25);
+  messageDesc(file_trademesh_gateway_v1_event, 29);
 
 /**
  * A person is asked about an order.
@@ -1348,7 +1559,7 @@ export type ApprovalRequested = Message<"trademesh.gateway.v1.ApprovalRequested"
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 26);
+  messageDesc(file_trademesh_gateway_v1_event, 30);
 
 /**
  * The answer to a request for approval, or that none came.
@@ -1397,7 +1608,7 @@ export type ApprovalResolved = Message<"trademesh.gateway.v1.ApprovalResolved"> 
  * Use `create(ApprovalResolvedSchema)` to create a new message.
  */
 export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 27);
+  messageDesc(file_trademesh_gateway_v1_event, 31);
 
 /**
  * A part of a fill.
@@ -1425,10 +1636,10 @@ export type Leg = Message<"trademesh.gateway.v1.Leg"> & {
  * Use `create(LegSchema)` to create a new message.
  */
 export const LegSchema: GenMessage<Leg> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 28);
+  messageDesc(file_trademesh_gateway_v1_event, 32);
 
 /**
- * An order was filled. Amounts in micro-dollars.
+ * An order was filled, or a part of it. Amounts in micro-dollars.
  *
  * @generated from message trademesh.gateway.v1.OrderFilled
  */
@@ -1509,6 +1720,20 @@ export type OrderFilled = Message<"trademesh.gateway.v1.OrderFilled"> & {
    * @generated from field: string session_date = 11;
    */
   sessionDate: string;
+
+  /**
+   * Whose order it was.
+   *
+   * @generated from field: trademesh.gateway.v1.OrderOrigin origin = 12;
+   */
+  origin: OrderOrigin;
+
+  /**
+   * Shares that stay in force for later sessions: of an order that is good till canceled and was too large for the session's volume.
+   *
+   * @generated from field: int64 remaining_quantity = 13;
+   */
+  remainingQuantity: bigint;
 };
 
 /**
@@ -1516,7 +1741,7 @@ export type OrderFilled = Message<"trademesh.gateway.v1.OrderFilled"> & {
  * Use `create(OrderFilledSchema)` to create a new message.
  */
 export const OrderFilledSchema: GenMessage<OrderFilled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 29);
+  messageDesc(file_trademesh_gateway_v1_event, 33);
 
 /**
  * An order was not filled, or not whole, at execution.
@@ -1558,7 +1783,7 @@ export type OrderRejected = Message<"trademesh.gateway.v1.OrderRejected"> & {
  * Use `create(OrderRejectedSchema)` to create a new message.
  */
 export const OrderRejectedSchema: GenMessage<OrderRejected> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 30);
+  messageDesc(file_trademesh_gateway_v1_event, 34);
 
 /**
  * A session's closing account. Amounts in micro-dollars.
@@ -1607,6 +1832,13 @@ export type Settled = Message<"trademesh.gateway.v1.Settled"> & {
    * @generated from field: repeated int64 earlier_close_micros = 10;
    */
   earlierCloseMicros: bigint[];
+
+  /**
+   * What short positions cost until the next session, tickers ascending. It is in the account already.
+   *
+   * @generated from field: repeated trademesh.gateway.v1.BorrowCharge borrow = 11;
+   */
+  borrow: BorrowCharge[];
 };
 
 /**
@@ -1614,7 +1846,49 @@ export type Settled = Message<"trademesh.gateway.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 31);
+  messageDesc(file_trademesh_gateway_v1_event, 35);
+
+/**
+ * What a short position costs from a close to the next session: quantity x mark x rate x days / 360, rounded half to even.
+ *
+ * @generated from message trademesh.gateway.v1.BorrowCharge
+ */
+export type BorrowCharge = Message<"trademesh.gateway.v1.BorrowCharge"> & {
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 1;
+   */
+  ticker: string;
+
+  /**
+   * Basis points a year.
+   *
+   * @generated from field: uint32 rate_bp = 2;
+   */
+  rateBp: number;
+
+  /**
+   * Calendar days to the next session.
+   *
+   * @generated from field: uint32 days = 3;
+   */
+  days: number;
+
+  /**
+   * In micro-dollars.
+   *
+   * @generated from field: int64 charge_micros = 4;
+   */
+  chargeMicros: bigint;
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.BorrowCharge.
+ * Use `create(BorrowChargeSchema)` to create a new message.
+ */
+export const BorrowChargeSchema: GenMessage<BorrowCharge> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 36);
 
 /**
  * What the same money would be worth elsewhere.
@@ -1642,7 +1916,7 @@ export type Baseline = Message<"trademesh.gateway.v1.Baseline"> & {
  * Use `create(BaselineSchema)` to create a new message.
  */
 export const BaselineSchema: GenMessage<Baseline> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 32);
+  messageDesc(file_trademesh_gateway_v1_event, 37);
 
 /**
  * Every session is settled.
@@ -1677,7 +1951,7 @@ export type RunFinished = Message<"trademesh.gateway.v1.RunFinished"> & {
  * Use `create(RunFinishedSchema)` to create a new message.
  */
 export const RunFinishedSchema: GenMessage<RunFinished> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 33);
+  messageDesc(file_trademesh_gateway_v1_event, 38);
 
 /**
  * A person spoke to agents (PipelineService.SendMessage). Belongs to no session: what is decided does not depend on it.
@@ -1733,7 +2007,7 @@ export type MessageSent = Message<"trademesh.gateway.v1.MessageSent"> & {
  * Use `create(MessageSentSchema)` to create a new message.
  */
 export const MessageSentSchema: GenMessage<MessageSent> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 34);
+  messageDesc(file_trademesh_gateway_v1_event, 39);
 
 /**
  * An agent answered a person. Who answered is the event's `agent_id`.
@@ -1768,7 +2042,7 @@ export type MessageAnswered = Message<"trademesh.gateway.v1.MessageAnswered"> & 
  * Use `create(MessageAnsweredSchema)` to create a new message.
  */
 export const MessageAnsweredSchema: GenMessage<MessageAnswered> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 35);
+  messageDesc(file_trademesh_gateway_v1_event, 40);
 
 /**
  * Phases of a session's cycle, in their order.
@@ -2211,6 +2485,13 @@ export enum LimitCode {
    * @generated from enum value: LIMIT_CODE_LIQUIDITY = 23;
    */
   LIQUIDITY = 23,
+
+  /**
+   * A margin call had closed by force what the order was to reduce: it would have opened the other side.
+   *
+   * @generated from enum value: LIMIT_CODE_MARGIN_CALL = 24;
+   */
+  MARGIN_CALL = 24,
 }
 
 /**
@@ -2289,7 +2570,9 @@ export const LimitUnitSchema: GenEnum<LimitUnit> = /*@__PURE__*/
   enumDesc(file_trademesh_gateway_v1_event, 6);
 
 /**
- * At what price an order is executed. The moment is the run's (`execution.fill`), for instance each session's close.
+ * At what price an order is executed. The moment is the run's (`execution.fill`) unless its time in force says another: each session's open or
+ * close. Where that moment is the open and the bars of the data have a high and a low, orders with a limit or a stop go on working until the
+ * close: what the bar proves to have been traded executes them.
  *
  * @generated from enum trademesh.gateway.v1.OrderType
  */
@@ -2309,15 +2592,17 @@ export enum OrderType {
   MARKET = 1,
 
   /**
-   * At the price of that moment if it is not worse than the limit.
+   * At the price of that moment if it is not worse than the limit. Within a session, at the limit once a price beyond it was traded: a price
+   * that only touches it proves no execution.
    *
    * @generated from enum value: ORDER_TYPE_LIMIT = 2;
    */
   LIMIT = 2,
 
   /**
-   * As a market order, once the last price that was known at a session's decision time has reached the stop price: prices between two closes
-   * are not known, so it is not executed at the stop price but at what follows.
+   * As a market order, once the stop price is reached. Within a session, at the stop price, or at the open if that is beyond it. Where prices
+   * between two closes are not known, what counts is the last price that was known at a session's decision time, so it is not executed at the
+   * stop price but at what follows.
    *
    * @generated from enum value: ORDER_TYPE_STOP = 3;
    */
@@ -2351,11 +2636,25 @@ export enum TimeInForce {
   DAY = 1,
 
   /**
-   * Until it is executed or canceled.
+   * Until it is executed or canceled. A split ends it: its price and its shares are those of before.
    *
    * @generated from enum value: TIME_IN_FORCE_GOOD_TILL_CANCELED = 2;
    */
   GOOD_TILL_CANCELED = 2,
+
+  /**
+   * At the next session's open, or not at all: with MARKET a market-on-open order. Only where the data has opens.
+   *
+   * @generated from enum value: TIME_IN_FORCE_AT_THE_OPENING = 3;
+   */
+  AT_THE_OPENING = 3,
+
+  /**
+   * At the next session's close, or not at all: with MARKET a market-on-close order.
+   *
+   * @generated from enum value: TIME_IN_FORCE_AT_THE_CLOSE = 4;
+   */
+  AT_THE_CLOSE = 4,
 }
 
 /**
@@ -2363,6 +2662,47 @@ export enum TimeInForce {
  */
 export const TimeInForceSchema: GenEnum<TimeInForce> = /*@__PURE__*/
   enumDesc(file_trademesh_gateway_v1_event, 8);
+
+/**
+ * Why an order, or the rest of one, is in force no more.
+ *
+ * @generated from enum trademesh.gateway.v1.ExpiryReason
+ */
+export enum ExpiryReason {
+  /**
+   * Its time was over.
+   *
+   * @generated from enum value: EXPIRY_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It was as large a share of the session's volume as `execution.participation` lets the run be; this is the rest.
+   *
+   * @generated from enum value: EXPIRY_REASON_PARTICIPATION = 1;
+   */
+  PARTICIPATION = 1,
+
+  /**
+   * The ticker was split.
+   *
+   * @generated from enum value: EXPIRY_REASON_SPLIT = 2;
+   */
+  SPLIT = 2,
+
+  /**
+   * The ticker trades no more.
+   *
+   * @generated from enum value: EXPIRY_REASON_DELISTED = 3;
+   */
+  DELISTED = 3,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.ExpiryReason.
+ */
+export const ExpiryReasonSchema: GenEnum<ExpiryReason> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_event, 9);
 
 /**
  * What a part of a fill does to a position.
@@ -2410,5 +2750,32 @@ export enum LegKind {
  * Describes the enum trademesh.gateway.v1.LegKind.
  */
 export const LegKindSchema: GenEnum<LegKind> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 9);
+  enumDesc(file_trademesh_gateway_v1_event, 10);
+
+/**
+ * Whose order was filled.
+ *
+ * @generated from enum trademesh.gateway.v1.OrderOrigin
+ */
+export enum OrderOrigin {
+  /**
+   * The desk's or a person's.
+   *
+   * @generated from enum value: ORDER_ORIGIN_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Nobody's: a margin call closed a position, or a part of it, by force. Passes no limits and no approval.
+   *
+   * @generated from enum value: ORDER_ORIGIN_FORCED_LIQUIDATION = 1;
+   */
+  FORCED_LIQUIDATION = 1,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.OrderOrigin.
+ */
+export const OrderOriginSchema: GenEnum<OrderOrigin> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_event, 11);
 

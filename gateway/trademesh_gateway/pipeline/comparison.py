@@ -1,0 +1,63 @@
+"""What the same money would be worth elsewhere, session by session: the baselines of a run, on its own first session, fill prices and costs.
+
+A pure function of the bars and corporate actions: a gateway that begins again takes the settled sessions in once more. The rules are the
+ledger's (`baselines.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trademesh_gateway.market.point_in_time import PointInTimeView
+from trademesh_ledger.baselines import MOMENTUM_CLOSES, Baseline, Momentum, equal_weight
+from trademesh_ledger.corporate_actions import CorporateAction, restate_marks
+from trademesh_ledger.costs import CostModel
+from trademesh_ledger.money import divide_half_even
+
+
+class Comparison:
+    """Baselines between two sessions."""
+
+    def __init__(self, initial_cash_micros: int, tickers: Sequence[str], costs: CostModel, index_name: str) -> None:
+        """`index_name` may be empty: a set without an index."""
+        self._initial_cash_micros = initial_cash_micros
+        self._tickers = tuple(tickers)
+        self._equal_weight = equal_weight(initial_cash_micros, self._tickers, costs)
+        self._momentum = Momentum(initial_cash_micros, self._tickers, costs)
+        self._index_name = f"index:{index_name}"
+        self._first_index = self._index = 0
+        self._marks = [0] * len(self._tickers)
+
+    def open_session(self, actions: Sequence[CorporateAction]) -> None:
+        """What companies do on the morning of a session, to the baselines' shares."""
+        if not actions:
+            return
+        for baseline in (self._equal_weight, self._momentum):
+            one: Baseline = baseline
+            one.take_actions(actions, self._marks)
+        marks = dict(zip(self._tickers, self._marks, strict=True))
+        restate_marks(actions, marks)
+        self._marks = list(marks.values())
+
+    def settle(
+        self, session: str, before: PointInTimeView, prices: Sequence[int], closes: Sequence[int], index_close: int
+    ) -> list[tuple[str, int]]:
+        """Values at a close, by name.
+
+        Args:
+            session: ISO date.
+            before: what was known when the desk decided, with splits counted in.
+            prices: what fills begin with, by column, 0 where there is none.
+            closes: of the session, likewise.
+        """
+        marks = self._marks = [close or mark for close, mark in zip(closes, self._marks, strict=True)]
+        known = before.last_closes(MOMENTUM_CLOSES).tolist() if self._momentum.is_due(session) else []
+        found = [
+            ("equal_weight", self._equal_weight.settle(prices, marks)),
+            ("momentum", self._momentum.settle(session, prices, known, marks)),
+        ]
+        self._index = index_close or self._index
+        self._first_index = self._first_index or self._index
+        if self._first_index:
+            found.append((self._index_name, divide_half_even(self._initial_cash_micros * self._index, self._first_index)))
+        return found

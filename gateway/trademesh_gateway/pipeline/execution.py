@@ -1,0 +1,207 @@
+"""The orders of one session, filled against the desk's account: forced ones first, then those of the open, then those of the close.
+
+    OPEN    orders whose moment is the open, at the open. Limits and stops that it does not execute go on working where the bar's high and low
+            are known.
+    CLOSE   those that went on working: a limit at its price once the bar went beyond it, a stop at its price or what the bar proves;
+            then orders whose moment is the close, at the close.
+
+Prices before slippage are the bar's; a fill at a limit has no slippage, which would be beyond the limit. Pure: it journals nothing and waits
+for nothing. Checks and fills are the ledger's (`trademesh_ledger.execution`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from trademesh_gateway.pipeline.broker import Moment, SessionBar
+from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
+from trademesh_gateway.risk.limits import Limit
+from trademesh_ledger.execution import Execution, Fill
+from trademesh_ledger.margin import only_reduces
+from trademesh_ledger.money import BASIS_POINTS
+
+_UNBOUND = 2**62
+
+
+class Expiry(enum.IntEnum):
+    """Why an order, or its rest, is in force no more; values are those of gateway.v1.ExpiryReason."""
+
+    TIME = 0
+    PARTICIPATION = 1
+    SPLIT = 2
+    DELISTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """An order, or a part of it, was filled; position and cash are as they were right after it. A forced one has no name."""
+
+    order_id: str
+    fill: Fill
+    position: int
+    cash_micros: int
+    remaining: int = 0
+    """Shares that stay in force for later sessions."""
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Shares that were not filled, and will not be. `limit` is a value of gateway.v1.LimitCode."""
+
+    order_id: str
+    column: int
+    limit: int
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Shares that were not filled in the time that they were in force."""
+
+    order_id: str
+    ticker: str
+    quantity: int
+    reason: Expiry = Expiry.TIME
+
+
+Outcome: TypeAlias = Filled | Rejected | Expired
+
+
+@dataclass(frozen=True, slots=True)
+class Executable:
+    """An order that limits and people let pass: signed shares, and whether all it did at the limits was to reduce a position."""
+
+    order: SessionOrder
+    delta: int
+    reduces: bool
+
+    @property
+    def working(self) -> WorkingOrder | None:
+        """The person's order that it is; None for the desk's own."""
+        return self.order.working
+
+
+class SessionExecution:
+    """Executes the orders of one session, at its open and at its close."""
+
+    def __init__(self, desk: DeskRun, orders: Sequence[Executable]) -> None:
+        """`orders` are in the order in which they are to be executed."""
+        self._desk = desk
+        self._moment = desk.rules.fill.moment
+        self._orders = orders
+        self._intraday: list[Executable] = []
+        self._filled_of: dict[int, int] = {}
+
+    @property
+    def moments(self) -> list[Moment]:
+        """Those at which something is to be done, in their order."""
+        due = {self._moment} if self._desk.account.call is not None else set[Moment]()
+        due |= {self._moment_of(one) for one in self._orders}
+        if self._moment is Moment.OPEN and any(one.working and one.working.type is not OrderType.MARKET for one in self._orders):
+            due.add(Moment.CLOSE)
+        return sorted(due)
+
+    def _moment_of(self, one: Executable) -> Moment:
+        return (one.working.at if one.working is not None else None) or self._moment
+
+    def at(self, moment: Moment, bar: SessionBar) -> list[Outcome]:
+        """Executes the orders of a moment; what came of them, in its order."""
+        prices = bar.opens if moment is Moment.OPEN else bar.closes
+        known = {ticker: price for ticker, price in zip(self._desk.tickers, prices, strict=False) if price}
+        outcomes = list[Outcome]()
+        execution = self._desk.account.execution(known)
+        if moment is self._moment and self._desk.account.call is not None:
+            self._force(execution, known, outcomes)
+        if moment is Moment.CLOSE:
+            for one in self._intraday:
+                self._work(execution, one, bar, outcomes)
+        for one in self._orders:
+            if self._moment_of(one) is moment and not self._is_canceled(one):
+                self._execute(execution, one, prices[one.order.column] if prices else 0, bar, outcomes)
+        return outcomes
+
+    def _is_canceled(self, one: Executable) -> bool:
+        return self._desk.orders.is_canceled(one.order.order_id)
+
+    def _force(self, execution: Execution, prices: dict[str, int], outcomes: list[Outcome]) -> None:
+        """Answers a margin call."""
+        account = self._desk.account
+        for forced in account.forced_orders(prices):
+            fill = execution.fill(forced.ticker, forced.delta, account.costs.fill_price(prices[forced.ticker], forced.delta))
+            outcomes.append(self._filled("", fill, forced=True))
+
+    def _filled(self, order_id: str, fill: Fill, remaining: int = 0, *, forced: bool = False) -> Filled:
+        portfolio = self._desk.portfolio
+        self._desk.fills += 1
+        return Filled(order_id, fill, portfolio.quantity(fill.ticker), portfolio.cash_micros, remaining, forced)
+
+    def _execute(self, execution: Execution, one: Executable, price: int, bar: SessionBar, outcomes: list[Outcome]) -> None:
+        """An order at its moment's price; 0 is none."""
+        working, delta = one.working, one.delta
+        if not price:
+            if working is None:
+                outcomes.append(Rejected(one.order.order_id, one.order.column, Limit.NO_PRICE, abs(delta)))
+            return
+        filled_at = self._desk.rules.costs.fill_price(price, delta)
+        goes_on = self._moment is Moment.OPEN and working is not None and working.at is None
+        if working is not None and not ((not goes_on or working.is_triggered(price)) and working.accepts(filled_at)):
+            if goes_on:
+                self._intraday.append(one)
+            return
+        self._fill(execution, one, filled_at, bar, outcomes)
+
+    def _work(self, execution: Execution, one: Executable, bar: SessionBar, outcomes: list[Outcome]) -> None:
+        """An order with a limit or a stop, in a session whose high and low tell whether it was executed."""
+        working, column = one.working, one.order.column
+        if working is None or not bar.has_range(column) or self._is_canceled(one):
+            return
+        buys, price = working.delta > 0, working.price_micros
+        if working.type is OrderType.LIMIT:
+            if bar.lows[column] < price if buys else bar.highs[column] > price:
+                self._fill(execution, one, price, bar, outcomes)
+        elif bar.highs[column] >= price if buys else bar.lows[column] <= price:
+            self._fill(execution, one, self._desk.rules.costs.fill_price(price, one.delta), bar, outcomes)
+
+    def _fill(self, execution: Execution, one: Executable, price: int, bar: SessionBar, outcomes: list[Outcome]) -> None:
+        """Fills an order at a price, as far as the session's volume, cash and margin reach."""
+        order_id, column, ticker = one.order.order_id, one.order.column, self._desk.tickers[one.order.column]
+        wanted = self._still_wanted(one, ticker)
+        if wanted != one.delta:
+            outcomes.append(Rejected(order_id, column, Limit.MARGIN_CALL, abs(one.delta) - abs(wanted)))
+        room = self._room(column, bar)
+        delta = wanted if abs(wanted) <= room else room if wanted > 0 else -room
+        rejection = execution.rejection_of(ticker, delta, price) if delta else None
+        if rejection is not None:
+            part = execution.largest_fill(ticker, delta, price) if self._desk.rules.resize_on_gap else 0
+            outcomes.append(Rejected(order_id, column, rejection.refusal.value, abs(wanted) - abs(part)))
+            delta = wanted = part
+        rest = abs(wanted) - abs(delta)
+        stays = rest if one.working is not None and one.working.good_till_canceled else 0
+        if stays:
+            self._desk.orders.shrink(order_id, stays)
+        else:
+            self._desk.orders.end(order_id)
+        if delta:
+            fill = execution.fill(ticker, delta, price)
+            self._filled_of[column] = self._filled_of.get(column, 0) + abs(delta)
+            outcomes.append(self._filled(order_id, fill, stays))
+        if rest > stays:
+            outcomes.append(Expired(order_id, ticker, rest, Expiry.PARTICIPATION))
+
+    def _still_wanted(self, one: Executable, ticker: str) -> int:
+        """Shares of an order that are left where a margin call has closed what it was to reduce: it never opens the other side."""
+        held, delta = self._desk.portfolio.quantity(ticker), one.delta
+        if not one.reduces or only_reduces(held, delta):
+            return delta
+        return -held if held * delta < 0 else 0
+
+    def _room(self, column: int, bar: SessionBar) -> int:
+        """Shares that the session's volume leaves to the run in a ticker."""
+        share_bp = self._desk.rules.participation_bp
+        told = bar.volumes_plus_one[column] if share_bp and bar.volumes_plus_one else 0
+        return max(0, share_bp * (told - 1) // BASIS_POINTS - self._filled_of.get(column, 0)) if told else _UNBOUND
