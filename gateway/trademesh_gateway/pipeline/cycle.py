@@ -70,8 +70,8 @@ class OpenSession:
     """The phase in which it was given up."""
     gated: bool = False
     """True if limits were applied in it."""
-    executed: bool = False
-    """True if an order of it was filled, or rejected at its fill."""
+    executed_orders: frozenset[str] = frozenset()
+    """Ids of the orders that were filled in it, or rejected or expired at its execution."""
 
 
 Emit = Callable[[Draft], object]
@@ -121,10 +121,8 @@ class Cycle:
         self._answers: dict[str, ApprovalAnswer] = {}
         """What people said of orders, by their ids."""
         self._closes_known = closes_known
-        ours = earlier is not None and earlier.date == session.date
-        self._given_up_in = earlier.given_up_in if ours and earlier is not None else None
-        self._executed = ours and earlier is not None and earlier.executed
-        self._gated_before = ours and earlier is not None and earlier.gated
+        self._earlier = earlier if earlier is not None and earlier.date == session.date else OpenSession()
+        self._given_up_in = self._earlier.given_up_in
 
     def is_void(self, phase: int) -> bool:
         """True for a phase that is left out since the cycle was given up."""
@@ -132,7 +130,7 @@ class Cycle:
 
     def may_be_given_up(self, phase: int) -> bool:
         """True as long as no order has been executed. What companies did in the morning is done in any case."""
-        return events.PHASE_PREPARE < phase < events.PHASE_EXECUTION and not self._executed
+        return events.PHASE_PREPARE < phase < events.PHASE_EXECUTION and not self._earlier.executed_orders
 
     def give_up(self, phase: int, reason: str) -> None:
         """Makes all orders void; SETTLEMENT is all that follows."""
@@ -171,7 +169,8 @@ class Cycle:
     def _open(self) -> None:
         desk, session = self._desk, self._session
         self._view: PointInTimeView = self._history.as_of(self._decision_unix_s, session.date).of_first(self._count)
-        desk.orders.begin(self._number, gated_before=self._gated_before)
+        closed = self._earlier.gated or self._given_up_in is not None
+        desk.orders.begin(self._number, gated_before=closed, executed_before=self._earlier.executed_orders)
         desk.stops.begin_session(session.date)
         self._draft(1, "session_opened", wire.session_opened(self._number, self._decision_unix_s))
         self._apply_actions()
@@ -343,6 +342,7 @@ class Cycle:
         desk.stops.settle(settlement.nav_micros)
         desk.peak_nav_micros = max(desk.peak_nav_micros, settlement.nav_micros)
         desk.sessions_settled = self._number
+        desk.orders.settle()
         self._closes_known(session.date, session.close_unix_s, known)
         if settlement.margin_call is not None:
             # Before what settles the session: a session that is settled is not done again.
