@@ -24,13 +24,12 @@ from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
 from trademesh_gateway.pipeline.broker import Broker, Moment, SessionTimes
 from trademesh_gateway.pipeline.desk_run import DeskRun, FillPolicy
-from trademesh_gateway.pipeline.execution import Executable, Expired, Expiry, Filled, Outcome, Rejected, SessionExecution
+from trademesh_gateway.pipeline.execution import Expired, Expiry, Filled, Outcome, Rejected, SessionExecution, executables
 from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.risk.gate import Gated, apply_limits
 from trademesh_gateway.risk.limits import UNKNOWN_MARKET, Limit
 from trademesh_gateway.risk.market import market_of
 from trademesh_ledger.corporate_actions import Delisting, Split
-from trademesh_ledger.margin import only_reduces
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.journal import Draft
 
@@ -269,12 +268,8 @@ class Cycle:
         self._gated = passed
 
     def _execution(self) -> Awaitable[None] | None:
-        quantities = self._the_book().quantity
-        orders = [
-            Executable(order, gated.allowed, only_reduces(quantities[order.column], gated.allowed))
-            for order, gated in self._gated
-            if gated.allowed
-        ]
+        passed = [(order, gated.allowed) for order, gated in self._gated if gated.allowed]
+        orders = executables(passed, self._the_book().quantity)
         execution = SessionExecution(self._desk, orders)
         moments = execution.moments
         if not moments or self._broker.is_time(self._session, moments[-1]):
