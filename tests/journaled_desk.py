@@ -11,6 +11,7 @@ from made_up_bars import Stage, real_stage
 from real_closes import CASH, no_one, run_phase
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
+from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway import wire
 from trademesh_gateway.configuration import desk_at, rules_of, take_in_settled
@@ -24,6 +25,22 @@ from trademesh_runs.journal_memory import MemoryStore
 from trademesh_runs.run_config import normalised
 
 PREPARE, GATE, APPROVAL, EXECUTION, SETTLEMENT = 1, 6, 7, 8, 9
+
+
+def config_of(
+    fill: contract.FillPolicy.ValueType = contract.FILL_POLICY_NEXT_CLOSE, *, manager: str = "", free: bool = True, **costs: int
+) -> RunConfig:
+    """A configuration; `free` binds orders by nothing but cash and margin."""
+    config = RunConfig()
+    config.execution.fill = fill
+    config.costs.fee_bp = costs.get("fee_bp", 0)
+    config.costs.borrow_bp = costs.get("borrow_bp", 0)
+    config.costs.slippage_bp = costs.get("slippage_bp", 0)
+    if manager:
+        config.agents["portfolio_manager"].skills.append(manager)
+    if free:
+        config.risk.position, config.risk.gross, config.risk.net, config.risk.drawdown_stop = 10, 10, 10, 0
+    return config
 
 
 @dataclass
@@ -46,7 +63,7 @@ class Desk:
             initial_cash_micros=self.cash_micros,
             sessions=self.stage.sessions,
             tickers=self.stage.tickers,
-            decides_at_fill_price=self.config.execution.fill == 3,
+            decides_at_fill_price=self.config.execution.fill == contract.FILL_POLICY_SAME_CLOSE,
         )
         self.append(Draft("run_started", started))
         self.open()

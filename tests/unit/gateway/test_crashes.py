@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from journaled_desk import GATE, PREPARE, Desk
+from journaled_desk import GATE, PREPARE, Desk, config_of
 from made_up_bars import DOLLAR, Stage, real_stage, stage
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1 import run_config_pb2 as contract
@@ -73,20 +73,6 @@ class Story:
                 for act in self.acts.get((number, phase), ()):
                     act(desk)
         return desk
-
-
-def config_of(fill: contract.FillPolicy.ValueType, *, manager: str = "", free: bool = True, **costs: int) -> RunConfig:
-    """A configuration; `free` binds orders by nothing but cash and margin."""
-    config = RunConfig()
-    config.execution.fill = fill
-    config.costs.fee_bp = costs.get("fee_bp", 0)
-    config.costs.borrow_bp = costs.get("borrow_bp", 0)
-    config.costs.slippage_bp = costs.get("slippage_bp", 0)
-    if manager:
-        config.agents["portfolio_manager"].skills.append(manager)
-    if free:
-        config.risk.position, config.risk.gross, config.risk.net, config.risk.drawdown_stop = 10, 10, 10, 0
-    return config
 
 
 def next_close_story() -> Story:
