@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -169,3 +169,40 @@ async def test_catching_up_step_by_step_is_the_same_as_at_once_and_a_compacted_j
     compact("demo", store, 20)
     compacted = Scoreboard().catch_up(store.reader(), len(written))
     assert (compacted.whole, compacted.agents) == (False, {})
+
+
+def at_the_close() -> Draft:
+    """A run that decides at the close at which it is filled."""
+    draft = began()
+    assert isinstance(draft.payload, events.RunStarted)
+    draft.payload.decides_at_fill_price = True
+    return draft
+
+
+def test_who_decides_at_a_close_is_judged_by_what_follows_it() -> None:
+    said = [predicted("2008-01-02", {"A": UP, "B": UP}), scored("2008-01-02", [0.1, 0.4, -0.1, 0.2, -0.5, 0.3])]
+    first = [at_the_close(), *said, settled("2008-01-02", [20] * 6, [10] * 6)]
+    waiting = board_of(first).agents["technical_analyst"]
+    assert (waiting.all, waiting.coefficients) == (HitCount(), [])
+    later = [predicted("2008-01-03", {"A": DOWN}), settled("2008-01-03", [21, 19, 25, 22, 23, 24])]
+    record = board_of(first + later).agents["technical_analyst"]
+    assert (record.all, record.sessions_predicted) == (HitCount(2, 1), 1)
+    newest = record.newest_outcomes()
+    assert [(one.session_date, one.ticker, one.earlier_close_micros, one.close_micros) for one in newest] == [
+        ("2008-01-02", "B", 20, 19),
+        ("2008-01-02", "A", 20, 21),
+    ]
+    assert record.coefficients == [rank_correlation([0.1, 0.4, -0.1, 0.2, -0.5, 0.3], [21, 19, 25, 22, 23, 24])]
+
+
+@pytest.mark.parametrize("begins", [began, at_the_close])
+def test_a_split_is_neither_a_fall_nor_a_rise(begins: Callable[[], Draft]) -> None:
+    """From 20 to 11 over a split of 2 for 1 is up."""
+    split = events.CorporateActionApplied(ticker="A", split=events.SplitRatio(new=2, old=1))
+    said = predicted("2008-01-02" if begins is at_the_close else "2008-01-03", {"A": UP, "B": UP})
+    first = settled("2008-01-02", [20] * 6, [10] * 6)
+    acts = Draft("corporate_actions_applied", events.CorporateActionsApplied(actions=[split]), "2008-01-03", 1)
+    story = [said, first, acts] if begins is at_the_close else [first, acts, said]
+    board = board_of([begins(), *story, settled("2008-01-03", [11, 11, 20, 20, 20, 20])])
+    newest = board.agents["technical_analyst"].newest_outcomes()
+    assert [(one.ticker, one.earlier_close_micros, one.right) for one in newest] == [("B", 20, False), ("A", 10, True)]
