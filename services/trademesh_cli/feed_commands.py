@@ -10,10 +10,10 @@ from typing import Annotated, TypeAlias
 import grpc
 import typer
 
-from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc
 from trademesh.runtime.v1 import runtime_service_pb2, runtime_service_pb2_grpc
-from trademesh_cli.rpc import as_record, call, plain, print_json_line, runtime_client
+from trademesh_cli.event_words import line_of
+from trademesh_cli.rpc import as_record, call, print_json_line, runtime_client
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, RemoteError
 
@@ -139,30 +139,3 @@ def _gap_line(gap: feed_service_pb2.Gap) -> str:
 
 def _quote_line(quote: feed_service_pb2.Quote) -> str:
     return f"{'quote':>8}  {quote.session_date:<10}  {quote.ticker:<20}  {quote.price_micros / 1e6:,.2f}"
-
-
-def line_of(event: event_pb2.Event) -> str:
-    """An event in one line: its number, session, who, what, and the figures of those that have few."""
-    kind = event.WhichOneof("payload") or ""
-    text = f"{event.sequence:>8}  {event.session_date or '-':<10}  {event.agent_id or 'desk':<20}  {kind}"
-    match kind:
-        case "order_filled":
-            fill = event.order_filled
-            side = words.Side.Name(fill.side).removeprefix("SIDE_")
-            text += f"  {side} {fill.quantity:,} {fill.ticker} at {fill.price_micros / 1e6:,.2f}"
-        case "settled":
-            text += f"  net asset value {event.settled.nav_micros / 1e6:,.2f}"
-        case "cycle_failed":
-            failed = event.cycle_failed
-            text += (
-                f"  {event_pb2.Phase.Name(failed.phase).removeprefix('PHASE_')} {failed.reason}, {len(failed.void_order_ids)} orders void"
-            )
-        case "message_sent":
-            sent = event.message_sent
-            text += f"  {plain(sent.sender)} to {', '.join(sent.agent_ids)}: {plain(sent.text)}"
-        case "message_answered":
-            text += f"  {plain(event.message_answered.text)}"
-        case "pipeline_state_changed":
-            change = event.pipeline_state_changed
-            text += f"  {event_pb2.PipelineState.Name(change.state).removeprefix('PIPELINE_STATE_')} {change.reason}".rstrip()
-    return text

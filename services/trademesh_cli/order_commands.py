@@ -11,13 +11,14 @@ import typer
 
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc, pipeline_service_pb2
+from trademesh_cli import event_words
+from trademesh_cli.event_words import MICROS
 from trademesh_cli.rpc import EXIT_USAGE, as_record, call, fail, print_json
 from trademesh_cli.run_commands import AsJson, RunId
 from trademesh_cli.run_gateway import gateway_of
 
 order_app = typer.Typer(no_args_is_help=True, help="Orders of people: they pass the same limits, approvals and ledger as the desk's own.")
 
-MICROS = 1_000_000
 NEEDED_FOR = "orders are taken"
 
 
@@ -37,6 +38,8 @@ def submit(
     limit: Annotated[str | None, typer.Option(help="the worst price, in dollars")] = None,
     stop: Annotated[str | None, typer.Option(help="the price that makes it a market order, in dollars")] = None,
     gtc: Annotated[bool, typer.Option("--gtc", help="in force until it is executed or canceled, not for one session")] = False,
+    at_open: Annotated[bool, typer.Option("--at-open", help="at the next session's open, or not at all; where the data has opens")] = False,
+    at_close: Annotated[bool, typer.Option("--at-close", help="at the next session's close, or not at all")] = False,
     by: Annotated[str, typer.Option(help="who submits it")] = "",
     request_id: Annotated[str, typer.Option(help="a UUID: the same one submits the same order only once")] = "",
     as_json: AsJson = False,
@@ -44,13 +47,15 @@ def submit(
     """Submit an order. Prints its id; what becomes of it is told by `trademesh feed tail`."""
     if limit is not None and stop is not None:
         fail("an order has a limit or a stop, not both", None, EXIT_USAGE)
+    if gtc + at_open + at_close > 1:
+        fail("an order is in force one way: --gtc, --at-open or --at-close", None, EXIT_USAGE)
     request = pipeline_service_pb2.SubmitOrderRequest(
         run_id=run_id,
         request_id=request_id or str(uuid.uuid4()),
         ticker=ticker,
         side=words.SIDE_LONG if way is Way.BUY else words.SIDE_SHORT,
         quantity=quantity,
-        time_in_force=event_pb2.TIME_IN_FORCE_GOOD_TILL_CANCELED if gtc else event_pb2.TIME_IN_FORCE_DAY,
+        time_in_force=_time_in_force(gtc=gtc, at_open=at_open, at_close=at_close),
         submitted_by=by,
     )
     if limit is not None:
@@ -68,6 +73,14 @@ def submit(
         print_json(as_record(answer))
     else:
         print(f"{answer.order.order.order_id} in force from session {answer.order.from_session}")
+
+
+def _time_in_force(*, gtc: bool, at_open: bool, at_close: bool) -> event_pb2.TimeInForce.ValueType:
+    if gtc:
+        return event_pb2.TIME_IN_FORCE_GOOD_TILL_CANCELED
+    if at_open:
+        return event_pb2.TIME_IN_FORCE_AT_THE_OPENING
+    return event_pb2.TIME_IN_FORCE_AT_THE_CLOSE if at_close else event_pb2.TIME_IN_FORCE_DAY
 
 
 def _micros(dollars: str) -> int:
@@ -115,17 +128,4 @@ def list_orders(run_id: RunId, as_json: AsJson = False) -> None:
     if as_json:
         print_json([as_record(one) for one in orders])
     for one in () if as_json else orders:
-        print(line_of(one))
-
-
-def line_of(submitted: event_pb2.OrderSubmitted) -> str:
-    """An order as people read it."""
-    order = submitted.order
-    price = ""
-    if order.limit_price_micros:
-        price = f" limit {Decimal(order.limit_price_micros) / MICROS:f}"
-    elif order.stop_price_micros:
-        price = f" stop {Decimal(order.stop_price_micros) / MICROS:f}"
-    lasts = " until canceled" if order.time_in_force == event_pb2.TIME_IN_FORCE_GOOD_TILL_CANCELED else ""
-    way = Way.BUY if order.side == words.SIDE_LONG else Way.SELL
-    return f"{order.order_id}  {way} {order.quantity} {order.ticker}{price}{lasts}, from session {submitted.from_session}, by {order.submitted_by}"
+        print(f"{one.order.order_id}  {event_words.submitted(one)}")
