@@ -1,8 +1,8 @@
 /** Events in words: one line each, and the reasons behind it, item by item. */
 
 import { Action, Side } from "@trademesh/contracts/trademesh/common/v1/vocabulary_pb.js";
-import { Direction, type Event, LimitCode, LimitUnit, PipelineState, Severity, type Signals, Stance, TimeInForce } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
-import { dollars, percent, ratio, signedPercent, whole, words } from "./format";
+import { type CorporateActionApplied, Direction, type Event, ExpiryReason, LimitCode, LimitUnit, OrderOrigin, PipelineState, Severity, type Signals, Stance, TimeInForce } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
+import { dollars, exactly, percent, ratio, signedPercent, whole, words } from "./format";
 
 export interface Description {
   /** Who: an agent, or the desk. */
@@ -45,6 +45,46 @@ function measured(figure: number, unit: LimitUnit): string {
 
 function count<T>(items: T[], test: (item: T) => boolean): number {
   return items.filter(test).length;
+}
+
+/** How long an order is in force, if not for a session. */
+function lasting(timeInForce?: TimeInForce): string {
+  switch (timeInForce) {
+    case TimeInForce.GOOD_TILL_CANCELED:
+      return " until canceled";
+    case TimeInForce.AT_THE_OPENING:
+      return ", at its open";
+    case TimeInForce.AT_THE_CLOSE:
+      return ", at its close";
+    default:
+      return "";
+  }
+}
+
+function expiry(reason: ExpiryReason): string {
+  switch (reason) {
+    case ExpiryReason.PARTICIPATION:
+      return ": the session's volume left no room for more";
+    case ExpiryReason.SPLIT:
+      return ": the ticker was split";
+    case ExpiryReason.DELISTED:
+      return ": the ticker trades no more";
+    default:
+      return "";
+  }
+}
+
+function action(one: CorporateActionApplied): string {
+  switch (one.action.case) {
+    case "split":
+      return `${one.ticker} is split ${whole(one.action.value.new)} for ${whole(one.action.value.old)}`;
+    case "delistedAtMicros":
+      return `${one.ticker} is delisted at ${exactly(one.action.value)}`;
+    case "dividendPerShareMicros":
+      return `${one.ticker} pays ${exactly(one.action.value)} a share`;
+    default:
+      return one.ticker;
+  }
 }
 
 export function describe(event: Event): Description {
@@ -122,8 +162,9 @@ export function describe(event: Event): Description {
     case "orderFilled": {
       const fill = payload.value;
       const verb = fill.side === Side.LONG ? "bought" : "sold";
-      return said(`${verb} ${whole(fill.quantity)} ${fill.ticker} at ${dollars(fill.priceMicros)}`, () => [
-        `order ${fill.orderId}`,
+      const forced = fill.origin === OrderOrigin.FORCED_LIQUIDATION ? " by force of a margin call" : "";
+      return said(`${verb} ${whole(fill.quantity)} ${fill.ticker} at ${dollars(fill.priceMicros)}${forced}`, () => [
+        `order ${fill.orderId}${fill.remainingQuantity ? `, of which ${whole(fill.remainingQuantity)} stay in force` : ""}`,
         `fee ${dollars(fill.feeMicros)}, realised ${dollars(fill.realisedMicros)}`,
         `position ${whole(fill.positionQuantity)}, cash ${dollars(fill.cashMicros)}`,
       ]);
@@ -136,17 +177,36 @@ export function describe(event: Event): Description {
       const verb = order?.side === Side.LONG ? "buy" : "sell";
       return said(`${order?.submittedBy ?? ""} orders to ${verb} ${whole(order?.quantity ?? 0n)} ${order?.ticker ?? ""}${price}`, () => [
         `order ${order?.orderId ?? ""}`,
-        `in force from session ${whole(payload.value.fromSession)}${order?.timeInForce === TimeInForce.GOOD_TILL_CANCELED ? " until canceled" : ""}`,
+        `in force from session ${whole(payload.value.fromSession)}${lasting(order?.timeInForce)}`,
       ]);
     }
     case "orderCanceled":
       return said(`${payload.value.canceledBy} takes an order in ${payload.value.ticker} back`, () => [`order ${payload.value.orderId}`]);
     case "orderExpired":
-      return said(`${whole(payload.value.quantity)} ${payload.value.ticker} expired without being executed`, () => [`order ${payload.value.orderId}`]);
+      return said(`${whole(payload.value.quantity)} ${payload.value.ticker} expired without being executed${expiry(payload.value.reason)}`, () => [
+        `order ${payload.value.orderId}`,
+      ]);
+    case "corporateActionsApplied": {
+      const actions = payload.value.actions;
+      return said(actions.map(action).join(", "), () => [
+        ...actions
+          .filter((one) => one.quantityBefore !== 0n)
+          .map((one) => `${one.ticker}: ${whole(one.quantityBefore)} shares become ${whole(one.quantityAfter)}, cash ${dollars(one.amountMicros)}`),
+        `cash ${dollars(payload.value.cashMicros)}`,
+      ]);
+    }
+    case "marginCalled": {
+      const call = payload.value;
+      return said(`margin call: ${dollars(call.missingMicros)} are missing`, () => [
+        `net asset value ${dollars(call.navMicros)}, maintenance margin ${dollars(call.requiredMicros)}`,
+        "what is still missing at the next session's first prices is closed by force",
+      ]);
+    }
     case "settled": {
       const settled = payload.value;
       return said(`net asset value ${dollars(settled.navMicros)}`, () => [
         `cash ${dollars(settled.portfolio?.cashMicros ?? 0n)}`,
+        ...settled.borrow.map((one) => `${one.ticker} borrowed for ${one.days} days: ${dollars(one.chargeMicros)}`),
         ...settled.baselines.map((one) => `${one.name} ${dollars(one.navMicros)}, desk ${signedPercent(ratio(settled.navMicros - one.navMicros, one.navMicros))}`),
       ]);
     }

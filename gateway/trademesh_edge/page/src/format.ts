@@ -8,6 +8,12 @@ export function dollars(micros: bigint): string {
   return `${negative ? "−" : ""}$${(cents / 100n).toLocaleString("en-US")}.${String(cents % 100n).padStart(2, "0")}`;
 }
 
+/** `$0.125`, with every digit that it has and at least two: what is paid for a share may be less than a cent. */
+export function exactly(micros: bigint): string {
+  const digits = String(micros).padStart(7, "0");
+  return `$${BigInt(digits.slice(0, -6)).toLocaleString("en-US")}.${digits.slice(-6).replace(/0{1,4}$/, "")}`;
+}
+
 /** `+1.23 %`. */
 export function signedPercent(ratio: number): string {
   if (!Number.isFinite(ratio)) return "–";
