@@ -36,8 +36,7 @@ _stored = tuple.__new__
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event before the journal takes it in. `item` tells events of one (session, phase, agent, kind) apart, for example an order id."""
 
     kind: str

@@ -56,7 +56,7 @@ def normalised(config: RunConfig) -> RunConfig:
     full.data.set = full.data.set or "us20"
     full.costs.tick = full.costs.tick or contract.TICK_RULE_NONE
     full.risk.on_gap = full.risk.on_gap or contract.GAP_POLICY_RESIZE
-    full.risk.sharing = full.risk.sharing or contract.ROOM_SHARING_IN_TURN
+    full.risk.sharing = full.risk.sharing or contract.ROOM_SHARING_PRO_RATA
     full.supervision.restart = full.supervision.restart or contract.RESTART_POLICY_ON_FAILURE
     optional_fields: tuple[tuple[Any, dict[str, Any]], ...] = (
         (full.margin, {"enabled": True, "initial_bp": 5000, "maintenance_long_bp": 2500, "maintenance_short_bp": 3000}),

@@ -45,7 +45,7 @@ def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
 
 def _mixed(score: np.ndarray, weight: np.ndarray, part: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     known = ~np.isnan(part)
-    return score + np.where(known, share * np.nan_to_num(part), 0.0), weight + np.where(known, share, 0.0)
+    return score + np.where(known, share * part, 0.0), weight + np.where(known, share, 0.0)
 
 
 def sentiment_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals:

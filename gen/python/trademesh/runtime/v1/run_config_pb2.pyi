@@ -104,7 +104,7 @@ class _RoomSharing:
 class _RoomSharingEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RoomSharing.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     ROOM_SHARING_UNSPECIFIED: _RoomSharing.ValueType  # 0
-    """Left out; read as IN_TURN."""
+    """Left out; read as PRO_RATA."""
     ROOM_SHARING_IN_TURN: _RoomSharing.ValueType  # 1
     """Who comes first, by ticker; those that come last are cut."""
     ROOM_SHARING_PRO_RATA: _RoomSharing.ValueType  # 2
@@ -114,7 +114,7 @@ class RoomSharing(_RoomSharing, metaclass=_RoomSharingEnumTypeWrapper):
     """Who gets the room that limits on the whole book leave to orders that open or enlarge positions."""
 
 ROOM_SHARING_UNSPECIFIED: RoomSharing.ValueType  # 0
-"""Left out; read as IN_TURN."""
+"""Left out; read as PRO_RATA."""
 ROOM_SHARING_IN_TURN: RoomSharing.ValueType  # 1
 """Who comes first, by ticker; those that come last are cut."""
 ROOM_SHARING_PRO_RATA: RoomSharing.ValueType  # 2
@@ -587,7 +587,7 @@ class RiskLimits(message.Message):
     volume_share: builtins.float
     """Largest share of the mean volume of 20 sessions that one order may be, where volume is known; default 0 = off."""
     sharing: RoomSharing.ValueType
-    """Who gets the room that the limits on gross, net and turnover leave; default IN_TURN."""
+    """Who gets the room that the limits on gross, net and turnover leave; default PRO_RATA."""
     @builtins.property
     def halted_tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tickers in which no order passes, reductions neither."""

@@ -506,7 +506,7 @@ export type RiskLimits = Message<"trademesh.runtime.v1.RiskLimits"> & {
   volumeShare?: number | undefined;
 
   /**
-   * Who gets the room that the limits on gross, net and turnover leave; default IN_TURN.
+   * Who gets the room that the limits on gross, net and turnover leave; default PRO_RATA.
    *
    * @generated from field: trademesh.runtime.v1.RoomSharing sharing = 18;
    */
@@ -792,7 +792,7 @@ export const TickRuleSchema: GenEnum<TickRule> = /*@__PURE__*/
  */
 export enum RoomSharing {
   /**
-   * Left out; read as IN_TURN.
+   * Left out; read as PRO_RATA.
    *
    * @generated from enum value: ROOM_SHARING_UNSPECIFIED = 0;
    */
