@@ -104,7 +104,7 @@ _ALLOWED: tuple[tuple[Any, str, Destination, tuple[str, ...]], ...] = (
         portfolio_service_pb2,
         "PortfolioService",
         Destination.TRADING,
-        ("GetPortfolio", "ListFills", "ListEquity", "GetPerformance", "GetLeaderboard", "CompareRuns"),
+        ("GetPortfolio", "ListPositions", "ListOrders", "ListFills", "ListEquity", "GetPerformance", "GetLeaderboard", "CompareRuns"),
     ),
     (news_service_pb2, "NewsService", Destination.NEWS, ("ListNews",)),
     (explain_service_pb2, "ExplainService", Destination.NEWS, ("ExplainMove",)),
