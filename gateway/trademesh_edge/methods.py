@@ -106,7 +106,12 @@ _ALLOWED: tuple[tuple[Any, str, Destination, tuple[str, ...]], ...] = (
         Destination.TRADING,
         ("GetPortfolio", "ListPositions", "ListOrders", "ListFills", "ListEquity", "GetPerformance", "GetLeaderboard", "CompareRuns"),
     ),
-    (news_service_pb2, "NewsService", Destination.NEWS, ("ListNews",)),
+    (
+        news_service_pb2,
+        "NewsService",
+        Destination.NEWS,
+        ("ListNews", "GetNewsItem", "SearchNews", "StreamNews", "ListSentiment"),
+    ),
     (explain_service_pb2, "ExplainService", Destination.NEWS, ("ExplainMove",)),
     (workspace_service_pb2, "WorkspaceService", Destination.AGENT, ("GetWorkspace", "ListWorkspaces")),
     (agent_service_pb2, "AgentService", Destination.AGENT, ("GetAgent", "ListAgents")),
