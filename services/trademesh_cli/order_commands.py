@@ -163,6 +163,10 @@ def line_of_record(record: portfolio_service_pb2.OrderRecord) -> str:
         told += f", {record.remaining_quantity} to go"
     if record.limit:
         told += f", {event_pb2.LimitCode.Name(record.limit).removeprefix('LIMIT_CODE_')} let {record.allowed_quantity} pass"
+    if record.expiry:
+        told += f", {event_pb2.ExpiryReason.Name(record.expiry).removeprefix('EXPIRY_REASON_')}"
+    if record.origin == portfolio_service_pb2.ORDER_ORIGIN_FORCED:
+        told += ", forced by a margin call"
     by = f", by {order.submitted_by}" if order.submitted_by else ""
     reason = f" ({record.reason})" if record.reason else ""
     return plain(f"{order.order_id}  {told}{by}{reason}")

@@ -92,10 +92,17 @@ class OrderHistory:
 
     def _on_order_filled(self, event: events.Event, filled: events.OrderFilled) -> None:
         record = self._touched(event, filled.order_id)
+        if filled.origin == events.ORDER_ORIGIN_FORCED_LIQUIDATION:
+            record.origin = messages.ORDER_ORIGIN_FORCED
+            record.order.MergeFrom(events.Order(ticker=filled.ticker, side=filled.side, quantity=filled.quantity))
+            record.allowed_quantity = filled.quantity
         paid = self._paid[filled.order_id] = self._paid.get(filled.order_id, 0) + filled.quantity * filled.price_micros
         record.filled_quantity += filled.quantity
         record.fees_micros += filled.fee_micros
         record.fills += 1
+        if filled.remaining_quantity:
+            # The rest of what was ordered stays in force, whatever the limits let pass of it this time.
+            record.allowed_quantity = record.filled_quantity + filled.remaining_quantity
         record.average_price_micros = divide_half_even(paid, record.filled_quantity)
         _stand(record)
 
@@ -111,7 +118,9 @@ class OrderHistory:
         _end(record, messages.ORDER_STATE_CANCELED)
 
     def _on_order_expired(self, event: events.Event, expired: events.OrderExpired) -> None:
-        _end(self._touched(event, expired.order_id), messages.ORDER_STATE_EXPIRED)
+        record = self._touched(event, expired.order_id)
+        record.expiry = expired.reason
+        _end(record, messages.ORDER_STATE_EXPIRED)
 
     def _on_cycle_failed(self, event: events.Event, failed: events.CycleFailed) -> None:
         for order_id in failed.void_order_ids:

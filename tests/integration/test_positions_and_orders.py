@@ -11,20 +11,16 @@ import pytest
 import pytest_asyncio
 
 from conftest import StartServer
-from real_closes import CASH, FIRST, SESSIONS, history, no_one, us20
+from real_closes import CASH, FIRST, SESSIONS, cycle_of, history, new_desk, run_phase, us20
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1 import runtime_pb2
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.trading.v1 import portfolio_service_pb2 as messages
-from trademesh_gateway.configuration import rules_of
-from trademesh_gateway.pipeline.cycle import PHASES, Cycle, SessionTimes
-from trademesh_gateway.pipeline.desk_run import DeskRun
+from trademesh_gateway.pipeline.cycle import PHASES
 from trademesh_kernel.errors import RemoteError
-from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.compaction import compact
 from trademesh_runs.journal import Draft
 from trademesh_runs.journal_sqlite import SqliteStore
-from trademesh_runs.run_config import normalised
 from trading_bench import PORTFOLIO, Bench, trading_bench, write_journal
 
 BOTH = pytest.mark.parametrize("live", [True, False])
@@ -41,15 +37,12 @@ async def real_desk(sessions: int = SESSIONS) -> list[Draft]:
     """What the built-in desk does on real closes, under limits so narrow that orders are cut and refused, too."""
     config = RunConfig()
     config.risk.position, config.risk.orders = 0.05, 4
-    market, data = history(FIRST + sessions), us20()
-    desk = DeskRun(market.tickers[:20], Portfolio(CASH), rules_of(normalised(config)), "SP500", CASH)
+    desk, market = new_desk(config), history(FIRST + sessions)
     drafts = [Draft("run_started", events.RunStarted(initial_cash_micros=CASH, sessions=sessions, tickers=desk.tickers))]
     for number in range(1, sessions + 1):
-        row = FIRST + number - 1
-        times = SessionTimes(data.sessions[row], int(data.open_unix_s[row]), int(data.close_unix_s[row]))
-        cycle = Cycle(desk, market, times, number, drafts.append, no_one)
+        cycle = cycle_of(desk, market, number, drafts.append)
         for phase in PHASES:
-            await cycle.run(phase)
+            await run_phase(cycle, phase)
     return drafts
 
 

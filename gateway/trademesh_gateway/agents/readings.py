@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trademesh_gateway.agents.indicators import Column
 from trademesh_gateway.agents.series import averages, oscillators
 from trademesh_gateway.agents.series.windows import Series, sma
-from trademesh_gateway.market.point_in_time import PointInTimeView
+from trademesh_gateway.market.point_in_time import Column, PointInTimeView
 
 Reading = tuple[str, Column, Column]
 """Name of the figure, the figure, and the lean from -1 to 1; NaN where there is too little history."""

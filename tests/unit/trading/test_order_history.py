@@ -134,6 +134,31 @@ def test_an_order_that_ends_without_its_rest_says_how_and_keeps_its_fills(filled
     assert record.reason == "late"
 
 
+def test_the_rest_of_an_order_that_was_too_large_for_the_volume_stays_in_force_or_expires() -> None:
+    rest = events.OrderFilled(order_id=PERSON, quantity=30, price_micros=1, remaining_quantity=50)
+    told = Told().submitted(100, time_in_force=events.TIME_IN_FORCE_GOOD_TILL_CANCELED)
+    told.gated(PERSON, 100, 80, events.LIMIT_CODE_POSITION_LIMIT).tell(rest)
+    assert (told.one().state, shares(told.one())) == (messages.ORDER_STATE_PARTIALLY_FILLED, (100, 80, 30, 50))
+    expired = events.OrderExpired(order_id=DESK, quantity=70, reason=events.EXPIRY_REASON_PARTICIPATION)
+    record = Told().gated(DESK, 100, 100).filled(DESK, 30, 1).tell(expired).one()
+    assert (record.state, record.filled_quantity, record.remaining_quantity) == (messages.ORDER_STATE_EXPIRED, 30, 0)
+    assert record.expiry == events.EXPIRY_REASON_PARTICIPATION
+
+
+def test_what_a_margin_call_closes_is_an_order_of_nobodys() -> None:
+    forced = events.OrderFilled(
+        order_id=f"{DAY}/KO/forced",
+        ticker="KO",
+        side=words.SIDE_SHORT,
+        quantity=30,
+        price_micros=7,
+        origin=events.ORDER_ORIGIN_FORCED_LIQUIDATION,
+    )
+    record = Told().tell(forced).one()
+    assert (record.origin, record.state, shares(record)) == (messages.ORDER_ORIGIN_FORCED, messages.ORDER_STATE_FILLED, (30, 30, 30, 0))
+    assert (record.order.ticker, record.order.side) == ("KO", words.SIDE_SHORT)
+
+
 def test_an_order_given_up_before_the_limits_is_described_by_the_decisions() -> None:
     told = Told().tell(events.CycleFailed(reason="late", void_order_ids=[DESK]))
     assert told.history.undescribed == {DESK}

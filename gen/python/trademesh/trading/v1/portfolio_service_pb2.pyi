@@ -77,6 +77,8 @@ class _OrderOriginEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderOrigi
     """The desk's own: its portfolio manager decided on it."""
     ORDER_ORIGIN_PERSON: _OrderOrigin.ValueType  # 2
     """A person's (PipelineService.SubmitOrder)."""
+    ORDER_ORIGIN_FORCED: _OrderOrigin.ValueType  # 3
+    """Nobody's: a margin call closed a position, or a part of it, by force. It passes no limits; its fill is all that is told of it."""
 
 class OrderOrigin(_OrderOrigin, metaclass=_OrderOriginEnumTypeWrapper):
     """Whose order it is."""
@@ -87,6 +89,8 @@ ORDER_ORIGIN_DESK: OrderOrigin.ValueType  # 1
 """The desk's own: its portfolio manager decided on it."""
 ORDER_ORIGIN_PERSON: OrderOrigin.ValueType  # 2
 """A person's (PipelineService.SubmitOrder)."""
+ORDER_ORIGIN_FORCED: OrderOrigin.ValueType  # 3
+"""Nobody's: a margin call closed a position, or a part of it, by force. It passes no limits; its fill is all that is told of it."""
 
 class _PerformanceFlag:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -353,7 +357,7 @@ class ListOrdersRequest(message.Message):
     end: builtins.str
     """Only orders that took part in a session up to this one, ISO date; empty: up to the last, and those that have been in none yet."""
     origin: OrderOrigin.ValueType
-    """Only the desk's, or only people's; unspecified: both."""
+    """Only those of one origin; unspecified: all."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[OrderState.ValueType]:
         """Only orders in one of these states; empty: in any."""
@@ -433,6 +437,7 @@ class OrderRecord(message.Message):
     SEQUENCE_FIELD_NUMBER: builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: builtins.int
     FROM_SESSION_FIELD_NUMBER: builtins.int
+    EXPIRY_FIELD_NUMBER: builtins.int
     state: OrderState.ValueType
     """Where it stands."""
     origin: OrderOrigin.ValueType
@@ -465,6 +470,8 @@ class OrderRecord(message.Message):
     """Sequence of the newest event about it."""
     from_session: builtins.int
     """The first session for which a person's order is in force, counted from 1; 0 for the desk's own."""
+    expiry: event_pb2.ExpiryReason.ValueType
+    """Why its time was over, if not only since it was."""
     @builtins.property
     def order(self) -> event_pb2.Order:
         """As it was asked for: its quantity is what was ordered."""
@@ -494,10 +501,11 @@ class OrderRecord(message.Message):
         sequence: builtins.int = ...,
         last_sequence: builtins.int = ...,
         from_session: builtins.int = ...,
+        expiry: event_pb2.ExpiryReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_average_price_micros", b"_average_price_micros", "average_price_micros", b"average_price_micros", "gate", b"gate", "order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_average_price_micros", b"_average_price_micros", "allowed_quantity", b"allowed_quantity", "average_price_micros", b"average_price_micros", "decided_by", b"decided_by", "fees_micros", b"fees_micros", "filled_quantity", b"filled_quantity", "fills", b"fills", "first_session", b"first_session", "from_session", b"from_session", "gate", b"gate", "last_sequence", b"last_sequence", "last_session", b"last_session", "limit", b"limit", "order", b"order", "origin", b"origin", "reason", b"reason", "remaining_quantity", b"remaining_quantity", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_average_price_micros", b"_average_price_micros", "allowed_quantity", b"allowed_quantity", "average_price_micros", b"average_price_micros", "decided_by", b"decided_by", "expiry", b"expiry", "fees_micros", b"fees_micros", "filled_quantity", b"filled_quantity", "fills", b"fills", "first_session", b"first_session", "from_session", b"from_session", "gate", b"gate", "last_sequence", b"last_sequence", "last_session", b"last_session", "limit", b"limit", "order", b"order", "origin", b"origin", "reason", b"reason", "remaining_quantity", b"remaining_quantity", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__average_price_micros: _TypeAlias = typing.Literal["average_price_micros"]  # noqa: Y015
     _WhichOneofArgType__average_price_micros: _TypeAlias = typing.Literal["_average_price_micros", b"_average_price_micros"]  # noqa: Y015
