@@ -35,6 +35,7 @@ ROLE_SKILLS: dict[str, tuple[str, ...]] = {
 """The built-in desk: agent ids, which are their roles' names, and the skills of each."""
 
 OTHER_SKILLS: dict[str, tuple[str, ...]] = {
+    "technical_analyst": ("bollinger", "macd", "rsi", "trend"),
     "portfolio_manager": ("monthly-equal-weight", "sma-crossover"),
 }
 """Skills that an agent has only where a configuration names them."""

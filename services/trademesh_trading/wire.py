@@ -1,11 +1,14 @@
-"""Translates between market data in memory and its messages."""
+"""Translates between what this service knows and its messages."""
 
 from __future__ import annotations
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.trading.v1 import market_data_pb2 as market
+from trademesh.trading.v1 import portfolio_service_pb2 as portfolio
+from trademesh_ledger.money import divide_half_even
 from trademesh_trading.corporate_actions import ActionRecord
 from trademesh_trading.store import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, Matrix
 
@@ -101,3 +104,19 @@ def action_message(value: ActionRecord) -> market.CorporateAction:
     else:
         message.delisting.CopyFrom(market.Delisting(last_price_micros=value.last_price_micros))
     return message
+
+
+def position_message(one: events.Position) -> portfolio.PositionRecord:
+    """A position and what it is worth."""
+    side = 1 if one.quantity > 0 else -1
+    record = portfolio.PositionRecord(
+        ticker=one.ticker,
+        quantity=one.quantity,
+        cost_micros=one.cost_micros,
+        average_cost_micros=divide_half_even(one.cost_micros * side, one.quantity * side),
+    )
+    if one.HasField("mark_micros"):
+        record.mark_micros = one.mark_micros
+        record.value_micros = one.quantity * one.mark_micros
+        record.unrealised_micros = record.value_micros - one.cost_micros
+    return record

@@ -103,8 +103,11 @@ class BarSource:
             request.page_token = page.next_page_token
 
     async def _read_news(self, tickers: list[str]) -> None:
-        """All news up to the run's end: some thousand items. Agents see them by the time at which they were published."""
-        request = news_service_pb2.ListNewsRequest(set=self._set, tickers=tickers, as_of=self._as_of, page_size=NEWS_PAGE)
+        """All news up to the run's end: some thousand items. Agents see them by the time at which they became known, and as they were then: what
+        was made of an item later is no news to them."""
+        request = news_service_pb2.ListNewsRequest(
+            set=self._set, tickers=tickers, as_of=self._as_of, page_size=NEWS_PAGE, every_revision=True
+        )
         while True:
             try:
                 page = await self._news.call(self._news_stub.ListNews, request, timeout_s=10)
@@ -112,7 +115,8 @@ class BarSource:
                 if error.remote_reason == "DATA_ABSENT":
                     return
                 raise
-            facts = [NewsFact(ticker, one.published_at.seconds, one.direction) for one in page.items for ticker in one.tickers]
+            first_told = (one for one in page.items if one.revision <= 1)
+            facts = [NewsFact(ticker, one.known_at.seconds, one.direction) for one in first_told for ticker in one.tickers]
             self.history.add_news(facts)
             if not page.next_page_token:
                 return

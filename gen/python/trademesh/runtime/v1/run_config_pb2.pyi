@@ -781,7 +781,9 @@ class AgentOptions(message.Message):
     """What the agent does; needed only for agent ids that are not a role's own name."""
     @builtins.property
     def skills(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Skills to use, by name; empty: those of the role."""
+        """Skills to use, by name; empty: those of the role. On the built-in desk the technical analyst has `momentum`, `mean-reversion` and
+        `volatility`, and `trend`, `macd`, `rsi` and `bollinger` if they are named.
+        """
 
     def __init__(
         self,

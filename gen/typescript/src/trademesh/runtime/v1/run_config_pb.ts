@@ -633,7 +633,8 @@ export type AgentOptions = Message<"trademesh.runtime.v1.AgentOptions"> & {
   role: AgentRole;
 
   /**
-   * Skills to use, by name; empty: those of the role.
+   * Skills to use, by name; empty: those of the role. On the built-in desk the technical analyst has `momentum`, `mean-reversion` and
+   * `volatility`, and `trend`, `macd`, `rsi` and `bollinger` if they are named.
    *
    * @generated from field: repeated string skills = 3;
    */
