@@ -8,14 +8,16 @@ import numpy as np
 
 from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
 from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Emit
-from trademesh_trading.store import EMBEDDED_SETS, MarketSet, load_set
+from trademesh_trading.market_set import LoadedSet
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import EMBEDDED_SETS
 
 FIRST, SESSIONS = 300, 90
 CASH = 1_000_000_000_000
 
 
 @cache
-def us20() -> MarketSet:
+def us20() -> LoadedSet:
     """The embedded set."""
     return load_set(EMBEDDED_SETS / "us20")
 

@@ -25,9 +25,10 @@ from trademesh_kernel.settings import load_settings
 from trademesh_trading.calendars import calendar_names
 from trademesh_trading.importer_files import Fault, files_of, read_files
 from trademesh_trading.importer_rows import NO_ACTIONS, judge
+from trademesh_trading.set_files import SetDamaged, load_set
 from trademesh_trading.settings import DataSettings
 from trademesh_trading.setwriter import SetDescription, content_hash, write_set
-from trademesh_trading.store import EMBEDDED_SETS, SetDamaged, load_set, name_of_imported
+from trademesh_trading.store import EMBEDDED_SETS, name_of_imported
 
 ADJUSTMENTS = {"none": "NONE", "splits-and-dividends": "SPLITS_AND_DIVIDENDS", "as-imported": "AS_IMPORTED"}
 SHOWN_FAULTS = 100
@@ -150,6 +151,8 @@ def _check_order(order: ImportOrder) -> None:
         raise ImportRefused(
             f"{order.name or 'an empty name'} is no name for a set: --name takes a-z, 0-9, '.', '_' and '-', at most 64 of them"
         )
+    if order.name.startswith("mock-"):
+        raise ImportRefused(f"{order.name} would be taken for a universe that is made up: choose another --name")
     if (EMBEDDED_SETS / order.name).exists():
         raise ImportRefused(f"{order.name} comes with the program: choose another --name")
     if order.calendar not in calendar_names():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trademesh.trading.v1 import market_data_pb2 as market
+from trademesh_trading.bar_rows import BarRow
 from trademesh_trading.corporate_actions import ActionRecord
-from trademesh_trading.store import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, Matrix
+from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, Matrix
 
 QUALITY_BITS = {1: market.BAR_QUALITY_SUSPECT, 2: market.BAR_QUALITY_COARSE_TICK}
 
@@ -44,50 +46,39 @@ def _bar_kind(fields: frozenset[str]) -> market.BarKind.ValueType:
     return market.BAR_KIND_OHLCV if fields.issuperset(OPTIONAL_FIELDS) else market.BAR_KIND_PARTIAL
 
 
-def bar_message(data: MarketSet, row: int, column: int) -> market.Bar | None:
-    """One bar, or None where the source has none."""
-
-    def field(matrix: Matrix | None, less: int = 0) -> int | None:
-        return None if matrix is None or matrix[row, column] == 0 else int(matrix[row, column]) - less
-
-    close = field(data.close_micros)
-    if close is None:
-        return None
-    flags = int(data.quality[row, column])
+def bar_message(bar: BarRow) -> market.Bar:
+    """One bar as its message."""
     return market.Bar(
-        ticker=data.instruments[column].ticker,
-        session_date=data.sessions[row],
-        open_micros=field(data.open_micros),
-        high_micros=field(data.high_micros),
-        low_micros=field(data.low_micros),
-        close_micros=close,
-        volume_shares=field(data.volume_plus_one, less=1),
-        known_at=Timestamp(seconds=int(data.close_unix_s[row])),
-        qualities=[quality for bit, quality in QUALITY_BITS.items() if flags & bit],
+        ticker=bar.ticker,
+        session_date=bar.session,
+        open_micros=bar.open_micros,
+        high_micros=bar.high_micros,
+        low_micros=bar.low_micros,
+        close_micros=bar.close_micros,
+        volume_shares=bar.volume_shares,
+        known_at=Timestamp(seconds=bar.known_unix_s),
+        qualities=[quality for bit, quality in QUALITY_BITS.items() if bar.quality & bit],
     )
 
 
-def block_message(data: MarketSet, rows: range, columns: list[int]) -> market.BarBlock:
+def block_message(data: MarketSet, rows: range, columns: Sequence[int]) -> market.BarBlock:
     """Bars of some rows and columns as one block."""
+    bars = data.window(rows, columns)
 
     def field(matrix: Matrix | None) -> list[int]:
-        if matrix is None:
-            return []
-        part = matrix[rows.start : rows.stop][:, columns]
-        return np.ascontiguousarray(part).ravel().tolist() if part.any() else []
+        return [] if matrix is None or not matrix.any() else matrix.ravel().tolist()
 
-    flags = data.quality[rows.start : rows.stop][:, columns].ravel()
     return market.BarBlock(
         session_dates=data.sessions[rows.start : rows.stop],
         known_at_unix_s=data.close_unix_s[rows.start : rows.stop].tolist(),
         tickers=[data.instruments[column].ticker for column in columns],
         # Closes are always there, 0 where a ticker has none: they say how many sessions and tickers the block has.
-        close_micros=data.close_micros[rows.start : rows.stop][:, columns].ravel().tolist(),
-        open_micros=field(data.open_micros),
-        high_micros=field(data.high_micros),
-        low_micros=field(data.low_micros),
-        volume_shares_plus_one=field(data.volume_plus_one),
-        quality_bits=flags.tolist() if flags.any() else [],
+        close_micros=bars.close_micros.ravel().tolist(),
+        open_micros=field(bars.open_micros),
+        high_micros=field(bars.high_micros),
+        low_micros=field(bars.low_micros),
+        volume_shares_plus_one=field(bars.volume_plus_one),
+        quality_bits=bars.quality.ravel().tolist() if bars.quality.any() else [],
     )
 
 

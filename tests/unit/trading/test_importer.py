@@ -17,7 +17,8 @@ from trademesh_trading import importer
 from trademesh_trading.importer import ImportOrder, ImportRefused, RowsRefused, default_name, import_set
 from trademesh_trading.importer_files import read_files
 from trademesh_trading.importer_rows import judge
-from trademesh_trading.store import MarketStore, load_set
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import MarketStore
 
 # exchange-calendars uses what pandas 3 deprecates; no name of ours is involved.
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class MarketDataServiceStub:
     """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     def __init__(self, channel):
@@ -64,6 +68,10 @@ class MarketDataServiceStub:
 
 class MarketDataServiceServicer:
     """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     def ListInstruments(self, request, context):
@@ -139,6 +147,10 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class MarketDataService:
     """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     @staticmethod

@@ -13,7 +13,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MarketDataServiceStub:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later."""
+    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListInstruments: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListInstrumentsRequest, _market_data_service_pb2.ListInstrumentsResponse]
@@ -28,7 +33,12 @@ class MarketDataServiceStub:
     """Bars in columns, many sessions a message, for programs."""
 
 class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later."""
+    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
+    """
 
     @_abc_1.abstractmethod
     def ListInstruments(

@@ -411,7 +411,7 @@ export type StreamBarsRequest = Message<"trademesh.trading.v1.StreamBarsRequest"
   asOf?: Timestamp | undefined;
 
   /**
-   * Most sessions in a block; default 256, at most 2048.
+   * Most sessions in a block; default 256, at most 2048. There are fewer where tickers are so many that a message would be too large.
    *
    * @generated from field: uint32 sessions_per_block = 6;
    */
@@ -448,6 +448,10 @@ export const StreamBarsResponseSchema: GenMessage<StreamBarsResponse> = /*@__PUR
 
 /**
  * Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+ *
+ * Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+ * `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+ * in no list of sets unless it is named.
  *
  * @generated from service trademesh.trading.v1.MarketDataService
  */
