@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from trademesh_kernel.errors import DataAbsent
+from trademesh_trading.bar_matrices import Bars, Flags, Matrix
 from trademesh_trading.corporate_actions import ActionRecord
-
-Matrix: TypeAlias = npt.NDArray[np.int64]
-Flags: TypeAlias = npt.NDArray[np.uint8]
+from trademesh_trading.known_tables import KnownTable
 
 OPTIONAL_FIELDS = {"open": "open_micros", "high": "high_micros", "low": "low_micros", "volume": "volume_shares"}
 
@@ -49,40 +47,8 @@ class InstrumentRecord:
 
 
 @dataclass(frozen=True)
-class Bars:
-    """Bars of some sessions and tickers.
-
-    Matrices have a row per session and a column per ticker, 0 where there is no price; `volume_plus_one` holds shares + 1. A field that no
-    bar has is None.
-    """
-
-    open_micros: Matrix | None
-    high_micros: Matrix | None
-    low_micros: Matrix | None
-    close_micros: Matrix
-    volume_plus_one: Matrix | None
-    quality: Flags
-
-    def window(self, rows: range, columns: Sequence[int] | None = None) -> Bars:
-        """Those of some rows, and of some columns or all."""
-        place = (slice(rows.start, rows.stop), slice(None) if columns is None else columns)
-
-        def part(matrix: Matrix | None) -> Matrix | None:
-            return None if matrix is None else matrix[place]
-
-        return Bars(
-            part(self.open_micros),
-            part(self.high_micros),
-            part(self.low_micros),
-            self.close_micros[place],
-            part(self.volume_plus_one),
-            self.quality[place],
-        )
-
-
-@dataclass(frozen=True)
 class MarketSet(ABC):
-    """A set. `sessions` are ISO dates, oldest first; `open_unix_s` and `close_unix_s` belong to them."""
+    """A set. `sessions` are ISO dates, oldest first; `open_unix_s` and `close_unix_s` belong to them. `tables` is what else it has by name."""
 
     record: SetRecord
     instruments: tuple[InstrumentRecord, ...]
@@ -90,6 +56,7 @@ class MarketSet(ABC):
     open_unix_s: npt.NDArray[np.int64]
     close_unix_s: npt.NDArray[np.int64]
     actions: tuple[ActionRecord, ...]
+    tables: Mapping[str, KnownTable]
 
     @abstractmethod
     def window(self, rows: range, columns: Sequence[int]) -> Bars:
@@ -108,6 +75,14 @@ class MarketSet(ABC):
             text = f"set {self.record.name} has no {', '.join(missing[:5])}: ListInstruments names what it has"
             raise DataAbsent(text, set=self.record.name, ticker=missing[0], what=what)
         return [self._column_of[ticker] for ticker in tickers]
+
+    def table(self, name: str) -> KnownTable:
+        """What a set has besides bars and corporate actions; raises DataAbsent."""
+        if name not in self.tables:
+            what = name.replace("_", " ")
+            text = f"set {self.record.name} has no {what}: its source does not tell them, and nothing is made up in their place"
+            raise DataAbsent(text, set=self.record.name, what=what)
+        return self.tables[name]
 
     def rows(self, start: str, end: str, as_of_unix_s: int) -> range:
         """Rows of the sessions from start to end that had closed by then; empty dates are open ends."""

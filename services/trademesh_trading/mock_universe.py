@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trademesh_kernel.errors import DataAbsent
-from trademesh_trading.market_set import OPTIONAL_FIELDS, Bars, InstrumentRecord, MarketSet, Matrix, SetRecord
+from trademesh_trading.bar_matrices import Bars, Matrix
+from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, SetRecord
 from trademesh_trading.year_pages import PageCache, PagedSet
 
 GENERATOR = 1
@@ -63,7 +64,7 @@ def mock_set(name: str, calendar_of: MarketSet, pages: PageCache) -> PagedSet:
     fields = frozenset(OPTIONAL_FIELDS)
     instruments = tuple(InstrumentRecord(f"MOCK{number:04}", "STOCK", sessions[0], sessions[-1], fields) for number in range(1, count + 1))
     walk = MockWalk(seed, count, sessions)
-    return PagedSet(record, instruments, sessions, calendar_of.open_unix_s, calendar_of.close_unix_s, (), walk, pages)
+    return PagedSet(record, instruments, sessions, calendar_of.open_unix_s, calendar_of.close_unix_s, (), {}, walk, pages)
 
 
 class MockWalk:

@@ -1,54 +1,58 @@
-"""Reads the folder of a set, and proves that its files are what was written. Writing is `setwriter.py`'s, finding sets `store.py`'s."""
+"""Reads the folder of a set, and proves that its files are what was written. Writing is `setwriter.py`'s, finding sets `store.py`'s.
+
+Sets that come with the program, and those that older versions imported, are read whole; others as `year_files.py` does.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from trademesh_trading.bar_matrices import Matrix
 from trademesh_trading.corporate_actions import read_actions
-from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, LoadedSet, Matrix, SetRecord
+from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, LoadedSet, MarketSet
+from trademesh_trading.set_source import SetDamaged, SetSource, read_source
 from trademesh_trading.setwriter import content_hash
-
-RECORD_FIELDS = ("name", "snapshot", "source", "licence", "adjustment", "calendar")
-
-
-class SetDamaged(Exception):
-    """The files of a set are not what was written."""
+from trademesh_trading.year_files import check_tables, load_yearly
+from trademesh_trading.year_pages import PageCache
 
 
-def check_files(folder: Path) -> dict[str, Any]:
-    """What SOURCE.json says, once the files are proved to be those that it was written with.
+def check_files(folder: Path) -> None:
+    """Proves the files of a set, without its yearly bars.
 
     Raises:
-        SetDamaged: a file is another.
+        SetDamaged: a file is not the one that was written.
         OSError: a file cannot be read.
     """
-    try:
-        source: dict[str, Any] = json.loads((folder / "SOURCE.json").read_text(encoding="utf-8"))
-        if not all(isinstance(source[field], str) for field in RECORD_FIELDS):
-            raise TypeError("a text is expected")
-        for name, expected in source["files_sha256"].items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-                raise SetDamaged(f"{folder / name} is not the file that was written")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SetDamaged(f"{folder / 'SOURCE.json'} is not what was written") from error
-    return source
+    source = read_source(folder)
+    source.prove(source.files_read_at_once())
 
 
-def load_set(folder: Path) -> LoadedSet:
-    """Reads a set's files into memory.
+def check_whole(folder: Path) -> None:
+    """Proves that a set says what its hash says, all of it. Raises as `check_files`."""
+    source = read_source(folder)
+    if source.yearly:
+        check_tables(source)
+    else:
+        _load_whole(source)
+
+
+def load_set(folder: Path, pages: PageCache | None = None) -> MarketSet:
+    """A set. Years of bars that are read later are kept in `pages`.
 
     Raises:
         SetDamaged: the files are not those that were written, or do not say what the set's hash says.
         OSError: a file cannot be read.
     """
-    source = check_files(folder)
-    record = SetRecord(*(source[field] for field in RECORD_FIELDS))
+    source = read_source(folder)
+    return load_yearly(source, pages or PageCache()) if source.yearly else _load_whole(source)
+
+
+def _load_whole(source: SetSource) -> LoadedSet:
+    folder, record = source.folder, source.record
+    source.prove(source.files_sha256)
     tables = [pl.read_parquet(folder / f"{table}.parquet") for table in ("bars", "instruments", "actions", "sessions")]
     if content_hash(record.adjustment, record.calendar, *tables) != record.snapshot:
         raise SetDamaged(f"{folder} does not hold {record.snapshot}")
@@ -78,6 +82,7 @@ def load_set(folder: Path) -> LoadedSet:
         opens,
         closes,
         tuple(read_actions(actions, dates, opens.tolist(), closes.tolist())),
+        {},
         matrix(bars["open_micros"]),
         matrix(bars["high_micros"]),
         matrix(bars["low_micros"]),

@@ -13,7 +13,8 @@ from pathlib import Path
 from trademesh_kernel.errors import DataAbsent
 from trademesh_trading.market_set import MarketSet
 from trademesh_trading.mock_universe import MOCK_NAME, mock_set
-from trademesh_trading.set_files import SetDamaged, check_files, load_set
+from trademesh_trading.set_files import check_files, load_set
+from trademesh_trading.set_source import SetDamaged
 from trademesh_trading.year_pages import PageCache
 
 EMBEDDED_SETS = Path(__file__).parent / "data"
@@ -46,7 +47,7 @@ class MarketStore:
             return self._kept(name, lambda: mock_set(name, calendar_of, self._pages))
         folder = self._folders.get(name) or self._find(name)
         try:
-            return self._kept(str(folder), lambda: load_set(folder))
+            return self._kept(str(folder), lambda: load_set(folder, self._pages))
         except (OSError, SetDamaged) as error:
             raise DataAbsent(f"set {name} cannot be read: {error}; import it again", set=name, what="set") from error
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-import numpy as np
-
-from trademesh_trading.market_set import Bars, Flags, MarketSet, Matrix
+from trademesh_trading.bar_matrices import Bars, joined
+from trademesh_trading.market_set import MarketSet
 
 PAGES_BYTES = 192 * 1024 * 1024
 """Years of all sets that are kept: three of 5,000 tickers with open, high, low, close and volume. The newest is kept even if it is larger."""
@@ -43,15 +42,9 @@ class PageCache:
             if page is None:
                 page = reader.read_year(year, columns)
             self._pages[key] = page
-            while len(self._pages) > 1 and sum(map(bytes_of, self._pages.values())) > self._most_bytes:
+            while len(self._pages) > 1 and sum(kept.memory_bytes() for kept in self._pages.values()) > self._most_bytes:
                 self._pages.popitem(last=False)
             return page
-
-
-def bytes_of(bars: Bars) -> int:
-    """Memory of the matrices."""
-    fields = (bars.open_micros, bars.high_micros, bars.low_micros, bars.close_micros, bars.volume_plus_one, bars.quality)
-    return sum(field.nbytes for field in fields if field is not None)
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ class PagedSet(MarketSet):
     pages: PageCache
 
     def window(self, rows: range, columns: Sequence[int]) -> Bars:
-        """Bars of some sessions and instruments, out of as many years as they touch."""
+        """Bars of some sessions, at least one, and instruments, out of as many years as they touch."""
         wanted = tuple(columns)
         parts = list[Bars]()
         for year, group in groupby(rows, key=lambda row: int(self.sessions[row][:4])):
@@ -70,26 +63,4 @@ class PagedSet(MarketSet):
             page = self.pages.get(self.record.name, self.reader, year, wanted)
             first = self.rows(f"{year}-01-01", "", 2**62).start
             parts.append(page.window(range(of_year[0] - first, of_year[-1] + 1 - first)))
-        return parts[0] if len(parts) == 1 else joined(parts, len(wanted))
-
-
-def joined(parts: Sequence[Bars], tickers: int) -> Bars:
-    """Windows of successive sessions as one; a field that some of them have is 0 where the others have none."""
-
-    def matrix(fields: Sequence[Matrix | None]) -> Matrix | None:
-        if all(field is None for field in fields):
-            return None
-        return np.concatenate(
-            [np.zeros_like(part.close_micros) if field is None else field for field, part in zip(fields, parts, strict=True)]
-        )
-
-    no_close: Matrix = np.zeros((0, tickers), np.int64)
-    no_flags: Flags = np.zeros((0, tickers), np.uint8)
-    return Bars(
-        matrix([part.open_micros for part in parts]),
-        matrix([part.high_micros for part in parts]),
-        matrix([part.low_micros for part in parts]),
-        np.concatenate([no_close, *(part.close_micros for part in parts)]),
-        matrix([part.volume_plus_one for part in parts]),
-        np.concatenate([no_flags, *(part.quality for part in parts)]),
-    )
+        return parts[0] if len(parts) == 1 else joined(parts)
