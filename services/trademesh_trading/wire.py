@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import portfolio_service_pb2 as portfolio
 from trademesh_ledger.money import divide_half_even
+from trademesh_trading.bar_matrices import Flags, Matrix, Revisions
+from trademesh_trading.bar_rows import BarRow
 from trademesh_trading.corporate_actions import ActionRecord
-from trademesh_trading.store import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, Matrix
+from trademesh_trading.known_tables import STATEMENT_FIELDS
+from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet
 
+PERIODS = {3: market.FISCAL_PERIOD_QUARTER, 6: market.FISCAL_PERIOD_HALF_YEAR, 12: market.FISCAL_PERIOD_YEAR}
+TRADE_CODES = {"P": market.INSIDER_TRADE_CODE_PURCHASE, "S": market.INSIDER_TRADE_CODE_SALE}
 QUALITY_BITS = {1: market.BAR_QUALITY_SUSPECT, 2: market.BAR_QUALITY_COARSE_TICK}
 
 
@@ -27,6 +34,10 @@ def set_message(data: MarketSet) -> market.DataSet:
         first_session=data.sessions[0],
         last_session=data.sessions[-1],
         calendar=record.calendar,
+        tables=[
+            *([market.DATA_TABLE_CORPORATE_ACTIONS] if data.actions else []),
+            *(market.DataTable.Value(f"DATA_TABLE_{name.upper()}") for name in data.tables),
+        ],
     )
 
 
@@ -47,51 +58,56 @@ def _bar_kind(fields: frozenset[str]) -> market.BarKind.ValueType:
     return market.BAR_KIND_OHLCV if fields.issuperset(OPTIONAL_FIELDS) else market.BAR_KIND_PARTIAL
 
 
-def bar_message(data: MarketSet, row: int, column: int) -> market.Bar | None:
-    """One bar, or None where the source has none."""
-
-    def field(matrix: Matrix | None, less: int = 0) -> int | None:
-        return None if matrix is None or matrix[row, column] == 0 else int(matrix[row, column]) - less
-
-    close = field(data.close_micros)
-    if close is None:
-        return None
-    flags = int(data.quality[row, column])
+def bar_message(bar: BarRow) -> market.Bar:
+    """One bar as its message."""
     return market.Bar(
-        ticker=data.instruments[column].ticker,
-        session_date=data.sessions[row],
-        open_micros=field(data.open_micros),
-        high_micros=field(data.high_micros),
-        low_micros=field(data.low_micros),
-        close_micros=close,
-        volume_shares=field(data.volume_plus_one, less=1),
-        known_at=Timestamp(seconds=int(data.close_unix_s[row])),
-        qualities=[quality for bit, quality in QUALITY_BITS.items() if flags & bit],
+        ticker=bar.ticker,
+        session_date=bar.session,
+        open_micros=bar.open_micros,
+        high_micros=bar.high_micros,
+        low_micros=bar.low_micros,
+        close_micros=bar.close_micros,
+        volume_shares=bar.volume_shares,
+        known_at=Timestamp(seconds=bar.known_unix_s),
+        qualities=[quality for bit, quality in QUALITY_BITS.items() if bar.quality & bit],
     )
 
 
-def block_message(data: MarketSet, rows: range, columns: list[int]) -> market.BarBlock:
-    """Bars of some rows and columns as one block."""
-
-    def field(matrix: Matrix | None) -> list[int]:
-        if matrix is None:
-            return []
-        part = matrix[rows.start : rows.stop][:, columns]
-        return np.ascontiguousarray(part).ravel().tolist() if part.any() else []
-
-    flags = data.quality[rows.start : rows.stop][:, columns].ravel()
+def block_message(data: MarketSet, rows: range, columns: Sequence[int], as_of_unix_s: int) -> market.BarBlock:
+    """Bars of some rows and columns as one block, and what of them is revised by then."""
+    bars = data.window(rows, columns)
+    revised = None if bars.revisions is None else bars.revisions.known_by(as_of_unix_s)
     return market.BarBlock(
         session_dates=data.sessions[rows.start : rows.stop],
         known_at_unix_s=data.close_unix_s[rows.start : rows.stop].tolist(),
         tickers=[data.instruments[column].ticker for column in columns],
         # Closes are always there, 0 where a ticker has none: they say how many sessions and tickers the block has.
-        close_micros=data.close_micros[rows.start : rows.stop][:, columns].ravel().tolist(),
-        open_micros=field(data.open_micros),
-        high_micros=field(data.high_micros),
-        low_micros=field(data.low_micros),
-        volume_shares_plus_one=field(data.volume_plus_one),
-        quality_bits=flags.tolist() if flags.any() else [],
+        close_micros=bars.close_micros.ravel().tolist(),
+        open_micros=_packed(bars.open_micros),
+        high_micros=_packed(bars.high_micros),
+        low_micros=_packed(bars.low_micros),
+        volume_shares_plus_one=_packed(bars.volume_plus_one),
+        quality_bits=_packed(bars.quality),
+        revisions=_revisions_message(revised, len(columns)) if revised is not None and len(revised.rows) else None,
     )
+
+
+def _revisions_message(revisions: Revisions, width: int) -> market.BarRevisions:
+    return market.BarRevisions(
+        known_at_unix_s=revisions.known_unix_s.tolist(),
+        rows=(revisions.rows * width + revisions.columns).tolist(),
+        close_micros=revisions.close_micros.tolist(),
+        open_micros=_packed(revisions.open_micros),
+        high_micros=_packed(revisions.high_micros),
+        low_micros=_packed(revisions.low_micros),
+        volume_shares_plus_one=_packed(revisions.volume_plus_one),
+        quality_bits=_packed(revisions.quality),
+    )
+
+
+def _packed(field: Matrix | Flags | None) -> list[int]:
+    """A column of a message: empty where nothing is in it."""
+    return [] if field is None or not field.any() else field.ravel().tolist()
 
 
 def action_message(value: ActionRecord) -> market.CorporateAction:
@@ -120,3 +136,29 @@ def position_message(one: events.Position) -> portfolio.PositionRecord:
         record.value_micros = one.quantity * one.mark_micros
         record.unrealised_micros = record.value_micros - one.cost_micros
     return record
+
+
+def statement_message(row: Mapping[str, Any]) -> market.FinancialStatement:
+    """A financial statement as its message, from a row of the table `fundamentals`."""
+    return market.FinancialStatement(
+        ticker=row["ticker"],
+        fiscal_period_end=row["fiscal_period_end"].isoformat(),
+        period=PERIODS[row["period_months"]],
+        known_at=Timestamp(seconds=row["known_unix_s"]),
+        **{field: row[field] for field in STATEMENT_FIELDS},
+    )
+
+
+def insider_trade_message(row: Mapping[str, Any]) -> market.InsiderTrade:
+    """An insider's trade as its message, from a row of the table `insider_trades`."""
+    return market.InsiderTrade(
+        ticker=row["ticker"],
+        trade_id=row["trade_id"] or "",
+        transaction_date=row["transaction_date"].isoformat(),
+        code=TRADE_CODES[row["code"]],
+        shares=row["shares"],
+        price_micros=row["price_micros"],
+        insider=row["insider"] or "",
+        role=row["role"] or "",
+        known_at=Timestamp(seconds=row["known_unix_s"]),
+    )

@@ -16,8 +16,9 @@ import pytest
 
 from trademesh_news.derived_sets import load_news
 from trademesh_trading.derivation import FIGURES, KINDS, derive_news
+from trademesh_trading.set_files import load_set
 from trademesh_trading.setwriter import content_hash
-from trademesh_trading.store import EMBEDDED_SETS, load_set
+from trademesh_trading.store import EMBEDDED_SETS
 
 ROOT = Path(__file__).resolve().parents[3]
 NEWS = ROOT / "services" / "trademesh_news" / "data"

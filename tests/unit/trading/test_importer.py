@@ -13,11 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trademesh_kernel.errors import DataAbsent
-from trademesh_trading import importer
-from trademesh_trading.importer import ImportOrder, ImportRefused, RowsRefused, default_name, import_set
+from trademesh_trading import importer, importing
+from trademesh_trading.bar_matrices import Bars
 from trademesh_trading.importer_files import read_files
-from trademesh_trading.importer_rows import judge
-from trademesh_trading.store import MarketStore, load_set
+from trademesh_trading.importer_rows import judge_bars
+from trademesh_trading.importer_values import trading_days
+from trademesh_trading.importing import ImportedSet, ImportOrder, ImportRefused, RowsRefused, default_name, import_set
+from trademesh_trading.market_set import MarketSet
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import MarketStore
 
 # exchange-calendars uses what pandas 3 deprecates; no name of ours is involved.
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")
@@ -38,6 +42,14 @@ def written(folder: Path, **files: str) -> Path:
 
 def order(path: Path, name: str = "mine", **more: str) -> ImportOrder:
     return ImportOrder(path, name, TODAY, **more)
+
+
+def loaded(imported: ImportedSet) -> MarketSet:
+    return load_set(Path(imported.folder))
+
+
+def all_bars(data: MarketSet) -> Bars:
+    return data.window(range(len(data.sessions)), range(len(data.instruments)))
 
 
 def refused(folder: Path, **files: str) -> list[str]:
@@ -127,14 +139,15 @@ def test_what_is_absent_stays_absent(tmp_path: Path) -> None:
     assert imported.ignored_columns == ["Adj Close"]
     data = load_set(Path(imported.folder))
     assert data.sessions == tuple(day.isoformat() for day in SESSIONS[:4])
-    assert data.close_micros[:, 0].tolist() == [10_000_000, 0, 0, 11_000_000]
-    assert data.open_micros is not None
-    assert data.open_micros[:, 0].tolist() == [0, 0, 0, 0]
+    bars = all_bars(data)
+    assert bars.close_micros[:, 0].tolist() == [10_000_000, 0, 0, 11_000_000]
+    assert bars.open_micros is not None
+    assert bars.open_micros[:, 0].tolist() == [0, 0, 0, 0]
     assert [instrument.fields for instrument in data.instruments] == [set(), {"open", "high", "low", "volume"}]
     assert [instrument.last_session for instrument in data.instruments] == ["2024-01-05", "2024-01-02"]
     closes_only = import_set(order(tmp_path / "given" / "AAA.csv"), tmp_path / "sets")
-    data = load_set(Path(closes_only.folder))
-    assert (data.open_micros, data.high_micros, data.low_micros, data.volume_plus_one) == (None, None, None, None)
+    bars = all_bars(loaded(closes_only))
+    assert (bars.open_micros, bars.high_micros, bars.low_micros, bars.volume_plus_one) == (None, None, None, None)
 
 
 def test_csv_and_parquet_of_the_same_prices_are_the_same_set(tmp_path: Path) -> None:
@@ -150,7 +163,7 @@ def test_csv_and_parquet_of_the_same_prices_are_the_same_set(tmp_path: Path) -> 
     )
     (tmp_path / "parquet").mkdir()
     table.write_parquet(tmp_path / "parquet" / "any.parquet")
-    assert import_set(order(tmp_path / "parquet"), tmp_path / "sets") == importer.ImportedSet(**{**vars(first), "already": True})
+    assert import_set(order(tmp_path / "parquet"), tmp_path / "sets") == ImportedSet(**{**vars(first), "already": True})
     narrow = table.with_columns(pl.col("close").cast(pl.Float32), pl.col("date").dt.date())
     narrow.write_parquet(tmp_path / "parquet" / "any.parquet")
     assert import_set(order(tmp_path / "parquet"), tmp_path / "sets").snapshot == first.snapshot
@@ -180,7 +193,7 @@ def test_quality_flags_depend_on_nothing_later(tmp_path: Path) -> None:
     flags = list[list[int]]()
     for count in (3, 4):
         path = written(tmp_path / str(count), A="\n".join(lines[:count]) + "\n")
-        flags.append(load_set(Path(import_set(order(path), tmp_path / "sets").folder)).quality[:, 0].tolist())
+        flags.append(all_bars(loaded(import_set(order(path), tmp_path / "sets"))).quality[:, 0].tolist())
     assert flags == [[2, 2], [2, 2, 0]]
 
 
@@ -188,7 +201,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full(_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(importer, "_to_disk", full)
+    monkeypatch.setattr(importing, "_to_disk", full)
     with pytest.raises(OSError, match="No space"):
         import_set(order(written(tmp_path / "given", A=GOOD)), tmp_path / "sets")
     assert list((tmp_path / "sets").iterdir()) == []
@@ -240,7 +253,13 @@ def test_kinds_and_words_of_a_set_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "said"), [({"name": "us20"}, "comes with"), ({"name": "a@b"}, "no name"), ({"calendar": "MOON"}, "no calendar")]
+    ("more", "said"),
+    [
+        ({"name": "us20"}, "comes with"),
+        ({"name": "mock-20"}, "made up"),
+        ({"name": "a@b"}, "no name"),
+        ({"calendar": "MOON"}, "no calendar"),
+    ],
 )
 def test_what_cannot_be_asked_for_is_said(tmp_path: Path, more: dict[str, str], said: str) -> None:
     with pytest.raises(ImportRefused, match=said):
@@ -280,6 +299,7 @@ def test_prices_of_up_to_six_decimals_arrive_exactly(tmp_path: Path, drawn: list
     (tmp_path / "A.csv").write_text("\n".join(["date,close", *lines]))
     pl.DataFrame({"date": SESSIONS[: len(prices)], "close": [float(price) for price in prices]}).write_parquet(tmp_path / "A.parquet")
     for file in ("A.csv", "A.parquet"):
-        judged = judge(read_files([tmp_path / file]).rows, "XNYS", TODAY)
+        rows = read_files([tmp_path / file]).rows
+        judged = judge_bars(rows, trading_days("XNYS", [rows["date"]], TODAY))
         assert judged.faults == ()
-        assert judged.bars["close_micros"].to_list() == [int(price * 10**6) for price in prices]
+        assert judged.table.sort("session")["close_micros"].to_list() == [int(price * 10**6) for price in prices]

@@ -91,6 +91,58 @@ class SetInstruments(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class GetInstrumentRequest(message.Message):
+    """Asks for one instrument."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set."""
+    ticker: builtins.str
+    """Which ticker."""
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        ticker: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["set", b"set", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetInstrumentResponse(message.Message):
+    """One instrument."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INSTRUMENT_FIELD_NUMBER: builtins.int
+    SET_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def instrument(self) -> market_data_pb2.Instrument:
+        """The instrument."""
+
+    @builtins.property
+    def set(self) -> market_data_pb2.DataSet:
+        """The set that it is of."""
+
+    def __init__(
+        self,
+        *,
+        instrument: market_data_pb2.Instrument | None = ...,
+        set: market_data_pb2.DataSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["instrument", b"instrument", "set", b"set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["instrument", b"instrument", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListSessionsRequest(message.Message):
     """Asks for sessions: those of a set, or those of a calendar."""
 
@@ -255,6 +307,160 @@ class ListCorporateActionsResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ListFundamentalsRequest(message.Message):
+    """Asks for financial statements."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    ALL_REVISIONS_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set."""
+    start: builtins.str
+    """First end of a fiscal period, ISO date; empty: the set's first."""
+    end: builtins.str
+    """Last end of a fiscal period, ISO date; empty: the last known at `as_of`."""
+    all_revisions: builtins.bool
+    """Every form in which a statement was filed by then, restatements and what they replaced; else only the newest known of each."""
+    page_size: builtins.int
+    """Most statements to return; default 500, at most 5000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Which tickers; empty: all of the set."""
+
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """Nothing known later than this is in the answer."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        start: builtins.str = ...,
+        end: builtins.str = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+        all_revisions: builtins.bool = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["all_revisions", b"all_revisions", "as_of", b"as_of", "end", b"end", "page_size", b"page_size", "page_token", b"page_token", "set", b"set", "start", b"start", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListFundamentalsResponse(message.Message):
+    """A page of financial statements."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STATEMENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    @builtins.property
+    def statements(self) -> containers.RepeatedCompositeFieldContainer[market_data_pb2.FinancialStatement]:
+        """By the end of their period, then ticker, then length of period, then time of filing."""
+
+    def __init__(
+        self,
+        *,
+        statements: abc.Iterable[market_data_pb2.FinancialStatement] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "statements", b"statements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListInsiderTradesRequest(message.Message):
+    """Asks for insider trades."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    KNOWN_AFTER_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    ALL_REVISIONS_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set."""
+    all_revisions: builtins.bool
+    """Every form in which a trade was filed by then, amendments and what they replaced; else only the newest known of each."""
+    page_size: builtins.int
+    """Most trades to return; default 500, at most 5000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Which tickers; empty: all of the set."""
+
+    @builtins.property
+    def known_after(self) -> timestamp_pb2.Timestamp:
+        """Filed after this instant; absent: from the beginning."""
+
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """Nothing known later than this is in the answer."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        known_after: timestamp_pb2.Timestamp | None = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+        all_revisions: builtins.bool = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "known_after", b"known_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["all_revisions", b"all_revisions", "as_of", b"as_of", "known_after", b"known_after", "page_size", b"page_size", "page_token", b"page_token", "set", b"set", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListInsiderTradesResponse(message.Message):
+    """A page of insider trades."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TRADES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    @builtins.property
+    def trades(self) -> containers.RepeatedCompositeFieldContainer[market_data_pb2.InsiderTrade]:
+        """By time of filing, then ticker, then day of the trade."""
+
+    def __init__(
+        self,
+        *,
+        trades: abc.Iterable[market_data_pb2.InsiderTrade] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "trades", b"trades"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListBarsRequest(message.Message):
     """Asks for bars in rows."""
 
@@ -347,7 +553,7 @@ class StreamBarsRequest(message.Message):
     end: builtins.str
     """Last session, ISO date; empty: the last known at `as_of`."""
     sessions_per_block: builtins.int
-    """Most sessions in a block; default 256, at most 2048."""
+    """Most sessions in a block; default 256, at most 2048. There are fewer where tickers are so many that a message would be too large."""
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Which tickers, in the order wanted; empty: all of the set."""

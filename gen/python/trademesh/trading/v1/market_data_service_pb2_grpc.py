@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class MarketDataServiceStub:
     """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     def __init__(self, channel):
@@ -40,6 +44,11 @@ class MarketDataServiceStub:
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsResponse.FromString,
                 _registered_method=True)
+        self.GetInstrument = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/GetInstrument',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentResponse.FromString,
+                _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/trademesh.trading.v1.MarketDataService/ListSessions',
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsRequest.SerializeToString,
@@ -49,6 +58,16 @@ class MarketDataServiceStub:
                 '/trademesh.trading.v1.MarketDataService/ListCorporateActions',
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsResponse.FromString,
+                _registered_method=True)
+        self.ListFundamentals = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/ListFundamentals',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsResponse.FromString,
+                _registered_method=True)
+        self.ListInsiderTrades = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/ListInsiderTrades',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesResponse.FromString,
                 _registered_method=True)
         self.ListBars = channel.unary_unary(
                 '/trademesh.trading.v1.MarketDataService/ListBars',
@@ -64,10 +83,21 @@ class MarketDataServiceStub:
 
 class MarketDataServiceServicer:
     """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     def ListInstruments(self, request, context):
         """The instruments of a set, and the set itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInstrument(self, request, context):
+        """One instrument of a set, and the set itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,15 +117,29 @@ class MarketDataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFundamentals(self, request, context):
+        """Financial statements known at `as_of`, by the end of their period, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInsiderTrades(self, request, context):
+        """What insiders bought and sold, known at `as_of`, in the order in which it was filed, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBars(self, request, context):
-        """Bars in rows, for people.
+        """Bars in rows, for people: each in its newest form that is known at `as_of`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamBars(self, request, context):
-        """Bars in columns, many sessions a message, for programs.
+        """Bars in columns, many sessions a message, for programs: every form known at `as_of`, with the time from which it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +153,11 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsResponse.SerializeToString,
             ),
+            'GetInstrument': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInstrument,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentResponse.SerializeToString,
+            ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsRequest.FromString,
@@ -118,6 +167,16 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
                     servicer.ListCorporateActions,
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsResponse.SerializeToString,
+            ),
+            'ListFundamentals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFundamentals,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsResponse.SerializeToString,
+            ),
+            'ListInsiderTrades': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInsiderTrades,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesResponse.SerializeToString,
             ),
             'ListBars': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBars,
@@ -139,6 +198,10 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class MarketDataService:
     """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     @staticmethod
@@ -158,6 +221,33 @@ class MarketDataService:
             '/trademesh.trading.v1.MarketDataService/ListInstruments',
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsRequest.SerializeToString,
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInstrument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/GetInstrument',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -212,6 +302,60 @@ class MarketDataService:
             '/trademesh.trading.v1.MarketDataService/ListCorporateActions',
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsRequest.SerializeToString,
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFundamentals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/ListFundamentals',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInsiderTrades(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/ListInsiderTrades',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesResponse.FromString,
             options,
             channel_credentials,
             insecure,
