@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MarketDataServiceStub:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later."""
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListInstruments: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListInstrumentsRequest, _market_data_service_pb2.ListInstrumentsResponse]
@@ -26,9 +26,13 @@ class MarketDataServiceStub:
     """Bars in rows, for people."""
     StreamBars: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.StreamBarsRequest, _market_data_service_pb2.StreamBarsResponse]
     """Bars in columns, many sessions a message, for programs."""
+    GetQuotes: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.GetQuotesRequest, _market_data_service_pb2.GetQuotesResponse]
+    """The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none."""
+    StreamQuotes: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.StreamQuotesRequest, _market_data_service_pb2.StreamQuotesResponse]
+    """The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost."""
 
 class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later."""
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later."""
 
     @_abc_1.abstractmethod
     def ListInstruments(
@@ -69,5 +73,21 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_market_data_service_pb2.StreamBarsRequest, _abc.AsyncIterator[_market_data_service_pb2.StreamBarsResponse]],
     ) -> _abc.AsyncIterator[_market_data_service_pb2.StreamBarsResponse]:
         """Bars in columns, many sessions a message, for programs."""
+
+    @_abc_1.abstractmethod
+    def GetQuotes(
+        self,
+        request: _market_data_service_pb2.GetQuotesRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.GetQuotesRequest, _abc.Awaitable[_market_data_service_pb2.GetQuotesResponse]],
+    ) -> _abc.Awaitable[_market_data_service_pb2.GetQuotesResponse]:
+        """The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none."""
+
+    @_abc_1.abstractmethod
+    def StreamQuotes(
+        self,
+        request: _market_data_service_pb2.StreamQuotesRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.StreamQuotesRequest, _abc.AsyncIterator[_market_data_service_pb2.StreamQuotesResponse]],
+    ) -> _abc.AsyncIterator[_market_data_service_pb2.StreamQuotesResponse]:
+        """The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost."""
 
 def add_MarketDataServiceServicer_to_server(servicer: MarketDataServiceServicer, server: _aio.Server) -> None: ...

@@ -5,17 +5,19 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Bar, BarBlock, CorporateAction, DataSet, Instrument } from "./market_data_pb.js";
 import { file_trademesh_trading_v1_market_data } from "./market_data_pb.js";
+import type { Quote, QuoteProvider, TradesAround } from "./quote_pb.js";
+import { file_trademesh_trading_v1_quote } from "./quote_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file trademesh/trading/v1/market_data_service.proto.
  */
 export const file_trademesh_trading_v1_market_data_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci50cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2gudHJhZGluZy52MSIvChZMaXN0SW5zdHJ1bWVudHNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAEiTQoXTGlzdEluc3RydW1lbnRzUmVzcG9uc2USMgoEc2V0cxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldEluc3RydW1lbnRzInMKDlNldEluc3RydW1lbnRzEioKA3NldBgBIAEoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRhdGFTZXQSNQoLaW5zdHJ1bWVudHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50IrMBChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAESNQoFc3RhcnQYAiABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgDIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSGQoIY2FsZW5kYXIYBCABKAlCB7pIBHICGCAiRwoUTGlzdFNlc3Npb25zUmVzcG9uc2USLwoIc2Vzc2lvbnMYASADKAsyHS50cmFkZW1lc2gudHJhZGluZy52MS5TZXNzaW9uInoKB1Nlc3Npb24SFAoMc2Vzc2lvbl9kYXRlGAEgASgJEisKB29wZW5fYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGNsb3NlX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK2AgobTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAibwocTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXNwb25zZRI2CgdhY3Rpb25zGAEgAygLMiUudHJhZGVtZXNoLnRyYWRpbmcudjEuQ29ycG9yYXRlQWN0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKqAgoPTGlzdEJhcnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAiVAoQTGlzdEJhcnNSZXNwb25zZRInCgRiYXJzGAEgAygLMhkudHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKXAgoRU3RyZWFtQmFyc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESJAoSc2Vzc2lvbnNfcGVyX2Jsb2NrGAYgASgNQgi6SAUqAxiAECJDChJTdHJlYW1CYXJzUmVzcG9uc2USLQoFYmxvY2sYASABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5CYXJCbG9jazKnBAoRTWFya2V0RGF0YVNlcnZpY2USbgoPTGlzdEluc3RydW1lbnRzEiwudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEluc3RydW1lbnRzUmVxdWVzdBotLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RJbnN0cnVtZW50c1Jlc3BvbnNlEmUKDExpc3RTZXNzaW9ucxIpLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaKi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZRJ9ChRMaXN0Q29ycG9yYXRlQWN0aW9ucxIxLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RDb3Jwb3JhdGVBY3Rpb25zUmVxdWVzdBoyLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RDb3Jwb3JhdGVBY3Rpb25zUmVzcG9uc2USWQoITGlzdEJhcnMSJS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0QmFyc1JlcXVlc3QaJi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0QmFyc1Jlc3BvbnNlEmEKClN0cmVhbUJhcnMSJy50cmFkZW1lc2gudHJhZGluZy52MS5TdHJlYW1CYXJzUmVxdWVzdBooLnRyYWRlbWVzaC50cmFkaW5nLnYxLlN0cmVhbUJhcnNSZXNwb25zZTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_trademesh_trading_v1_market_data]);
+  fileDesc("Ci50cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2gudHJhZGluZy52MSIvChZMaXN0SW5zdHJ1bWVudHNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAEiTQoXTGlzdEluc3RydW1lbnRzUmVzcG9uc2USMgoEc2V0cxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldEluc3RydW1lbnRzInMKDlNldEluc3RydW1lbnRzEioKA3NldBgBIAEoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRhdGFTZXQSNQoLaW5zdHJ1bWVudHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50IrMBChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAESNQoFc3RhcnQYAiABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgDIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSGQoIY2FsZW5kYXIYBCABKAlCB7pIBHICGCAiRwoUTGlzdFNlc3Npb25zUmVzcG9uc2USLwoIc2Vzc2lvbnMYASADKAsyHS50cmFkZW1lc2gudHJhZGluZy52MS5TZXNzaW9uInoKB1Nlc3Npb24SFAoMc2Vzc2lvbl9kYXRlGAEgASgJEisKB29wZW5fYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGNsb3NlX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK2AgobTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAibwocTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXNwb25zZRI2CgdhY3Rpb25zGAEgAygLMiUudHJhZGVtZXNoLnRyYWRpbmcudjEuQ29ycG9yYXRlQWN0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKqAgoPTGlzdEJhcnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAiVAoQTGlzdEJhcnNSZXNwb25zZRInCgRiYXJzGAEgAygLMhkudHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKXAgoRU3RyZWFtQmFyc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESJAoSc2Vzc2lvbnNfcGVyX2Jsb2NrGAYgASgNQgi6SAUqAxiAECJDChJTdHJlYW1CYXJzUmVzcG9uc2USLQoFYmxvY2sYASABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5CYXJCbG9jayKdAQoQR2V0UXVvdGVzUmVxdWVzdBImCgd0aWNrZXJzGAEgAygJQhW6SBKSAQ8IARCIJxgBIgZyBBABGCASNQoEd2FpdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIIFDIAEioKBmFyb3VuZBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi7QEKEUdldFF1b3Rlc1Jlc3BvbnNlEisKBnF1b3RlcxgBIAMoCzIbLnRyYWRlbWVzaC50cmFkaW5nLnYxLlF1b3RlEg8KB21pc3NpbmcYAiADKAkSNQoIcHJvdmlkZXIYAyABKAsyIy50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZVByb3ZpZGVyEi8KC2Fuc3dlcmVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCgZhcm91bmQYBSADKAsyIi50cmFkZW1lc2gudHJhZGluZy52MS5UcmFkZXNBcm91bmQifAoTU3RyZWFtUXVvdGVzUmVxdWVzdBImCgd0aWNrZXJzGAEgAygJQhW6SBKSAQ8IARCIJxgBIgZyBBABGCASPQoMbWluX2ludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgy6SAmqAQYiAgg8MgAi+QEKFFN0cmVhbVF1b3Rlc1Jlc3BvbnNlEjcKCHByb3ZpZGVyGAEgASgLMiMudHJhZGVtZXNoLnRyYWRpbmcudjEuUXVvdGVQcm92aWRlckgAEi4KBnF1b3RlcxgCIAEoCzIcLnRyYWRlbWVzaC50cmFkaW5nLnYxLlF1b3Rlc0gAEjsKCmNoZWNrcG9pbnQYAyABKAsyJS50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZUNoZWNrcG9pbnRIABIzCgNlbmQYBCABKAsyJC50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZVN0cmVhbUVuZEgAQgYKBHBhcnQiNQoGUXVvdGVzEisKBnF1b3RlcxgBIAMoCzIbLnRyYWRlbWVzaC50cmFkaW5nLnYxLlF1b3RlIjkKD1F1b3RlQ2hlY2twb2ludBImCgJhdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQAoOUXVvdGVTdHJlYW1FbmQSLgoLcmV0cnlfYWZ0ZXIYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24y7gUKEU1hcmtldERhdGFTZXJ2aWNlEm4KD0xpc3RJbnN0cnVtZW50cxIsLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RJbnN0cnVtZW50c1JlcXVlc3QaLS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0SW5zdHJ1bWVudHNSZXNwb25zZRJlCgxMaXN0U2Vzc2lvbnMSKS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GioudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdFNlc3Npb25zUmVzcG9uc2USfQoUTGlzdENvcnBvcmF0ZUFjdGlvbnMSMS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0Q29ycG9yYXRlQWN0aW9uc1JlcXVlc3QaMi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0Q29ycG9yYXRlQWN0aW9uc1Jlc3BvbnNlElkKCExpc3RCYXJzEiUudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEJhcnNSZXF1ZXN0GiYudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEJhcnNSZXNwb25zZRJhCgpTdHJlYW1CYXJzEicudHJhZGVtZXNoLnRyYWRpbmcudjEuU3RyZWFtQmFyc1JlcXVlc3QaKC50cmFkZW1lc2gudHJhZGluZy52MS5TdHJlYW1CYXJzUmVzcG9uc2UwARJcCglHZXRRdW90ZXMSJi50cmFkZW1lc2gudHJhZGluZy52MS5HZXRRdW90ZXNSZXF1ZXN0GicudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UXVvdGVzUmVzcG9uc2USZwoMU3RyZWFtUXVvdGVzEikudHJhZGVtZXNoLnRyYWRpbmcudjEuU3RyZWFtUXVvdGVzUmVxdWVzdBoqLnRyYWRlbWVzaC50cmFkaW5nLnYxLlN0cmVhbVF1b3Rlc1Jlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_trademesh_trading_v1_market_data, file_trademesh_trading_v1_quote]);
 
 /**
  * Asks for instruments.
@@ -447,7 +449,235 @@ export const StreamBarsResponseSchema: GenMessage<StreamBarsResponse> = /*@__PUR
   messageDesc(file_trademesh_trading_v1_market_data_service, 11);
 
 /**
- * Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+ * Asks for the newest trades.
+ *
+ * @generated from message trademesh.trading.v1.GetQuotesRequest
+ */
+export type GetQuotesRequest = Message<"trademesh.trading.v1.GetQuotesRequest"> & {
+  /**
+   * Which tickers, as the provider names them. From the first call on their trades are taken in, and for a few minutes after the last.
+   *
+   * @generated from field: repeated string tickers = 1;
+   */
+  tickers: string[];
+
+  /**
+   * How long to wait for tickers of which no trade is known; absent: not at all.
+   *
+   * @generated from field: google.protobuf.Duration wait = 2;
+   */
+  wait?: Duration | undefined;
+
+  /**
+   * Also tells the trades around this instant, a whole five minutes, of the last day: an open or a close.
+   *
+   * @generated from field: google.protobuf.Timestamp around = 3;
+   */
+  around?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetQuotesRequest.
+ * Use `create(GetQuotesRequestSchema)` to create a new message.
+ */
+export const GetQuotesRequestSchema: GenMessage<GetQuotesRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 12);
+
+/**
+ * The newest trades.
+ *
+ * @generated from message trademesh.trading.v1.GetQuotesResponse
+ */
+export type GetQuotesResponse = Message<"trademesh.trading.v1.GetQuotesResponse"> & {
+  /**
+   * In the order asked for; those without a trade are left out.
+   *
+   * @generated from field: repeated trademesh.trading.v1.Quote quotes = 1;
+   */
+  quotes: Quote[];
+
+  /**
+   * Tickers of which no trade is known.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
+
+  /**
+   * Who tells them.
+   *
+   * @generated from field: trademesh.trading.v1.QuoteProvider provider = 3;
+   */
+  provider?: QuoteProvider | undefined;
+
+  /**
+   * When this was made.
+   *
+   * @generated from field: google.protobuf.Timestamp answered_at = 4;
+   */
+  answeredAt?: Timestamp | undefined;
+
+  /**
+   * Trades around the instant asked for, a ticker each, in the order asked for; empty if none was.
+   *
+   * @generated from field: repeated trademesh.trading.v1.TradesAround around = 5;
+   */
+  around: TradesAround[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetQuotesResponse.
+ * Use `create(GetQuotesResponseSchema)` to create a new message.
+ */
+export const GetQuotesResponseSchema: GenMessage<GetQuotesResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 13);
+
+/**
+ * Asks for quotes as they change.
+ *
+ * @generated from message trademesh.trading.v1.StreamQuotesRequest
+ */
+export type StreamQuotesRequest = Message<"trademesh.trading.v1.StreamQuotesRequest"> & {
+  /**
+   * Which tickers, as the provider names them.
+   *
+   * @generated from field: repeated string tickers = 1;
+   */
+  tickers: string[];
+
+  /**
+   * Least time between two messages with quotes; default 0.1 s.
+   *
+   * @generated from field: google.protobuf.Duration min_interval = 2;
+   */
+  minInterval?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.StreamQuotesRequest.
+ * Use `create(StreamQuotesRequestSchema)` to create a new message.
+ */
+export const StreamQuotesRequestSchema: GenMessage<StreamQuotesRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 14);
+
+/**
+ * One part of a stream of quotes.
+ *
+ * @generated from message trademesh.trading.v1.StreamQuotesResponse
+ */
+export type StreamQuotesResponse = Message<"trademesh.trading.v1.StreamQuotesResponse"> & {
+  /**
+   * What it is.
+   *
+   * @generated from oneof trademesh.trading.v1.StreamQuotesResponse.part
+   */
+  part: {
+    /**
+     * How the provider's connection stands: first of all, and whenever it changes.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteProvider provider = 1;
+     */
+    value: QuoteProvider;
+    case: "provider";
+  } | {
+    /**
+     * Quotes: first all that there are, then those that changed.
+     *
+     * @generated from field: trademesh.trading.v1.Quotes quotes = 2;
+     */
+    value: Quotes;
+    case: "quotes";
+  } | {
+    /**
+     * All that there was when the stream began was sent, or nothing changed for a while.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteCheckpoint checkpoint = 3;
+     */
+    value: QuoteCheckpoint;
+    case: "checkpoint";
+  } | {
+    /**
+     * The last message, if the stream ends by the server's will.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteStreamEnd end = 4;
+     */
+    value: QuoteStreamEnd;
+    case: "end";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message trademesh.trading.v1.StreamQuotesResponse.
+ * Use `create(StreamQuotesResponseSchema)` to create a new message.
+ */
+export const StreamQuotesResponseSchema: GenMessage<StreamQuotesResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 15);
+
+/**
+ * Some quotes.
+ *
+ * @generated from message trademesh.trading.v1.Quotes
+ */
+export type Quotes = Message<"trademesh.trading.v1.Quotes"> & {
+  /**
+   * At most one per ticker.
+   *
+   * @generated from field: repeated trademesh.trading.v1.Quote quotes = 1;
+   */
+  quotes: Quote[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.Quotes.
+ * Use `create(QuotesSchema)` to create a new message.
+ */
+export const QuotesSchema: GenMessage<Quotes> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 16);
+
+/**
+ * The stream is alive, and everything was sent.
+ *
+ * @generated from message trademesh.trading.v1.QuoteCheckpoint
+ */
+export type QuoteCheckpoint = Message<"trademesh.trading.v1.QuoteCheckpoint"> & {
+  /**
+   * When, by the server's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp at = 1;
+   */
+  at?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.QuoteCheckpoint.
+ * Use `create(QuoteCheckpointSchema)` to create a new message.
+ */
+export const QuoteCheckpointSchema: GenMessage<QuoteCheckpoint> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 17);
+
+/**
+ * The server goes down. A new stream begins with what is then the newest.
+ *
+ * @generated from message trademesh.trading.v1.QuoteStreamEnd
+ */
+export type QuoteStreamEnd = Message<"trademesh.trading.v1.QuoteStreamEnd"> & {
+  /**
+   * When to come back.
+   *
+   * @generated from field: google.protobuf.Duration retry_after = 1;
+   */
+  retryAfter?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.QuoteStreamEnd.
+ * Use `create(QuoteStreamEndSchema)` to create a new message.
+ */
+export const QuoteStreamEndSchema: GenMessage<QuoteStreamEnd> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 18);
+
+/**
+ * Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
  *
  * @generated from service trademesh.trading.v1.MarketDataService
  */
@@ -501,6 +731,26 @@ export const MarketDataService: GenService<{
     methodKind: "server_streaming";
     input: typeof StreamBarsRequestSchema;
     output: typeof StreamBarsResponseSchema;
+  },
+  /**
+   * The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.GetQuotes
+   */
+  getQuotes: {
+    methodKind: "unary";
+    input: typeof GetQuotesRequestSchema;
+    output: typeof GetQuotesResponseSchema;
+  },
+  /**
+   * The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.StreamQuotes
+   */
+  streamQuotes: {
+    methodKind: "server_streaming";
+    input: typeof StreamQuotesRequestSchema;
+    output: typeof StreamQuotesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_trademesh_trading_v1_market_data_service, 0);
