@@ -82,6 +82,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "trading.v1.MarketDataService.ListCorporateActions": (MOON, "DATA_ABSENT"),
     "trading.v1.MarketDataService.ListBars": (MOON, "DATA_ABSENT"),
     "trading.v1.MarketDataService.StreamBars": (MOON, "DATA_ABSENT"),
+    "trading.v1.MarketDataService.GetQuotes": ({"tickers": ["AAPL"]}, "NOT_CONFIGURED"),
+    "trading.v1.MarketDataService.StreamQuotes": ({"tickers": ["AAPL"]}, "NOT_CONFIGURED"),
     "trading.v1.PortfolioService.GetPortfolio": (NOBODY, "RESOURCE_NOT_FOUND"),
     "trading.v1.PortfolioService.ListFills": (NOBODY, "RESOURCE_NOT_FOUND"),
     "trading.v1.PortfolioService.ListEquity": (NOBODY, "RESOURCE_NOT_FOUND"),
