@@ -53,7 +53,7 @@ class Desk:
 
     provider: FinnhubServer
     quotes: LiveQuotes
-    stub: market_data_service_pb2_grpc.MarketDataServiceAsyncStub
+    stub: market_data_service_pb2_grpc.MarketDataServiceStub
     client: ServiceClient
     clock: Clock
 
