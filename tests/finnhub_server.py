@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from waiting import until
@@ -103,17 +104,18 @@ class FinnhubServer:
         self.subscribed[connection] = set()
         self.accepted += 1
         try:
-            async for text in connection:
-                self.said.append(str(text))
-                message = json.loads(text)
-                symbols = self.subscribed[connection]
-                if message["type"] == "subscribe":
-                    symbols.add(message["symbol"])
-                elif message["type"] == "unsubscribe":
-                    symbols.discard(message["symbol"])
-                else:
-                    await connection.send(json.dumps({"type": "error", "msg": f"Unknown message {message['type']}"}))
+            # However a client goes, it has gone.
+            with suppress(ConnectionClosed):
+                async for text in connection:
+                    self.said.append(str(text))
+                    message = json.loads(text)
+                    symbols = self.subscribed[connection]
+                    if message["type"] == "subscribe":
+                        symbols.add(message["symbol"])
+                    elif message["type"] == "unsubscribe":
+                        symbols.discard(message["symbol"])
+                    else:
+                        await connection.send(json.dumps({"type": "error", "msg": f"Unknown message {message['type']}"}))
         finally:
             self.connections.discard(connection)
             del self.subscribed[connection]
-            await asyncio.sleep(0)
