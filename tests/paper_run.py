@@ -23,6 +23,7 @@ from trademesh_gateway.configuration import rules_of
 from trademesh_gateway.launch import LaunchTicket
 from trademesh_gateway.observed_prices import observed_prices
 from trademesh_gateway.opening import Opened, open_run
+from trademesh_gateway.order_desk import OrderDesk
 from trademesh_gateway.paper_floor import PaperFloor, PaperParts
 from trademesh_gateway.pipeline.controller import Controller
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
@@ -159,6 +160,7 @@ class Generation:
     controller: Controller
     readiness: Readiness
     fold: Fold
+    orders: OrderDesk
     opened: Opened
     writer: GroupWriter
     quoted: list[tuple[str, int, dict[str, int]]]
@@ -261,7 +263,8 @@ class PaperRun:
         )
         task = asyncio.create_task(loop.run(0.0))
         try:
-            yield Generation(controller, readiness, opened.fold, opened, writer, quoted, task)
+            orders = OrderDesk("paper", frozenset(TICKERS), opened.desk_start.orders, controller, writer, opens_known=lambda: True)
+            yield Generation(controller, readiness, opened.fold, orders, opened, writer, quoted, task)
         finally:
             await controller.stop()
             await asyncio.wait_for(task, 10)

@@ -11,9 +11,10 @@ import pytest
 import pytest_asyncio
 
 from conftest import StartServer
-from paper_run import PaperMesh, PaperRun, paper_config, paper_mesh, unix_s
+from paper_run import Generation, PaperMesh, PaperRun, paper_config, paper_mesh, unix_s
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
+from trademesh.gateway.v1 import pipeline_service_pb2 as pipeline
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from waiting import until
 
@@ -373,3 +374,46 @@ async def test_prices_are_journaled_before_anything_is_filled_at_them(begin: Beg
         [231_000_000, 310_000_000],
     )
     assert observed.sequence < min(fill.sequence for fill in fills)
+
+
+AT_THE_CLOSE = pipeline.SubmitOrderRequest(
+    run_id="paper", ticker="AAPL", side=words.SIDE_LONG, quantity=7, time_in_force=events.TIME_IN_FORCE_AT_THE_CLOSE
+)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_orders_of_the_open_and_of_the_close_are_each_filled_once_whatever_interrupts_in_between(
+    begin: Begin, restarts: bool
+) -> None:
+    run = await begin()
+    mesh = run.mesh
+
+    async def go_on_to_the_close(gateway: Generation) -> None:
+        await until(lambda: gateway.controller.state == events.PIPELINE_STATE_RUNNING)
+        mesh.clock.unix_s = CLOSE - 1
+        await mesh.trade(("AAPL", "240"), ("MSFT", "300"))
+        mesh.clock.unix_s = CLOSE + 15
+        await until_journaled(run, "run_finished")
+
+    async with run.gateway() as gateway:
+        await until_listening(mesh)
+        await until(lambda: gateway.controller.state == events.PIPELINE_STATE_RUNNING)
+        submitted = (await gateway.orders.submit(AT_THE_CLOSE)).order.order.order_id
+        await decided(run)
+        own = len(run.of_kind("orders_gated")[0].orders_gated.results) - 1
+        mesh.clock.unix_s = OPEN + 1
+        await mesh.trade(("AAPL", "231"), ("MSFT", "310"))
+        await until_journaled(run, "order_filled", own)
+        if not restarts:
+            await gateway.controller.pause("lunch")
+            await gateway.controller.resume("ann")
+            await go_on_to_the_close(gateway)
+    if restarts:
+        async with run.gateway() as gateway:
+            await go_on_to_the_close(gateway)
+    filled = [one.order_filled for one in run.of_kind("order_filled")]
+    assert len({one.order_id for one in filled}) == len(filled) == own + 1
+    (of_person,) = [one for one in filled if one.order_id == submitted]
+    assert (of_person.quantity, of_person.price_micros) == (7, 240_000_000)
+    # The fold holds each fill against the account that the gateway told, to the micro-dollar.
+    assert run.fold().sessions_settled == 1
