@@ -99,7 +99,12 @@ _ALLOWED: tuple[tuple[Any, str, Destination, tuple[str, ...]], ...] = (
         ),
     ),
     (feed_service_pb2, "FeedService", Destination.RUN_FEED, ("Subscribe", "ListEvents", "GetSnapshot")),
-    (market_data_service_pb2, "MarketDataService", Destination.TRADING, ("ListInstruments", "ListSessions", "ListBars", "StreamBars")),
+    (
+        market_data_service_pb2,
+        "MarketDataService",
+        Destination.TRADING,
+        ("ListInstruments", "ListSessions", "ListBars", "StreamBars", "GetQuotes", "StreamQuotes"),
+    ),
     (
         portfolio_service_pb2,
         "PortfolioService",

@@ -20,6 +20,7 @@ from trademesh.gateway.v1 import (
     supervision_service_pb2,
     supervision_service_pb2_grpc,
 )
+from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.runtime.v1.runtime_pb2 import RunProgress
 from trademesh_gateway.configuration import rules_of
@@ -30,8 +31,10 @@ from trademesh_gateway.launch import EXIT_OK, EXIT_TEMPORARY, Launcher, LaunchTi
 from trademesh_gateway.lease import Lease
 from trademesh_gateway.live_feed import LiveFeed
 from trademesh_gateway.liveness import watch_progress
+from trademesh_gateway.observed_prices import observed_prices
 from trademesh_gateway.opening import Opened, open_run
 from trademesh_gateway.order_desk import OrderDesk
+from trademesh_gateway.paper_floor import COMMIT_DELAY_S, PaperFloor, PaperParts
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_gateway.pipeline.desk_run import DeskRules
@@ -39,7 +42,9 @@ from trademesh_gateway.pipeline_service import Control, PipelineServicer, Superv
 from trademesh_gateway.session_loop import SessionLoop
 from trademesh_gateway.settings import ExportSettings, GatewaySettings
 from trademesh_gateway.stop_history import hear, stops_after
+from trademesh_gateway.trading_floor import Floor, RecordedFloor
 from trademesh_gateway.wire import limits_in_force
+from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.health import Readiness
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
@@ -245,10 +250,23 @@ class Gateway:
             waits=lambda what: self._launcher.tell("progress", what=what),
             closes_known=self._closes_known,
             stops=self._stops,
+            open_floor=partial(self._open_floor, config),
         )
         await loop.run(self._fold.pace if opened.began else config.pipeline.pace_sessions_per_s)
         if self._controller.state in TERMINAL:
             await self._exporter.export(force=True)
+
+    def _open_floor(self, config: RunConfig, trading: ServiceClient, news: ServiceClient) -> Floor:
+        """What the run's mode trades on."""
+        if config.mode != contract.RUN_MODE_PAPER:
+            return RecordedFloor(config, trading, news)
+        self._writer.delay_s = COMMIT_DELAY_S
+        reader = self._store.reader()
+        observed = observed_prices(reader)
+        reader.close()
+        return PaperFloor(
+            config, trading, news, self._writer, self._controller, self._readiness, observed, self._feed.board.update, PaperParts()
+        )
 
     async def _linger(self, config: RunConfig, *ends: asyncio.Task[Any]) -> None:
         """A pipeline that has ended is served for a while, or until the gateway is stopped."""

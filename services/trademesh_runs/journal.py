@@ -142,6 +142,8 @@ class JournalWriter(Protocol):
     """Newest sequence that is durable and published."""
     stalled: str
     """Why nothing can be written for now; empty if it can."""
+    delay_s: float
+    """How long the first event of a group waits for others."""
 
     def append(self, draft: Draft) -> bool:
         """Takes an event in; False if the journal has it already."""

@@ -98,13 +98,24 @@ def faults_of(config: RunConfig) -> list[FieldViolation]:
 
 
 def _faults_of_mode(config: RunConfig) -> list[FieldViolation]:
-    """Made-up prices are for mode MOCK, so that no result of theirs is taken for one of a market's."""
+    """Made-up prices are for mode MOCK, so that no result of theirs is taken for one of a market's; and what mode PAPER cannot do."""
     made_up, mock = config.data.set.startswith(MOCK_SETS), config.mode == contract.RUN_MODE_MOCK
     if made_up and not mock:
         return [FieldViolation("data.set", f"the prices of {config.data.set} are made up: say `mode: mock`")]
     if mock and not made_up:
         return [FieldViolation("data.set", f"mode mock makes its prices up: leave `data.set` out, or name one like {MOCK_SETS}20@7")]
-    return []
+    return _faults_of_paper(config) if config.mode == contract.RUN_MODE_PAPER else []
+
+
+def _faults_of_paper(config: RunConfig) -> list[FieldViolation]:
+    faults = list[FieldViolation]()
+    if config.execution.fill == contract.FILL_POLICY_SAME_CLOSE:
+        faults.append(FieldViolation("execution.fill", "nobody can decide on a close and be filled at it: use next_open or next_close"))
+    if config.execution.participation:
+        faults.append(FieldViolation("execution.participation", "a session's volume is not known in mode paper: leave it out"))
+    if config.pipeline.pace_sessions_per_s:
+        faults.append(FieldViolation("pipeline.pace_sessions_per_s", "mode paper goes by the clock: leave it out"))
+    return faults
 
 
 def faults_of_limits(config: RunConfig) -> list[FieldViolation]:

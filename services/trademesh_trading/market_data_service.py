@@ -1,4 +1,4 @@
-"""MarketDataService: data sets by RPC. Nothing is answered that was known later than the request's `as_of`."""
+"""MarketDataService: data sets and live quotes by RPC. Nothing of a set is answered that was known later than the request's `as_of`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from trademesh_trading.bar_rows import BarQuestion, page_of_bars
 from trademesh_trading.calendars import MOST_YEARS, recorded_sessions
 from trademesh_trading.corporate_actions import actions_known
 from trademesh_trading.known_tables import Condition, ended_within, known_after
+from trademesh_trading.quote_streams import QuoteStreams
 from trademesh_trading.store import MarketStore
 
 DEFAULT_PAGE_SIZE = 500
@@ -32,8 +33,10 @@ MOST_CELLS_PER_BLOCK = 65_536
 class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer):
     """Data sets by RPC."""
 
-    def __init__(self, store: MarketStore) -> None:
+    def __init__(self, store: MarketStore, quotes: QuoteStreams | None = None) -> None:
+        """`quotes`: None: there is no provider of live quotes."""
         self._store = store
+        self._quotes = quotes or QuoteStreams()
         self._log = get_logger("market data")
 
     async def ListInstruments(self, request: messages.ListInstrumentsRequest, context: Context) -> messages.ListInstrumentsResponse:
@@ -139,6 +142,13 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
             # In a thread: a year of a large set may have to be read, and the numbers of a block take milliseconds to pack.
             block = await asyncio.to_thread(wire.block_message, data, part, columns, as_of_unix_s)
             yield messages.StreamBarsResponse(block=block)
+
+    async def GetQuotes(self, request: messages.GetQuotesRequest, context: Context) -> messages.GetQuotesResponse:
+        return await self._quotes.get(request)
+
+    async def StreamQuotes(self, request: messages.StreamQuotesRequest, context: Context) -> AsyncIterator[messages.StreamQuotesResponse]:
+        async for message in self._quotes.stream(request):
+            yield message
 
 
 def _span_of_calendar(request: messages.ListSessionsRequest) -> tuple[date, date]:

@@ -1,4 +1,4 @@
-"""Translates between what this service knows and its messages."""
+"""Translates between what this service knows, live quotes among it, and its messages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import portfolio_service_pb2 as portfolio
+from trademesh.trading.v1 import quote_pb2 as live
 from trademesh_ledger.money import divide_half_even
 from trademesh_trading.bar_matrices import Flags, Matrix, Revisions
 from trademesh_trading.bar_rows import BarRow
 from trademesh_trading.corporate_actions import ActionRecord
 from trademesh_trading.known_tables import STATEMENT_FIELDS
+from trademesh_trading.live_quotes import Line, Link
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet
+from trademesh_trading.quote_provider import Trade
 
 PERIODS = {3: market.FISCAL_PERIOD_QUARTER, 6: market.FISCAL_PERIOD_HALF_YEAR, 12: market.FISCAL_PERIOD_YEAR}
 TRADE_CODES = {"P": market.INSIDER_TRADE_CODE_PURCHASE, "S": market.INSIDER_TRADE_CODE_SALE}
@@ -49,6 +52,65 @@ def instrument_message(value: InstrumentRecord) -> market.Instrument:
         first_session=value.first_session,
         last_session=value.last_session,
         bar_kind=_bar_kind(value.fields),
+    )
+
+
+def instant_ns(unix_ns: int) -> Timestamp:
+    """An instant, from nanoseconds since 1970."""
+    return Timestamp(seconds=unix_ns // 1_000_000_000, nanos=unix_ns % 1_000_000_000)
+
+
+def quote_message(line: Line, now_unix_ns: int, *, stale: bool) -> live.Quote:
+    """The newest trade of a ticker of which there is one."""
+    trade = line.tape.last
+    assert trade is not None
+    quote = live.Quote(
+        ticker=trade.ticker,
+        price_micros=trade.price_micros,
+        volume_shares=trade.volume_shares,
+        traded_at=instant_ns(trade.traded_unix_ms * 1_000_000),
+        received_at=instant_ns(line.received_unix_ns),
+        stale=stale,
+    )
+    quote.age.FromNanoseconds(max(0, now_unix_ns - trade.traded_unix_ms * 1_000_000))
+    return quote
+
+
+def around_message(ticker: str, line: Line | None, around_unix_s: int) -> live.TradesAround:
+    """The trades of a ticker around an instant; None: nothing is known of it."""
+    if line is None:
+        return live.TradesAround(ticker=ticker)
+    heard = line.heard_since_unix_ns
+    return live.TradesAround(
+        ticker=ticker,
+        before=_print(line.tape.last_until(around_unix_s)),
+        after=_print(line.tape.first_from(around_unix_s)),
+        heard_since=None if heard is None else instant_ns(heard),
+    )
+
+
+def _print(trade: Trade | None) -> live.TradePrint | None:
+    if trade is None:
+        return None
+    return live.TradePrint(
+        price_micros=trade.price_micros,
+        volume_shares=trade.volume_shares,
+        traded_at=instant_ns(trade.traded_unix_ms * 1_000_000),
+    )
+
+
+def provider_message(name: str, link: Link) -> live.QuoteProvider:
+    """How the provider of live quotes stands."""
+    return live.QuoteProvider(
+        name=name,
+        link=live.QUOTE_LINK_CONNECTED if link.connected else live.QUOTE_LINK_DISCONNECTED,
+        since=instant_ns(link.since_unix_ns),
+        reason=link.why,
+        disconnects=link.disconnects,
+        bad_frames=link.bad_frames,
+        duplicates=link.duplicates,
+        late=link.late,
+        refused=link.refused,
     )
 
 

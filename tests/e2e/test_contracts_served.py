@@ -85,6 +85,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "trading.v1.MarketDataService.ListInsiderTrades": ({**MOON, "set": "us20"}, "DATA_ABSENT"),
     "trading.v1.MarketDataService.ListBars": (MOON, "DATA_ABSENT"),
     "trading.v1.MarketDataService.StreamBars": (MOON, "DATA_ABSENT"),
+    "trading.v1.MarketDataService.GetQuotes": ({"tickers": ["AAPL"]}, "NOT_CONFIGURED"),
+    "trading.v1.MarketDataService.StreamQuotes": ({"tickers": ["AAPL"]}, "NOT_CONFIGURED"),
     "trading.v1.PortfolioService.GetPortfolio": (NOBODY, "RESOURCE_NOT_FOUND"),
     "trading.v1.PortfolioService.ListPositions": (NOBODY, "RESOURCE_NOT_FOUND"),
     "trading.v1.PortfolioService.ListOrders": (NOBODY, "RESOURCE_NOT_FOUND"),

@@ -32,6 +32,11 @@ class _RunModeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RunMode.ValueT
     """Recorded sessions with a simulated clock."""
     RUN_MODE_MOCK: _RunMode.ValueType  # 2
     """Like BACKTEST, on made-up prices: a seeded random walk (`data.seed`). Says nothing about any market."""
+    RUN_MODE_PAPER: _RunMode.ValueType  # 3
+    """Sessions to come by the clock of the wall and the exchange's calendar, half days as well: decided half an hour before the open on the set's bars
+    and the closes since, filled on paper at the first trade from the open on, or the last up to the close, of live quotes (see GetQuotes).
+    A session whose open has passed is not traded: the run begins with the next one. Splits and dividends of sessions to come are not known.
+    """
 
 class RunMode(_RunMode, metaclass=_RunModeEnumTypeWrapper):
     """Where prices and time come from."""
@@ -42,6 +47,11 @@ RUN_MODE_BACKTEST: RunMode.ValueType  # 1
 """Recorded sessions with a simulated clock."""
 RUN_MODE_MOCK: RunMode.ValueType  # 2
 """Like BACKTEST, on made-up prices: a seeded random walk (`data.seed`). Says nothing about any market."""
+RUN_MODE_PAPER: RunMode.ValueType  # 3
+"""Sessions to come by the clock of the wall and the exchange's calendar, half days as well: decided half an hour before the open on the set's bars
+and the closes since, filled on paper at the first trade from the open on, or the last up to the close, of live quotes (see GetQuotes).
+A session whose open has passed is not traded: the run begins with the next one. Splits and dividends of sessions to come are not known.
+"""
 
 class _FillPolicy:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -312,9 +322,9 @@ class SessionRange(message.Message):
     END_FIELD_NUMBER: builtins.int
     CALENDAR_FIELD_NUMBER: builtins.int
     start: builtins.str
-    """First session, ISO date; empty: the first that the data set has."""
+    """First session, ISO date; empty: the first that the data set has, in mode PAPER the next that opens."""
     end: builtins.str
-    """Last session, ISO date; empty: the last that the data set has."""
+    """Last session, ISO date; empty: the last that the data set has, in mode PAPER that of a year later."""
     calendar: builtins.str
     """Exchange calendar, ISO 10383 market identifier; empty: the data set's, which is the only one that fits."""
     def __init__(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class MarketDataServiceStub:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
 
     Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
     `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
@@ -79,10 +79,20 @@ class MarketDataServiceStub:
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsResponse.FromString,
                 _registered_method=True)
+        self.GetQuotes = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/GetQuotes',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesResponse.FromString,
+                _registered_method=True)
+        self.StreamQuotes = channel.unary_stream(
+                '/trademesh.trading.v1.MarketDataService/StreamQuotes',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesResponse.FromString,
+                _registered_method=True)
 
 
 class MarketDataServiceServicer:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
 
     Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
     `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
@@ -145,6 +155,20 @@ class MarketDataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetQuotes(self, request, context):
+        """The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamQuotes(self, request, context):
+        """The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MarketDataServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -188,6 +212,16 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsResponse.SerializeToString,
             ),
+            'GetQuotes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuotes,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesResponse.SerializeToString,
+            ),
+            'StreamQuotes': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamQuotes,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'trademesh.trading.v1.MarketDataService', rpc_method_handlers)
@@ -197,7 +231,7 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MarketDataService:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
 
     Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
     `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
@@ -410,6 +444,60 @@ class MarketDataService:
             '/trademesh.trading.v1.MarketDataService/StreamBars',
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsRequest.SerializeToString,
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/GetQuotes',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamQuotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/StreamQuotes',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesResponse.FromString,
             options,
             channel_credentials,
             insecure,

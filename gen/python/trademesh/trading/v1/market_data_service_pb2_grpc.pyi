@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MarketDataServiceStub:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
 
     Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
     `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
@@ -37,9 +37,13 @@ class MarketDataServiceStub:
     """Bars in rows, for people: each in its newest form that is known at `as_of`."""
     StreamBars: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.StreamBarsRequest, _market_data_service_pb2.StreamBarsResponse]
     """Bars in columns, many sessions a message, for programs: every form known at `as_of`, with the time from which it is."""
+    GetQuotes: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.GetQuotesRequest, _market_data_service_pb2.GetQuotesResponse]
+    """The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none."""
+    StreamQuotes: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.StreamQuotesRequest, _market_data_service_pb2.StreamQuotesResponse]
+    """The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost."""
 
 class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
 
     Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
     `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
@@ -109,5 +113,21 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_market_data_service_pb2.StreamBarsRequest, _abc.AsyncIterator[_market_data_service_pb2.StreamBarsResponse]],
     ) -> _abc.AsyncIterator[_market_data_service_pb2.StreamBarsResponse]:
         """Bars in columns, many sessions a message, for programs: every form known at `as_of`, with the time from which it is."""
+
+    @_abc_1.abstractmethod
+    def GetQuotes(
+        self,
+        request: _market_data_service_pb2.GetQuotesRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.GetQuotesRequest, _abc.Awaitable[_market_data_service_pb2.GetQuotesResponse]],
+    ) -> _abc.Awaitable[_market_data_service_pb2.GetQuotesResponse]:
+        """The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none."""
+
+    @_abc_1.abstractmethod
+    def StreamQuotes(
+        self,
+        request: _market_data_service_pb2.StreamQuotesRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.StreamQuotesRequest, _abc.AsyncIterator[_market_data_service_pb2.StreamQuotesResponse]],
+    ) -> _abc.AsyncIterator[_market_data_service_pb2.StreamQuotesResponse]:
+        """The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost."""
 
 def add_MarketDataServiceServicer_to_server(servicer: MarketDataServiceServicer, server: _aio.Server) -> None: ...

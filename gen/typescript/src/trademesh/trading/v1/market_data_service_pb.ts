@@ -5,17 +5,19 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Bar, BarBlock, CorporateAction, DataSet, FinancialStatement, InsiderTrade, Instrument } from "./market_data_pb.js";
 import { file_trademesh_trading_v1_market_data } from "./market_data_pb.js";
+import type { Quote, QuoteProvider, TradesAround } from "./quote_pb.js";
+import { file_trademesh_trading_v1_quote } from "./quote_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file trademesh/trading/v1/market_data_service.proto.
  */
 export const file_trademesh_trading_v1_market_data_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci50cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2gudHJhZGluZy52MSIvChZMaXN0SW5zdHJ1bWVudHNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAEiTQoXTGlzdEluc3RydW1lbnRzUmVzcG9uc2USMgoEc2V0cxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldEluc3RydW1lbnRzInMKDlNldEluc3RydW1lbnRzEioKA3NldBgBIAEoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRhdGFTZXQSNQoLaW5zdHJ1bWVudHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50IkoKFEdldEluc3RydW1lbnRSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIZCgZ0aWNrZXIYAiABKAlCCbpIBnIEEAEYICJ5ChVHZXRJbnN0cnVtZW50UmVzcG9uc2USNAoKaW5zdHJ1bWVudBgBIAEoCzIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkluc3RydW1lbnQSKgoDc2V0GAIgASgLMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuRGF0YVNldCKzAQoTTGlzdFNlc3Npb25zUmVxdWVzdBIVCgNzZXQYASABKAlCCLpIBXIDGIABEjUKBXN0YXJ0GAIgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEhkKCGNhbGVuZGFyGAQgASgJQge6SARyAhggIkcKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEi8KCHNlc3Npb25zGAEgAygLMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuU2Vzc2lvbiJ6CgdTZXNzaW9uEhQKDHNlc3Npb25fZGF0ZRgBIAEoCRIrCgdvcGVuX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghjbG9zZV9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAitgIKG0xpc3RDb3Jwb3JhdGVBY3Rpb25zUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBI1CgVzdGFydBgDIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMwoDZW5kGAQgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIxCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBrpIA8gBARIbCglwYWdlX3NpemUYBiABKA1CCLpIBSoDGIgnEhwKCnBhZ2VfdG9rZW4YByABKAlCCLpIBXIDGIAgIm8KHExpc3RDb3Jwb3JhdGVBY3Rpb25zUmVzcG9uc2USNgoHYWN0aW9ucxgBIAMoCzIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvcnBvcmF0ZUFjdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiyQIKF0xpc3RGdW5kYW1lbnRhbHNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhUKDWFsbF9yZXZpc2lvbnMYBiABKAgSGwoJcGFnZV9zaXplGAcgASgNQgi6SAUqAxiIJxIcCgpwYWdlX3Rva2VuGAggASgJQgi6SAVyAxiAICJxChhMaXN0RnVuZGFtZW50YWxzUmVzcG9uc2USPAoKc3RhdGVtZW50cxgBIAMoCzIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkZpbmFuY2lhbFN0YXRlbWVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkijwIKGExpc3RJbnNpZGVyVHJhZGVzUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBIvCgtrbm93bl9hZnRlchgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoFYXNfb2YYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESFQoNYWxsX3JldmlzaW9ucxgFIAEoCBIbCglwYWdlX3NpemUYBiABKA1CCLpIBSoDGIgnEhwKCnBhZ2VfdG9rZW4YByABKAlCCLpIBXIDGIAgImgKGUxpc3RJbnNpZGVyVHJhZGVzUmVzcG9uc2USMgoGdHJhZGVzGAEgAygLMiIudHJhZGVtZXNoLnRyYWRpbmcudjEuSW5zaWRlclRyYWRlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKqAgoPTGlzdEJhcnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAiVAoQTGlzdEJhcnNSZXNwb25zZRInCgRiYXJzGAEgAygLMhkudHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKXAgoRU3RyZWFtQmFyc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESJAoSc2Vzc2lvbnNfcGVyX2Jsb2NrGAYgASgNQgi6SAUqAxiAECJDChJTdHJlYW1CYXJzUmVzcG9uc2USLQoFYmxvY2sYASABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5CYXJCbG9jazL6BgoRTWFya2V0RGF0YVNlcnZpY2USbgoPTGlzdEluc3RydW1lbnRzEiwudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEluc3RydW1lbnRzUmVxdWVzdBotLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RJbnN0cnVtZW50c1Jlc3BvbnNlEmgKDUdldEluc3RydW1lbnQSKi50cmFkZW1lc2gudHJhZGluZy52MS5HZXRJbnN0cnVtZW50UmVxdWVzdBorLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldEluc3RydW1lbnRSZXNwb25zZRJlCgxMaXN0U2Vzc2lvbnMSKS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GioudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdFNlc3Npb25zUmVzcG9uc2USfQoUTGlzdENvcnBvcmF0ZUFjdGlvbnMSMS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0Q29ycG9yYXRlQWN0aW9uc1JlcXVlc3QaMi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0Q29ycG9yYXRlQWN0aW9uc1Jlc3BvbnNlEnEKEExpc3RGdW5kYW1lbnRhbHMSLS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RnVuZGFtZW50YWxzUmVxdWVzdBouLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RGdW5kYW1lbnRhbHNSZXNwb25zZRJ0ChFMaXN0SW5zaWRlclRyYWRlcxIuLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RJbnNpZGVyVHJhZGVzUmVxdWVzdBovLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RJbnNpZGVyVHJhZGVzUmVzcG9uc2USWQoITGlzdEJhcnMSJS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0QmFyc1JlcXVlc3QaJi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0QmFyc1Jlc3BvbnNlEmEKClN0cmVhbUJhcnMSJy50cmFkZW1lc2gudHJhZGluZy52MS5TdHJlYW1CYXJzUmVxdWVzdBooLnRyYWRlbWVzaC50cmFkaW5nLnYxLlN0cmVhbUJhcnNSZXNwb25zZTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_trademesh_trading_v1_market_data]);
+  fileDesc("Ci50cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2gudHJhZGluZy52MSIvChZMaXN0SW5zdHJ1bWVudHNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAEiTQoXTGlzdEluc3RydW1lbnRzUmVzcG9uc2USMgoEc2V0cxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldEluc3RydW1lbnRzInMKDlNldEluc3RydW1lbnRzEioKA3NldBgBIAEoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRhdGFTZXQSNQoLaW5zdHJ1bWVudHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50IkoKFEdldEluc3RydW1lbnRSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIZCgZ0aWNrZXIYAiABKAlCCbpIBnIEEAEYICJ5ChVHZXRJbnN0cnVtZW50UmVzcG9uc2USNAoKaW5zdHJ1bWVudBgBIAEoCzIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkluc3RydW1lbnQSKgoDc2V0GAIgASgLMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuRGF0YVNldCKzAQoTTGlzdFNlc3Npb25zUmVxdWVzdBIVCgNzZXQYASABKAlCCLpIBXIDGIABEjUKBXN0YXJ0GAIgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEhkKCGNhbGVuZGFyGAQgASgJQge6SARyAhggIkcKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEi8KCHNlc3Npb25zGAEgAygLMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuU2Vzc2lvbiJ6CgdTZXNzaW9uEhQKDHNlc3Npb25fZGF0ZRgBIAEoCRIrCgdvcGVuX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghjbG9zZV9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAitgIKG0xpc3RDb3Jwb3JhdGVBY3Rpb25zUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBI1CgVzdGFydBgDIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMwoDZW5kGAQgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIxCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBrpIA8gBARIbCglwYWdlX3NpemUYBiABKA1CCLpIBSoDGIgnEhwKCnBhZ2VfdG9rZW4YByABKAlCCLpIBXIDGIAgIm8KHExpc3RDb3Jwb3JhdGVBY3Rpb25zUmVzcG9uc2USNgoHYWN0aW9ucxgBIAMoCzIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvcnBvcmF0ZUFjdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiyQIKF0xpc3RGdW5kYW1lbnRhbHNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhUKDWFsbF9yZXZpc2lvbnMYBiABKAgSGwoJcGFnZV9zaXplGAcgASgNQgi6SAUqAxiIJxIcCgpwYWdlX3Rva2VuGAggASgJQgi6SAVyAxiAICJxChhMaXN0RnVuZGFtZW50YWxzUmVzcG9uc2USPAoKc3RhdGVtZW50cxgBIAMoCzIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkZpbmFuY2lhbFN0YXRlbWVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkijwIKGExpc3RJbnNpZGVyVHJhZGVzUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBIvCgtrbm93bl9hZnRlchgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoFYXNfb2YYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESFQoNYWxsX3JldmlzaW9ucxgFIAEoCBIbCglwYWdlX3NpemUYBiABKA1CCLpIBSoDGIgnEhwKCnBhZ2VfdG9rZW4YByABKAlCCLpIBXIDGIAgImgKGUxpc3RJbnNpZGVyVHJhZGVzUmVzcG9uc2USMgoGdHJhZGVzGAEgAygLMiIudHJhZGVtZXNoLnRyYWRpbmcudjEuSW5zaWRlclRyYWRlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKqAgoPTGlzdEJhcnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAiVAoQTGlzdEJhcnNSZXNwb25zZRInCgRiYXJzGAEgAygLMhkudHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKXAgoRU3RyZWFtQmFyc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESJAoSc2Vzc2lvbnNfcGVyX2Jsb2NrGAYgASgNQgi6SAUqAxiAECJDChJTdHJlYW1CYXJzUmVzcG9uc2USLQoFYmxvY2sYASABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5CYXJCbG9jayKdAQoQR2V0UXVvdGVzUmVxdWVzdBImCgd0aWNrZXJzGAEgAygJQhW6SBKSAQ8IARCIJxgBIgZyBBABGCASNQoEd2FpdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIIFDIAEioKBmFyb3VuZBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi7QEKEUdldFF1b3Rlc1Jlc3BvbnNlEisKBnF1b3RlcxgBIAMoCzIbLnRyYWRlbWVzaC50cmFkaW5nLnYxLlF1b3RlEg8KB21pc3NpbmcYAiADKAkSNQoIcHJvdmlkZXIYAyABKAsyIy50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZVByb3ZpZGVyEi8KC2Fuc3dlcmVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCgZhcm91bmQYBSADKAsyIi50cmFkZW1lc2gudHJhZGluZy52MS5UcmFkZXNBcm91bmQifAoTU3RyZWFtUXVvdGVzUmVxdWVzdBImCgd0aWNrZXJzGAEgAygJQhW6SBKSAQ8IARCIJxgBIgZyBBABGCASPQoMbWluX2ludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgy6SAmqAQYiAgg8MgAi+QEKFFN0cmVhbVF1b3Rlc1Jlc3BvbnNlEjcKCHByb3ZpZGVyGAEgASgLMiMudHJhZGVtZXNoLnRyYWRpbmcudjEuUXVvdGVQcm92aWRlckgAEi4KBnF1b3RlcxgCIAEoCzIcLnRyYWRlbWVzaC50cmFkaW5nLnYxLlF1b3Rlc0gAEjsKCmNoZWNrcG9pbnQYAyABKAsyJS50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZUNoZWNrcG9pbnRIABIzCgNlbmQYBCABKAsyJC50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZVN0cmVhbUVuZEgAQgYKBHBhcnQiNQoGUXVvdGVzEisKBnF1b3RlcxgBIAMoCzIbLnRyYWRlbWVzaC50cmFkaW5nLnYxLlF1b3RlIjkKD1F1b3RlQ2hlY2twb2ludBImCgJhdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQAoOUXVvdGVTdHJlYW1FbmQSLgoLcmV0cnlfYWZ0ZXIYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ywQgKEU1hcmtldERhdGFTZXJ2aWNlEm4KD0xpc3RJbnN0cnVtZW50cxIsLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RJbnN0cnVtZW50c1JlcXVlc3QaLS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0SW5zdHJ1bWVudHNSZXNwb25zZRJoCg1HZXRJbnN0cnVtZW50EioudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0SW5zdHJ1bWVudFJlcXVlc3QaKy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRJbnN0cnVtZW50UmVzcG9uc2USZQoMTGlzdFNlc3Npb25zEikudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdFNlc3Npb25zUmVxdWVzdBoqLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEn0KFExpc3RDb3Jwb3JhdGVBY3Rpb25zEjEudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXF1ZXN0GjIudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXNwb25zZRJxChBMaXN0RnVuZGFtZW50YWxzEi0udHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEZ1bmRhbWVudGFsc1JlcXVlc3QaLi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RnVuZGFtZW50YWxzUmVzcG9uc2USdAoRTGlzdEluc2lkZXJUcmFkZXMSLi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0SW5zaWRlclRyYWRlc1JlcXVlc3QaLy50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0SW5zaWRlclRyYWRlc1Jlc3BvbnNlElkKCExpc3RCYXJzEiUudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEJhcnNSZXF1ZXN0GiYudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEJhcnNSZXNwb25zZRJhCgpTdHJlYW1CYXJzEicudHJhZGVtZXNoLnRyYWRpbmcudjEuU3RyZWFtQmFyc1JlcXVlc3QaKC50cmFkZW1lc2gudHJhZGluZy52MS5TdHJlYW1CYXJzUmVzcG9uc2UwARJcCglHZXRRdW90ZXMSJi50cmFkZW1lc2gudHJhZGluZy52MS5HZXRRdW90ZXNSZXF1ZXN0GicudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UXVvdGVzUmVzcG9uc2USZwoMU3RyZWFtUXVvdGVzEikudHJhZGVtZXNoLnRyYWRpbmcudjEuU3RyZWFtUXVvdGVzUmVxdWVzdBoqLnRyYWRlbWVzaC50cmFkaW5nLnYxLlN0cmVhbVF1b3Rlc1Jlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_trademesh_trading_v1_market_data, file_trademesh_trading_v1_quote]);
 
 /**
  * Asks for instruments.
@@ -692,7 +694,235 @@ export const StreamBarsResponseSchema: GenMessage<StreamBarsResponse> = /*@__PUR
   messageDesc(file_trademesh_trading_v1_market_data_service, 17);
 
 /**
- * Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+ * Asks for the newest trades.
+ *
+ * @generated from message trademesh.trading.v1.GetQuotesRequest
+ */
+export type GetQuotesRequest = Message<"trademesh.trading.v1.GetQuotesRequest"> & {
+  /**
+   * Which tickers, as the provider names them. From the first call on their trades are taken in, and for a few minutes after the last.
+   *
+   * @generated from field: repeated string tickers = 1;
+   */
+  tickers: string[];
+
+  /**
+   * How long to wait for tickers of which no trade is known; absent: not at all.
+   *
+   * @generated from field: google.protobuf.Duration wait = 2;
+   */
+  wait?: Duration | undefined;
+
+  /**
+   * Also tells the trades around this instant, a whole five minutes, of the last day: an open or a close.
+   *
+   * @generated from field: google.protobuf.Timestamp around = 3;
+   */
+  around?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetQuotesRequest.
+ * Use `create(GetQuotesRequestSchema)` to create a new message.
+ */
+export const GetQuotesRequestSchema: GenMessage<GetQuotesRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 18);
+
+/**
+ * The newest trades.
+ *
+ * @generated from message trademesh.trading.v1.GetQuotesResponse
+ */
+export type GetQuotesResponse = Message<"trademesh.trading.v1.GetQuotesResponse"> & {
+  /**
+   * In the order asked for; those without a trade are left out.
+   *
+   * @generated from field: repeated trademesh.trading.v1.Quote quotes = 1;
+   */
+  quotes: Quote[];
+
+  /**
+   * Tickers of which no trade is known.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
+
+  /**
+   * Who tells them.
+   *
+   * @generated from field: trademesh.trading.v1.QuoteProvider provider = 3;
+   */
+  provider?: QuoteProvider | undefined;
+
+  /**
+   * When this was made.
+   *
+   * @generated from field: google.protobuf.Timestamp answered_at = 4;
+   */
+  answeredAt?: Timestamp | undefined;
+
+  /**
+   * Trades around the instant asked for, a ticker each, in the order asked for; empty if none was.
+   *
+   * @generated from field: repeated trademesh.trading.v1.TradesAround around = 5;
+   */
+  around: TradesAround[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetQuotesResponse.
+ * Use `create(GetQuotesResponseSchema)` to create a new message.
+ */
+export const GetQuotesResponseSchema: GenMessage<GetQuotesResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 19);
+
+/**
+ * Asks for quotes as they change.
+ *
+ * @generated from message trademesh.trading.v1.StreamQuotesRequest
+ */
+export type StreamQuotesRequest = Message<"trademesh.trading.v1.StreamQuotesRequest"> & {
+  /**
+   * Which tickers, as the provider names them.
+   *
+   * @generated from field: repeated string tickers = 1;
+   */
+  tickers: string[];
+
+  /**
+   * Least time between two messages with quotes; default 0.1 s.
+   *
+   * @generated from field: google.protobuf.Duration min_interval = 2;
+   */
+  minInterval?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.StreamQuotesRequest.
+ * Use `create(StreamQuotesRequestSchema)` to create a new message.
+ */
+export const StreamQuotesRequestSchema: GenMessage<StreamQuotesRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 20);
+
+/**
+ * One part of a stream of quotes.
+ *
+ * @generated from message trademesh.trading.v1.StreamQuotesResponse
+ */
+export type StreamQuotesResponse = Message<"trademesh.trading.v1.StreamQuotesResponse"> & {
+  /**
+   * What it is.
+   *
+   * @generated from oneof trademesh.trading.v1.StreamQuotesResponse.part
+   */
+  part: {
+    /**
+     * How the provider's connection stands: first of all, and whenever it changes.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteProvider provider = 1;
+     */
+    value: QuoteProvider;
+    case: "provider";
+  } | {
+    /**
+     * Quotes: first all that there are, then those that changed.
+     *
+     * @generated from field: trademesh.trading.v1.Quotes quotes = 2;
+     */
+    value: Quotes;
+    case: "quotes";
+  } | {
+    /**
+     * All that there was when the stream began was sent, or nothing changed for a while.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteCheckpoint checkpoint = 3;
+     */
+    value: QuoteCheckpoint;
+    case: "checkpoint";
+  } | {
+    /**
+     * The last message, if the stream ends by the server's will.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteStreamEnd end = 4;
+     */
+    value: QuoteStreamEnd;
+    case: "end";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message trademesh.trading.v1.StreamQuotesResponse.
+ * Use `create(StreamQuotesResponseSchema)` to create a new message.
+ */
+export const StreamQuotesResponseSchema: GenMessage<StreamQuotesResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 21);
+
+/**
+ * Some quotes.
+ *
+ * @generated from message trademesh.trading.v1.Quotes
+ */
+export type Quotes = Message<"trademesh.trading.v1.Quotes"> & {
+  /**
+   * At most one per ticker.
+   *
+   * @generated from field: repeated trademesh.trading.v1.Quote quotes = 1;
+   */
+  quotes: Quote[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.Quotes.
+ * Use `create(QuotesSchema)` to create a new message.
+ */
+export const QuotesSchema: GenMessage<Quotes> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 22);
+
+/**
+ * The stream is alive, and everything was sent.
+ *
+ * @generated from message trademesh.trading.v1.QuoteCheckpoint
+ */
+export type QuoteCheckpoint = Message<"trademesh.trading.v1.QuoteCheckpoint"> & {
+  /**
+   * When, by the server's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp at = 1;
+   */
+  at?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.QuoteCheckpoint.
+ * Use `create(QuoteCheckpointSchema)` to create a new message.
+ */
+export const QuoteCheckpointSchema: GenMessage<QuoteCheckpoint> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 23);
+
+/**
+ * The server goes down. A new stream begins with what is then the newest.
+ *
+ * @generated from message trademesh.trading.v1.QuoteStreamEnd
+ */
+export type QuoteStreamEnd = Message<"trademesh.trading.v1.QuoteStreamEnd"> & {
+  /**
+   * When to come back.
+   *
+   * @generated from field: google.protobuf.Duration retry_after = 1;
+   */
+  retryAfter?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.QuoteStreamEnd.
+ * Use `create(QuoteStreamEndSchema)` to create a new message.
+ */
+export const QuoteStreamEndSchema: GenMessage<QuoteStreamEnd> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 24);
+
+/**
+ * Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
  *
  * Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
  * `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
@@ -780,6 +1010,26 @@ export const MarketDataService: GenService<{
     methodKind: "server_streaming";
     input: typeof StreamBarsRequestSchema;
     output: typeof StreamBarsResponseSchema;
+  },
+  /**
+   * The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.GetQuotes
+   */
+  getQuotes: {
+    methodKind: "unary";
+    input: typeof GetQuotesRequestSchema;
+    output: typeof GetQuotesResponseSchema;
+  },
+  /**
+   * The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.StreamQuotes
+   */
+  streamQuotes: {
+    methodKind: "server_streaming";
+    input: typeof StreamQuotesRequestSchema;
+    output: typeof StreamQuotesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_trademesh_trading_v1_market_data_service, 0);
