@@ -63,7 +63,7 @@ def rules_of(config: RunConfig) -> DeskRules:
         approval_over_bp=_basis_points(config.approvals.orders_over_nav) if config.approvals.HasField("orders_over_nav") else None,
         approval_ttl_s=config.approvals.ttl_s,
         fill=FillPolicy(config.execution.fill or FillPolicy.NEXT_CLOSE),
-        participation_bp=_basis_points(config.execution.participation),
+        participation_bp=_participation_bp(config.execution.participation),
     )
 
 
@@ -127,6 +127,11 @@ def take_in_settled(desk: DeskRun, history: MarketHistory, session: SessionTimes
     desk.account.marks_micros.update({ticker: close for ticker, close in zip(desk.tickers, bar.closes, strict=False) if close})
     before = history.as_of(desk.rules.fill.decides_at(session), session.date)
     desk.compare(session.date, before.of_first(len(desk.tickers)), bar)
+
+
+def _participation_bp(fraction: float) -> int:
+    """A share that rounds to nothing is the least there is: 0 would be no bound."""
+    return _basis_points(fraction) or int(fraction > 0)
 
 
 def _basis_points(fraction: float) -> int:

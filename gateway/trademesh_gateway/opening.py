@@ -13,7 +13,7 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.configuration import DeskStart
 from trademesh_gateway.pipeline.cycle import OpenSession
-from trademesh_gateway.pipeline.order_book import OrderBook
+from trademesh_gateway.pipeline.order_book import Cancellation, OrderBook
 from trademesh_runs.fold import Fold, beginning_of, replay_journal
 from trademesh_runs.journal import KIND_NUMBERS, JournalReader, StoredEvent, all_events
 
@@ -52,32 +52,40 @@ def fold_run(run_id: str, reader: JournalReader) -> Opened:
     rest = list(all_events(reader, settled_through))
     fold.apply_all(rest)
     found = open_session(rest)
-    orders = order_book(settled_sessions, working, rest) if found.given_up_in is None else now_in_force(settled_sessions, fold)
+    orders = order_book(settled_sessions, working, rest, found) if found.given_up_in is None else now_in_force(settled_sessions, fold)
     return Opened(fold, DeskStart(settled_sessions, portfolio, fills, peak, orders), found, fold.began)
 
 
-def order_book(settled_sessions: int, working: list[events.OrderSubmitted], after_settlement: list[StoredEvent]) -> OrderBook:
+def order_book(
+    settled_sessions: int, working: list[events.OrderSubmitted], after_settlement: list[StoredEvent], found: OpenSession
+) -> OrderBook:
     """Orders in force for a session that is done again: as after the last settlement, with what people did since."""
-    submitted, canceled = list(working), dict[str, int]()
+    submitted, canceled = list(working), dict[str, Cancellation]()
     for stored in after_settlement:
         if stored.kind == KIND_NUMBERS["order_submitted"]:
             submitted.append(stored.parse().order_submitted)
         elif stored.kind == KIND_NUMBERS["order_canceled"]:
             event = stored.parse().order_canceled
-            canceled[event.order_id] = event.gated_in_session
-    return OrderBook(settled_sessions, map(wire.working_order_of, submitted), canceled)
+            canceled[event.order_id] = Cancellation(event.gated_in_session, event.executed_in_session)
+    book = OrderBook(settled_sessions, map(wire.working_order_of, submitted), canceled)
+    if found.gated:
+        # What people do before the cycle begins again is after the limits of its session, too.
+        book.begin(settled_sessions + 1, gated_before=True, executed_before=found.executed_orders)
+    return book
 
 
 def now_in_force(settled_sessions: int, fold: Fold) -> OrderBook:
-    """Orders in force where the session in hand was given up: nothing of it is done again."""
-    return OrderBook(settled_sessions, map(wire.working_order_of, fold.working_orders.values()))
+    """Orders in force where the session in hand was given up: nothing of it is done again, and what comes now is for the next one."""
+    book = OrderBook(settled_sessions, map(wire.working_order_of, fold.working_orders.values()))
+    book.begin(settled_sessions + 1, gated_before=True)
+    return book
 
 
 def open_session(after_settlement: list[StoredEvent]) -> OpenSession:
     """What the events after the last settlement tell of a session that is not settled."""
-    date, given_up_in, gated, executed = "", None, False, False
+    date, given_up_in, gated, executed = "", None, False, set[str]()
     kinds = ("session_opened", "cycle_failed", "orders_gated", "order_filled", "order_rejected", "order_expired")
-    of_interest = {KIND_NUMBERS[kind] for kind in kinds}
+    of_interest = {KIND_NUMBERS[kind]: kind for kind in kinds}
     for stored in after_settlement:
         if stored.kind not in of_interest:
             continue
@@ -86,5 +94,6 @@ def open_session(after_settlement: list[StoredEvent]) -> OpenSession:
         if stored.kind == KIND_NUMBERS["cycle_failed"]:
             given_up_in = int(event.cycle_failed.phase)
         gated = gated or event.phase >= events.PHASE_GATE
-        executed = executed or event.phase == events.PHASE_EXECUTION
-    return OpenSession(date, given_up_in, gated, executed)
+        if event.phase == events.PHASE_EXECUTION:
+            executed.add(getattr(event, of_interest[stored.kind]).order_id)
+    return OpenSession(date, given_up_in, gated, frozenset(executed))

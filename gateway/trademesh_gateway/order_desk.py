@@ -114,11 +114,15 @@ class OrderDesk:
                 raise self._too_late(order_id)
             raise NotFound("order", order_id)
         try:
-            gated_in_session = self._book.cancel(order_id)
+            how_far = self._book.cancel(order_id)
         except TooLateError:
             raise self._too_late(order_id) from None
         canceled = events.OrderCanceled(
-            order_id=order_id, ticker=ticker, canceled_by=request.canceled_by or UNNAMED_PERSON, gated_in_session=gated_in_session
+            order_id=order_id,
+            ticker=ticker,
+            canceled_by=request.canceled_by or UNNAMED_PERSON,
+            gated_in_session=how_far.gated_in_session,
+            executed_in_session=how_far.executed_in_session,
         )
         self._writer.append(Draft("order_canceled", canceled, item=order_id))
         self._canceled.keep(order_id, canceled)
@@ -133,7 +137,7 @@ class OrderDesk:
 
     def _too_late(self, order_id: str) -> StateConflict:
         return StateConflict(
-            f"order {order_id} is not in force any more: it was executed, refused or has expired",
+            f"order {order_id} is not in force any more: it is being executed or was, was refused, or has expired",
             resource_type="order",
             name=order_id,
             state="DONE",

@@ -41,6 +41,11 @@ def only_reduces(held: int, delta: int) -> bool:
     return held * delta < 0 and abs(delta) <= abs(held)
 
 
+def closing_part(held: int, delta: int) -> int:
+    """The part of an order of `delta` signed shares that closes a position of `held`, same sign; 0 if none does."""
+    return 0 if held * delta >= 0 else delta if abs(delta) <= abs(held) else -held
+
+
 def rejection_of(
     portfolio: Portfolio, ticker: str, delta: int, price_micros: int, costs: CostModel, rules: MarginRules, others: OtherPositions
 ) -> Rejection | None:

@@ -134,16 +134,15 @@ class Fold:
 
     def _on_corporate_actions_applied(self, event: events.CorporateActionsApplied) -> None:
         for said in event.actions:
-            action = corporate_action_of(said)
+            self._compare("shares before", said.quantity_before, self.portfolio.quantity(said.ticker))
             if not said.quantity_before:
                 continue
-            marks = {said.ticker: said.last_price_micros}
-            (effect,) = apply_actions(self.portfolio, [action], marks)
-            self._compare("shares before", said.quantity_before, effect.quantity_before)
+            # What is held has the mark of the last settlement, as actions before this one have left it.
+            self._compare("the last price", said.last_price_micros, self.marks.get(said.ticker))
+            (effect,) = apply_actions(self.portfolio, [corporate_action_of(said)], self.marks)
             self._compare("shares after", said.quantity_after, effect.quantity_after)
             self._compare("what was paid", said.amount_micros, effect.cash_micros)
             self._compare("realised result", said.realised_micros, effect.realised_micros)
-            self.marks |= marks
         self._compare("cash", event.cash_micros, self.portfolio.cash_micros)
 
     def _on_order_submitted(self, event: events.OrderSubmitted) -> None:
@@ -173,7 +172,7 @@ class Fold:
     def _on_settled(self, event: events.Settled) -> None:
         self.marks = {position.ticker: position.mark_micros for position in event.portfolio.positions}
         for said in event.borrow:
-            charge = self.portfolio.charge_borrow(said.ticker, self.marks[said.ticker], said.rate_bp, said.days)
+            charge = self.portfolio.charge_borrow(said.ticker, self.marks.get(said.ticker, 0), said.rate_bp, said.days)
             self._compare("borrow", said.charge_micros, charge)
         ours = portfolio_message(self.portfolio, self.marks)
         self._compare("the account", event.portfolio, ours)

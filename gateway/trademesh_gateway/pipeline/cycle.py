@@ -24,13 +24,12 @@ from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
 from trademesh_gateway.pipeline.broker import Broker, Moment, SessionTimes
 from trademesh_gateway.pipeline.desk_run import DeskRun, FillPolicy
-from trademesh_gateway.pipeline.execution import Executable, Expired, Expiry, Filled, Outcome, Rejected, SessionExecution
+from trademesh_gateway.pipeline.execution import Expired, Expiry, Filled, Outcome, Rejected, SessionExecution, executables
 from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.risk.gate import Gated, apply_limits
 from trademesh_gateway.risk.limits import UNKNOWN_MARKET, Limit
 from trademesh_gateway.risk.market import market_of
 from trademesh_ledger.corporate_actions import Delisting, Split
-from trademesh_ledger.margin import only_reduces
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.journal import Draft
 
@@ -70,8 +69,8 @@ class OpenSession:
     """The phase in which it was given up."""
     gated: bool = False
     """True if limits were applied in it."""
-    executed: bool = False
-    """True if an order of it was filled, or rejected at its fill."""
+    executed_orders: frozenset[str] = frozenset()
+    """Ids of the orders that were filled in it, or rejected or expired at its execution."""
 
 
 Emit = Callable[[Draft], object]
@@ -123,10 +122,8 @@ class Cycle:
         self._answers: dict[str, ApprovalAnswer] = {}
         """What people said of orders, by their ids."""
         self._closes_known = closes_known
-        ours = earlier is not None and earlier.date == session.date
-        self._given_up_in = earlier.given_up_in if ours and earlier is not None else None
-        self._executed = ours and earlier is not None and earlier.executed
-        self._gated_before = ours and earlier is not None and earlier.gated
+        self._earlier = earlier if earlier is not None and earlier.date == session.date else OpenSession()
+        self._given_up_in = self._earlier.given_up_in
 
     def is_void(self, phase: int) -> bool:
         """True for a phase that is left out since the cycle was given up."""
@@ -134,7 +131,7 @@ class Cycle:
 
     def may_be_given_up(self, phase: int) -> bool:
         """True as long as no order has been executed. What companies did in the morning is done in any case."""
-        return events.PHASE_PREPARE < phase < events.PHASE_EXECUTION and not self._executed
+        return events.PHASE_PREPARE < phase < events.PHASE_EXECUTION and not self._earlier.executed_orders
 
     def give_up(self, phase: int, reason: str) -> None:
         """Makes all orders void; SETTLEMENT is all that follows."""
@@ -181,7 +178,8 @@ class Cycle:
     def _open(self) -> None:
         desk, session = self._desk, self._session
         self._view: PointInTimeView = self._history.as_of(self._decision_unix_s, session.date).of_first(self._count)
-        desk.orders.begin(self._number, gated_before=self._gated_before)
+        closed = self._earlier.gated or self._given_up_in is not None
+        desk.orders.begin(self._number, gated_before=closed, executed_before=self._earlier.executed_orders)
         desk.stops.begin_session(session.date)
         self._draft(1, "session_opened", wire.session_opened(self._number, self._decision_unix_s))
         self._apply_actions()
@@ -281,13 +279,8 @@ class Cycle:
 
     def _execution(self) -> Awaitable[None] | None:
         if self._execution_in_hand is None:
-            quantities = self._the_book().quantity
-            orders = [
-                Executable(order, gated.allowed, only_reduces(quantities[order.column], gated.allowed))
-                for order, gated in self._gated
-                if gated.allowed
-            ]
-            begun = SessionExecution(self._desk, orders)
+            passed = [(order, gated.allowed) for order, gated in self._gated if gated.allowed]
+            begun = SessionExecution(self._desk, executables(passed, self._the_book().quantity))
             self._execution_in_hand = (begun, begun.moments)
         execution, moments = self._execution_in_hand
         if not moments or self._broker.is_time(self._session, moments[-1]):
@@ -355,6 +348,7 @@ class Cycle:
         desk.stops.settle(settlement.nav_micros)
         desk.peak_nav_micros = max(desk.peak_nav_micros, settlement.nav_micros)
         desk.sessions_settled = self._number
+        desk.orders.settle()
         self._closes_known(session.date, session.close_unix_s, known)
         if settlement.margin_call is not None:
             # Before what settles the session: a session that is settled is not done again.

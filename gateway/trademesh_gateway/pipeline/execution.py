@@ -1,5 +1,6 @@
 """The orders of one session, filled against the desk's account: forced ones first, then those of the open, then those of the close.
 
+    forced  what a margin call closes, at the first of these moments at which anything is done.
     OPEN    orders whose moment is the open, at the open. Limits and stops that it does not execute go on working where the bar's high and low
             are known.
     CLOSE   those that went on working: a limit at its price once the bar went beyond it, a stop at its price or what the bar proves;
@@ -12,7 +13,7 @@ for nothing. Checks and fills are the ledger's (`trademesh_ledger.execution`).
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from trademesh_gateway.pipeline.broker import Moment, SessionBar
@@ -20,7 +21,7 @@ from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
 from trademesh_gateway.risk.limits import Limit
 from trademesh_ledger.execution import Execution, Fill
-from trademesh_ledger.margin import only_reduces
+from trademesh_ledger.margin import closing_part
 from trademesh_ledger.money import BASIS_POINTS
 
 _UNBOUND = 2**62
@@ -69,16 +70,25 @@ Outcome: TypeAlias = Filled | Rejected | Expired
 
 
 class Executable(NamedTuple):
-    """An order that limits and people let pass: signed shares, and whether all it did at the limits was to reduce a position."""
+    """An order that limits and people let pass: signed shares, and how many of them were to close a position then."""
 
     order: SessionOrder
     delta: int
-    reduces: bool
+    closing: int
 
     @property
     def working(self) -> WorkingOrder | None:
         """The person's order that it is; None for the desk's own."""
         return self.order.working
+
+
+def executables(passed: Iterable[tuple[SessionOrder, int]], quantities: Sequence[int]) -> list[Executable]:
+    """Orders with the signed shares of each that passed, one after another from what is held, by column."""
+    held, found = list(quantities), list[Executable]()
+    for order, delta in passed:
+        found.append(Executable(order, delta, closing_part(held[order.column], delta)))
+        held[order.column] += delta
+    return found
 
 
 class SessionExecution:
@@ -91,11 +101,15 @@ class SessionExecution:
         self._orders = orders
         self._intraday: list[Executable] = []
         self._filled_of: dict[int, int] = {}
+        self._called = desk.account.call is not None
+        """True until the margin call of the last close is answered."""
+        self._forced = set[str]()
+        """Tickers of which shares were closed by force."""
 
     @property
     def moments(self) -> list[Moment]:
         """Those at which something is to be done, in their order."""
-        due = {self._moment} if self._desk.account.call is not None else set[Moment]()
+        due = {self._moment} if self._called else set[Moment]()
         due |= {self._moment_of(one) for one in self._orders}
         if self._moment is Moment.OPEN and any(one.working and one.working.type is not OrderType.MARKET for one in self._orders):
             due.add(Moment.CLOSE)
@@ -110,7 +124,8 @@ class SessionExecution:
         known = {ticker: price for ticker, price in zip(self._desk.tickers, prices, strict=False) if price}
         outcomes = list[Outcome]()
         execution = self._desk.account.execution(known)
-        if moment is self._moment and self._desk.account.call is not None:
+        if self._called and known:
+            self._called = False
             self._force(execution, known, outcomes)
         if moment is Moment.CLOSE:
             for one in self._intraday:
@@ -128,6 +143,7 @@ class SessionExecution:
         account = self._desk.account
         for forced in account.forced_orders(prices):
             fill = execution.fill(forced.ticker, forced.delta, account.costs.fill_price(prices[forced.ticker], forced.delta))
+            self._forced.add(forced.ticker)
             outcomes.append(self._filled("", fill, forced=True))
 
     def _filled(self, order_id: str, fill: Fill, remaining: int = 0, *, forced: bool = False) -> Filled:
@@ -138,12 +154,15 @@ class SessionExecution:
     def _execute(self, execution: Execution, one: Executable, price: int, bar: SessionBar, outcomes: list[Outcome]) -> None:
         """An order at its moment's price; 0 is none."""
         working, delta = one.working, one.delta
+        goes_on = self._moment is Moment.OPEN and working is not None and working.at is None
         if not price:
             if working is None:
+                self._desk.orders.end(one.order.order_id)
                 outcomes.append(Rejected(one.order.order_id, one.order.column, Limit.NO_PRICE, abs(delta)))
+            elif goes_on and working.type is not OrderType.MARKET:
+                self._intraday.append(one)
             return
         filled_at = self._desk.rules.costs.fill_price(price, delta)
-        goes_on = self._moment is Moment.OPEN and working is not None and working.at is None
         if working is not None and not ((not goes_on or working.is_triggered(price)) and working.accepts(filled_at)):
             if goes_on:
                 self._intraday.append(one)
@@ -166,7 +185,8 @@ class SessionExecution:
         """Fills an order at a price, as far as the session's volume, cash and margin reach."""
         order_id, column, ticker = one.order.order_id, one.order.column, self._desk.tickers[one.order.column]
         wanted = self._still_wanted(one, ticker)
-        if wanted != one.delta:
+        cut = wanted != one.delta
+        if cut:
             outcomes.append(Rejected(order_id, column, Limit.MARGIN_CALL, abs(one.delta) - abs(wanted)))
         room = self._room(column, bar)
         delta = wanted if abs(wanted) <= room else room if wanted > 0 else -room
@@ -176,7 +196,8 @@ class SessionExecution:
             outcomes.append(Rejected(order_id, column, rejection.refusal.value, abs(wanted) - abs(part)))
             delta = wanted = part
         rest = abs(wanted) - abs(delta)
-        stays = rest if one.working is not None and one.working.good_till_canceled else 0
+        # What a margin call has cut was told as refused: of such an order nothing stays.
+        stays = rest if one.working is not None and one.working.good_till_canceled and not cut else 0
         if stays:
             self._desk.orders.shrink(order_id, stays)
         else:
@@ -189,11 +210,11 @@ class SessionExecution:
             outcomes.append(Expired(order_id, ticker, rest, Expiry.PARTICIPATION))
 
     def _still_wanted(self, one: Executable, ticker: str) -> int:
-        """Shares of an order that are left where a margin call has closed what it was to reduce: it never opens the other side."""
-        held, delta = self._desk.portfolio.quantity(ticker), one.delta
-        if not one.reduces or only_reduces(held, delta):
-            return delta
-        return -held if held * delta < 0 else 0
+        """Shares of an order that are left where a margin call has closed some of what it was to close: it takes the position no further to the
+        other side than it was to."""
+        if ticker not in self._forced:
+            return one.delta
+        return closing_part(self._desk.portfolio.quantity(ticker), one.closing) + one.delta - one.closing
 
     def _room(self, column: int, bar: SessionBar) -> int:
         """Shares that the session's volume leaves to the run in a ticker."""

@@ -1,8 +1,9 @@
 """Orders of people that are in force, and which of them take part in a session. Pure: it journals nothing and asks nobody.
 
-An order is in force from the first session whose limits had not been applied when it came, and one that is canceled after them is left out
-when orders are executed: so a session that is done again after a crash has the same orders. The desk's own orders are here only to be
-canceled: they live for the session that decides on them.
+An order is in force from the first session whose limits had not been applied when it came. One that is canceled after them is left out when
+orders are executed; one that is canceled after it had its part in the execution of a session that is not settled keeps what it got. So a
+session that is done again after a crash has the same orders. The desk's own orders are here only to be canceled: they live for the session
+that decides on them.
 """
 
 from __future__ import annotations
@@ -64,10 +65,21 @@ class SessionOrder(NamedTuple):
     working: WorkingOrder | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """How far an order had come when it was canceled: sessions counted from 1, 0 for none."""
+
+    gated_in_session: int = 0
+    """The session whose limits it had passed."""
+    executed_in_session: int = 0
+    """The session, not settled yet, in whose execution it had its part."""
+
+
 class _Stage(enum.Enum):
     OPEN = enum.auto()
     GATED = enum.auto()
     EXECUTED = enum.auto()
+    SETTLED = enum.auto()
 
 
 class TooLateError(Exception):
@@ -75,35 +87,48 @@ class TooLateError(Exception):
 
 
 class OrderBook:
-    """The orders in force. Between two cycles it stands after the execution of the last one."""
+    """The orders in force. Between two cycles it stands after the settlement of the last one."""
 
-    def __init__(self, sessions_settled: int = 0, working: Iterable[WorkingOrder] = (), canceled: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, sessions_settled: int = 0, working: Iterable[WorkingOrder] = (), canceled: Mapping[str, Cancellation] | None = None
+    ) -> None:
         """
         Args:
             working: orders in force after the last settlement, and those that came after it.
-            canceled: those of them, or of the desk's, that were canceled since, with the session whose limits they had passed by then, or 0.
+            canceled: those of them, or of the desk's, that were canceled since.
         """
         self._session = sessions_settled
-        self._stage = _Stage.EXECUTED
+        self._stage = _Stage.SETTLED
         self._closed_before = False
-        self._canceled = dict(canceled or {})
-        self._working = {order.order_id: order for order in working if self._canceled.get(order.order_id) != 0}
+        told = canceled or {}
+        self._canceled = {name: one.gated_in_session for name, one in told.items() if one.gated_in_session and not one.executed_in_session}
+        self._ending = {name for name, one in told.items() if one.executed_in_session}
+        """Canceled after their part in the execution of the session in hand: out of force once they had it."""
+        self._working = {order.order_id: order for order in working if told.get(order.order_id) != Cancellation()}
         self._gated: dict[str, str] = {}
+        self._executed_before: frozenset[str] = frozenset()
+        self._partly = set[str]()
+        """Those of which a part was executed in the session in hand."""
 
     @property
     def working(self) -> list[WorkingOrder]:
         """Orders in force, oldest first."""
-        return [order for order in self._working.values() if order.order_id not in self._canceled]
+        return [order for name, order in self._working.items() if name not in self._canceled and name not in self._ending]
 
     @property
     def next_session(self) -> int:
         """The session from which an order that comes now is in force."""
         return self._session if self._stage is _Stage.OPEN and not self._closed_before else self._session + 1
 
-    def begin(self, session: int, *, gated_before: bool = False) -> None:
-        """A session's cycle begins. `gated_before`: an earlier gateway has applied limits in it, so that what comes now is for the next one."""
+    def begin(self, session: int, *, gated_before: bool = False, executed_before: Collection[str] = ()) -> None:
+        """A session's cycle begins.
+
+        Args:
+            gated_before: an earlier gateway has applied limits in it, or given it up, so that what comes now is for the next one.
+            executed_before: ids of orders that an earlier gateway has executed in it, as far as the journal tells: they are executed again.
+        """
         self._session, self._stage, self._closed_before = session, _Stage.OPEN, gated_before
-        self._gated = {}
+        self._gated, self._executed_before, self._partly = {}, frozenset(executed_before), set()
 
     def add(self, order: WorkingOrder) -> None:
         """Takes an order in."""
@@ -136,23 +161,44 @@ class OrderBook:
             return self._working[order_id].ticker
         return self._gated.get(order_id) if self._stage is _Stage.GATED else None
 
-    def cancel(self, order_id: str) -> int:
-        """Takes an order out of force; returns the session whose limits it has passed, or 0.
+    def cancel(self, order_id: str) -> Cancellation:
+        """Takes an order out of force; returns how far it had come.
 
         Raises:
             TooLateError: it is being executed, or is no longer in force.
         """
         order = self._working.get(order_id)
+        if self._had_its_part(order):
+            self._ending.add(order_id)
+            return self._keeps_what_it_got(order_id)
+        if self._stage in (_Stage.OPEN, _Stage.GATED) and order_id in self._executed_before:
+            raise TooLateError(order_id)
         if self._stage is _Stage.GATED and order_id in self._gated:
             self._canceled[order_id] = self._session
-            return self._session
+            return Cancellation(self._session)
         if order is None:
             raise TooLateError(order_id)
         if self._closed_before and self._stage is _Stage.OPEN and order.from_session <= self._session:
             self._canceled[order_id] = self._session
-            return self._session
+            return Cancellation(self._session)
         del self._working[order_id]
-        return 0
+        return Cancellation()
+
+    def _had_its_part(self, order: WorkingOrder | None) -> bool:
+        """True for an order that the session in hand has executed already, as far as it could."""
+        if order is None:
+            return False
+        return order.order_id in self._partly or (self._stage is _Stage.EXECUTED and order.from_session <= self._session)
+
+    def _keeps_what_it_got(self, order_id: str) -> Cancellation:
+        if self._stage is _Stage.EXECUTED:
+            self._end_what_was_canceled()
+        return Cancellation(self._session if order_id in self._gated else 0, self._session)
+
+    def _end_what_was_canceled(self) -> None:
+        for order_id in self._ending:
+            self._working.pop(order_id, None)
+        self._ending.clear()
 
     def begin_execution(self) -> None:
         """Orders are executed from now on; nothing is canceled any more."""
@@ -165,11 +211,13 @@ class OrderBook:
     def end(self, order_id: str) -> None:
         """An order is out of force: executed, refused or void."""
         self._working.pop(order_id, None)
+        self._gated.pop(order_id, None)
 
     def shrink(self, order_id: str, shares: int) -> None:
         """A part of an order was executed: so many shares of it stay in force."""
         order = self._working[order_id]
         self._working[order_id] = replace(order, delta=shares if order.delta > 0 else -shares)
+        self._partly.add(order_id)
 
     def end_all(self, tickers: Collection[str]) -> list[WorkingOrder]:
         """Ends orders of earlier sessions in some tickers: their prices and shares mean something else from now on. Returns them."""
@@ -185,7 +233,13 @@ class OrderBook:
         for order_id in [order_id for order_id, session in self._canceled.items() if session == self._session]:
             del self._canceled[order_id]
             self._working.pop(order_id, None)
+        self._end_what_was_canceled()
         expired = [order for order in self._in_force() if not order.good_till_canceled]
         for order in expired:
             del self._working[order.order_id]
         return expired
+
+    def settle(self) -> None:
+        """The session in hand is settled, and is not done again."""
+        self._stage = _Stage.SETTLED
+        self._gated, self._partly = {}, set()

@@ -19,7 +19,7 @@ from trademesh_gateway.risk.limits import UNITS, UNKNOWN_MARKET, GroupLimit, Lim
 from trademesh_gateway.risk.projection import Projection
 from trademesh_gateway.risk.sharing import Opening, net_holds, share_room
 from trademesh_gateway.risk.stops import has_fallen
-from trademesh_ledger.margin import only_reduces
+from trademesh_ledger.margin import closing_part, only_reduces
 from trademesh_ledger.money import BASIS_POINTS
 
 __all__ = [
@@ -93,7 +93,7 @@ def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mar
     results = _in_turn(orders, book, replace(limits, gross_bp=_UNBOUND_BP, net_bp=_UNBOUND_BP, turnover_bp=0), market, preferred)
     held, closed, openings = list(book.quantity), Projection(book, ()), list[Opening]()
     for result in results:
-        closing = _closing(held[result.column], result.allowed)
+        closing = closing_part(held[result.column], result.allowed)
         closed.take(result.column, closing)
         held[result.column] += result.allowed
         openings.append(Opening(result.allowed - closing, book.price_micros[result.column]))
@@ -176,11 +176,6 @@ def _ticker_bounds(book: Book, limits: Limits, market: Market, column: int) -> l
     return bounds
 
 
-def _closing(held: int, delta: int) -> int:
-    """The part of an order that closes a position."""
-    return 0 if held * delta >= 0 else delta if only_reduces(held, delta) else -held
-
-
 def _per(amount: int, whole: int) -> int:
     """An amount in basis points of a whole, rounded up."""
     return -(-amount * BASIS_POINTS // whole)
@@ -215,7 +210,7 @@ class _Gate:
         if only_reduces(held, requested):
             return Gated(column, requested, requested, place=place)
         # What closes the position passes in any case; only the rest is limited.
-        closing = _closing(held, requested)
+        closing = closing_part(held, requested)
         if restraint is not None:
             return Gated(column, requested, closing, restraint.limit, restraint.bound, restraint.figure, place=place)
         if requested < 0 and not limits.shorts_allowed:

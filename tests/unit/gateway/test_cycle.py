@@ -151,9 +151,9 @@ def test_what_the_journal_holds_of_a_session_binds_the_gateway_that_does_it_agai
     day = us20().sessions[FIRST]
     given_up, _ = one_cycle(OpenSession(day, given_up_in=4), [])
     assert [phase for phase in PHASES if given_up.is_void(phase)] == [4, 5, 6, 7, 8]
-    executed, _ = one_cycle(OpenSession(day, executed=True), [])
+    executed, _ = one_cycle(OpenSession(day, executed_orders=frozenset({"a"})), [])
     assert not any(executed.may_be_given_up(phase) for phase in PHASES)
-    other, _ = one_cycle(OpenSession("1999-01-04", given_up_in=4, executed=True), [])
+    other, _ = one_cycle(OpenSession("1999-01-04", given_up_in=4, executed_orders=frozenset({"a"})), [])
     assert not any(other.is_void(phase) for phase in PHASES)
     assert [phase for phase in PHASES if other.may_be_given_up(phase)] == list(range(2, 8))
 

@@ -30,16 +30,16 @@ DAY = "2008-01-02"
 OPENED = Draft("session_opened", events.SessionOpened(), DAY, events.PHASE_PREPARE)
 FAILED = Draft("cycle_failed", events.CycleFailed(phase=events.PHASE_GATE), DAY, events.PHASE_GATE)
 DENIED = Draft("order_rejected", events.OrderRejected(), DAY, events.PHASE_APPROVAL)
-FILLED = Draft("order_filled", events.OrderFilled(), DAY, events.PHASE_EXECUTION)
+FILLED = Draft("order_filled", events.OrderFilled(order_id="a"), DAY, events.PHASE_EXECUTION)
 
 
 def test_an_open_session_is_known_by_what_it_has_come_to() -> None:
     nothing = open_session([])
-    assert (nothing.date, nothing.given_up_in, nothing.executed) == ("", None, False)
+    assert (nothing.date, nothing.given_up_in, nothing.executed_orders) == ("", None, frozenset())
     failed = open_session(stored(OPENED, FAILED))
-    assert (failed.date, failed.given_up_in, failed.executed) == (DAY, events.PHASE_GATE, False)
-    assert not open_session(stored(OPENED, DENIED)).executed
-    assert open_session(stored(OPENED, DENIED, FILLED)).executed
+    assert (failed.date, failed.given_up_in, failed.executed_orders) == (DAY, events.PHASE_GATE, frozenset())
+    assert not open_session(stored(OPENED, DENIED)).executed_orders
+    assert open_session(stored(OPENED, DENIED, FILLED)).executed_orders == {"a"}
 
 
 def operational(code: int) -> sqlite3.OperationalError:

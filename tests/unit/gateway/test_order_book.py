@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trademesh_gateway.pipeline.order_book import OrderBook, OrderType, TooLateError, WorkingOrder
+from trademesh_gateway.pipeline.order_book import Cancellation, OrderBook, OrderType, TooLateError, WorkingOrder
 
 PRICES = {"AAPL": 100, "GE": 50}
 
@@ -89,7 +89,7 @@ def test_a_limit_is_the_worst_price(delta: int, price: int, accepted: bool) -> N
 
 def test_an_order_is_canceled_before_the_limits_as_if_it_had_never_been() -> None:
     book = OrderBook(0, [order("a"), order("b")])
-    assert book.cancel("a") == 0
+    assert book.cancel("a") == Cancellation()
     book.begin(1)
     assert due(book) == ["b"]
     with pytest.raises(TooLateError):
@@ -101,7 +101,7 @@ def test_an_order_that_is_canceled_after_the_limits_is_not_executed() -> None:
     book.begin(7)
     assert due(book) == ["a"]
     book.also_gated({"own": "GE"})
-    assert (book.cancel("a"), book.cancel("own")) == (7, 7)
+    assert (book.cancel("a"), book.cancel("own")) == (Cancellation(7), Cancellation(7))
     assert book.ticker_of("own") == "GE"
     assert book.working == []
     book.begin_execution()
@@ -148,6 +148,7 @@ def test_a_session_that_is_done_again_after_a_crash_has_the_same_orders(acts: li
             gated, stage = due(book), "gated"
         elif act == "execute" and stage == "gated":
             executed(book)
+            book.settle()
             settled_working, since_settled = book.working, []
             session, stage, gated = session + 1, "open", []
             book.begin(session)
@@ -162,3 +163,63 @@ def test_a_session_that_is_done_again_after_a_crash_has_the_same_orders(acts: li
     again.begin_execution()
     book.begin_execution()
     assert [name for name in gated if again.is_canceled(name)] == [name for name in gated if book.is_canceled(name)]
+
+
+def test_what_is_canceled_after_its_session_was_executed_is_executed_again_and_then_out_of_force() -> None:
+    book = OrderBook(6, [order("a", lasts=True, since=7), order("b", lasts=True, since=8)])
+    book.begin(7)
+    due(book)
+    book.begin_execution()
+    book.shrink("a", 4)
+    book.close()
+    told = {name: book.cancel(name) for name in ("a", "b")}
+    assert told == {"a": Cancellation(7, 7), "b": Cancellation()}
+    assert book.working == []
+    again = OrderBook(6, [order("a", lasts=True, since=7), order("b", lasts=True, since=8)], told)
+    again.begin(7, gated_before=True, executed_before={"a"})
+    assert (due(again), again.working) == (["a"], [])
+    assert not again.is_canceled("a")
+    again.begin_execution()
+    again.shrink("a", 4)
+    again.close()
+    again.begin(8)
+    assert due(again) == []
+
+
+def test_an_order_that_is_to_be_executed_once_more_is_not_canceled_before() -> None:
+    book = OrderBook(6, [order("a", lasts=True, since=7), order("b", lasts=True, since=7)])
+    book.begin(7, gated_before=True, executed_before={"a"})
+    for _ in range(2):
+        with pytest.raises(TooLateError):
+            book.cancel("a")
+        due(book)
+    assert book.cancel("b") == Cancellation(7)
+    book.begin_execution()
+    book.shrink("a", 4)
+    book.close()
+    assert book.cancel("a") == Cancellation(7, 7)
+
+
+def test_a_part_that_was_executed_at_the_open_stays_when_the_rest_is_canceled_before_the_close() -> None:
+    book = OrderBook(0, [order("a", lasts=True), order("b")])
+    book.begin(1)
+    due(book)
+    book.shrink("a", 4)
+    book.end("b")
+    assert book.cancel("a") == Cancellation(1, 1)
+    with pytest.raises(TooLateError):
+        book.cancel("b")
+    assert not book.is_canceled("a")
+    book.begin_execution()
+    assert book.close() == []
+    assert book.working == []
+
+
+def test_once_its_session_is_settled_an_order_that_lasts_is_canceled_as_if_it_had_not_begun() -> None:
+    book = OrderBook(0, [order("a", lasts=True)])
+    book.begin(1)
+    due(book)
+    book.begin_execution()
+    book.close()
+    book.settle()
+    assert book.cancel("a") == Cancellation()

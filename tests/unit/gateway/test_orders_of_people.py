@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 
-from real_closes import CASH, FIRST, SESSIONS, cycle_of, history, run_phase, times_of, us20
-from trademesh.common.v1 import vocabulary_pb2 as words
+from journaled_desk import APPROVAL, EXECUTION, GATE, SETTLEMENT, Desk
+from real_closes import FIRST, us20
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh_gateway import wire
-from trademesh_gateway.configuration import desk_at, rules_of, take_in_settled
-from trademesh_gateway.opening import fold_run
-from trademesh_gateway.pipeline.cycle import PHASES, Cycle, OpenSession
-from trademesh_runs.fold import fold_journal, replay_journal
-from trademesh_runs.journal import Draft, Encoder
-from trademesh_runs.journal_memory import MemoryStore
-from trademesh_runs.run_config import normalised
-
-GATE, APPROVAL, EXECUTION, SETTLEMENT = 6, 7, 8, 9
+from trademesh_gateway.pipeline.cycle import OpenSession
 
 
 def close_of(session: int, ticker: str) -> int:
@@ -29,89 +16,6 @@ def close_of(session: int, ticker: str) -> int:
     data = us20()
     column = [one.ticker for one in data.instruments].index(ticker)
     return int(data.close_micros[FIRST + session - 1, column])
-
-
-@dataclass
-class Desk:
-    """A desk whose journal is in memory; it can die after any phase and be opened again."""
-
-    config: RunConfig = field(default_factory=RunConfig)
-    store: MemoryStore = field(default_factory=MemoryStore)
-
-    def __post_init__(self) -> None:
-        self.config = normalised(self.config)
-        self.encoder = Encoder("demo", 1)
-        self.known = set[str]()
-        self.append(Draft("run_started", events.RunStarted(initial_cash_micros=CASH, sessions=SESSIONS)))
-        self.open()
-
-    def append(self, draft: Draft) -> bool:
-        """As the journal does: what it has already is left out."""
-        event_id = self.encoder.event_id(draft)
-        if event_id in self.known:
-            return False
-        self.known.add(event_id)
-        self.store.events.append(self.encoder.encode(draft, len(self.store.events) + 1, event_id))
-        return True
-
-    def open(self) -> None:
-        """What a gateway does that begins with this journal."""
-        opened = fold_run("demo", self.store.reader())
-        rules = rules_of(self.config)
-        start = opened.desk_start
-        market = history(FIRST + SESSIONS)
-        self.desk = desk_at(rules, market.tickers[:20], CASH, "SP500", start)
-        for row in range(FIRST, FIRST + start.sessions_settled):
-            take_in_settled(self.desk, market, times_of(row))
-        self.desk.account.recall()
-        self.earlier: OpenSession = opened.open_session
-
-    def cycle(self) -> Cycle:
-        """The next session."""
-        return cycle_of(self.desk, history(FIRST + SESSIONS), self.desk.sessions_settled + 1, self.append, earlier=self.earlier)
-
-    def run(self, through: int = SETTLEMENT, cycle: Cycle | None = None, after: int = 0) -> Cycle:
-        """Runs phases of a session."""
-        found = cycle or self.cycle()
-
-        async def phases() -> None:
-            for phase in PHASES:
-                if after < phase <= through and not found.is_void(phase):
-                    await run_phase(found, phase)
-
-        asyncio.run(phases())
-        return found
-
-    def submit(self, name: str, ticker: str, delta: int, **fields: Any) -> events.OrderSubmitted:
-        """A person's order, as the order desk journals it."""
-        kind = events.ORDER_TYPE_LIMIT if "limit_price_micros" in fields else events.ORDER_TYPE_MARKET
-        order = events.Order(order_id=name, ticker=ticker, side=wire.side_of(delta), quantity=abs(delta), type=kind, **fields)
-        submitted = events.OrderSubmitted(order=order, from_session=self.desk.orders.next_session)
-        self.append(Draft("order_submitted", submitted, item=name))
-        self.desk.orders.add(wire.working_order_of(submitted))
-        return submitted
-
-    def cancel(self, order_id: str) -> None:
-        """A person's cancellation, as the order desk journals it."""
-        ticker = self.desk.orders.ticker_of(order_id)
-        assert ticker is not None
-        canceled = events.OrderCanceled(order_id=order_id, ticker=ticker, gated_in_session=self.desk.orders.cancel(order_id))
-        self.append(Draft("order_canceled", canceled, item=order_id))
-
-    def told(self, kind: str) -> list[Any]:
-        """Payloads of a kind in the journal."""
-        return [getattr(stored.parse(), kind) for stored in self.store.events if stored.parse().WhichOneof("payload") == kind]
-
-    def fills(self) -> dict[str, int]:
-        """Signed shares by order."""
-        return {one.order_id: one.quantity if one.side == words.SIDE_LONG else -one.quantity for one in self.told("order_filled")}
-
-    def in_force(self) -> list[str]:
-        """Orders in force as both folds tell it, and the desk's own book."""
-        replayed = [one.order.order_id for one in replay_journal("demo", self.store.reader()).state().working_orders]
-        assert replayed == [one.order.order_id for one in fold_journal("demo", self.store.reader()).state().working_orders]
-        assert replayed == [one.order_id for one in self.desk.orders.working]
-        return replayed
 
 
 @pytest.fixture

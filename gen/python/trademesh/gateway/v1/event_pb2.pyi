@@ -1613,6 +1613,7 @@ class OrderCanceled(message.Message):
     TICKER_FIELD_NUMBER: builtins.int
     CANCELED_BY_FIELD_NUMBER: builtins.int
     GATED_IN_SESSION_FIELD_NUMBER: builtins.int
+    EXECUTED_IN_SESSION_FIELD_NUMBER: builtins.int
     order_id: builtins.str
     """Which order; also one of the desk's own."""
     ticker: builtins.str
@@ -1621,6 +1622,8 @@ class OrderCanceled(message.Message):
     """Who did."""
     gated_in_session: builtins.int
     """The session whose limits it had passed by then, counted from 1; 0 if none."""
+    executed_in_session: builtins.int
+    """The session, not settled by then, in whose execution it had had its part, counted from 1; 0 if none. What it got there stays."""
     def __init__(
         self,
         *,
@@ -1628,10 +1631,11 @@ class OrderCanceled(message.Message):
         ticker: builtins.str = ...,
         canceled_by: builtins.str = ...,
         gated_in_session: builtins.int = ...,
+        executed_in_session: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["canceled_by", b"canceled_by", "gated_in_session", b"gated_in_session", "order_id", b"order_id", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["canceled_by", b"canceled_by", "executed_in_session", b"executed_in_session", "gated_in_session", b"gated_in_session", "order_id", b"order_id", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
