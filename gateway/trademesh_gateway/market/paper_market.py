@@ -78,12 +78,15 @@ class PaperMarket(BarSource):
         """
         if self.has(session):
             return
-        known_through, self._as_of = self._as_of.seconds, Timestamp(seconds=session.open_unix_s - DECISION_LEAD_S)
-        try:
-            await self._read_news(self._tickers, known_through)
-        except BaseException:
-            self._as_of = Timestamp(seconds=known_through)
-            raise
+        known_through, decision_s = self._as_of.seconds, session.open_unix_s - DECISION_LEAD_S
+        # Who begins in the middle of a session knows what came after its decision; the view of the decision does not show it.
+        if decision_s > known_through:
+            self._as_of = Timestamp(seconds=decision_s)
+            try:
+                await self._read_news(self._tickers, known_through)
+            except BaseException:
+                self._as_of = Timestamp(seconds=known_through)
+                raise
         self._news_session = session.date
 
     async def reopen(self) -> None:
