@@ -449,3 +449,31 @@ async def test_a_limit_order_of_a_person_is_executed_within_the_session_when_a_p
     assert [one.order_expired.order_id for one in run.of_kind("order_expired")] == [limits[210_000_000]]
     closing = run.of_kind("prices_observed")[1].prices_observed
     assert (closing.high_micros[0], closing.low_micros[0]) == (240_000_000, 219_990_000)
+
+
+async def test_a_pipeline_that_is_paused_in_a_session_and_stopped_ends_at_once_and_fills_nothing(begin: Begin) -> None:
+    run = await begin()
+    async with run.gateway() as gateway:
+        await decided(run)
+        await gateway.controller.pause("no more")
+        await asyncio.wait_for(gateway.controller.end("enough"), 5)
+        await asyncio.wait_for(gateway.task, 5)
+        assert gateway.controller.state == events.PIPELINE_STATE_STOPPED
+    assert run.of_kind("order_filled") == run.of_kind("settled") == []
+
+
+async def test_a_stop_in_a_session_settles_it_at_its_close(begin: Begin) -> None:
+    run = await begin(last=MONDAY)
+    mesh = run.mesh
+    async with run.gateway() as gateway:
+        orders = await decided(run)
+        ending = asyncio.create_task(gateway.controller.end("enough"))
+        mesh.clock.unix_s = OPEN + 1
+        await mesh.trade(("AAPL", "231"), ("MSFT", "310"))
+        await until_journaled(run, "order_filled", len(orders))
+        assert not ending.done()
+        mesh.clock.unix_s = CLOSE + 15
+        await asyncio.wait_for(ending, 10)
+        await asyncio.wait_for(gateway.task, 5)
+        assert gateway.controller.state == events.PIPELINE_STATE_STOPPED
+    assert run.fold().sessions_settled == 1

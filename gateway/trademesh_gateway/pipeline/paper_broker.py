@@ -3,6 +3,7 @@
     OPEN    the first trade at or after the official open
     CLOSE   the last trade at or before the official close, of the same session; and the highest and the lowest price of the session
 
+An order that limits and people let pass rests with the broker: who is paused or away at the moment finds it filled at that moment's price.
 What was found at a moment is told first, and journaled before anything is done at it: quotes are gone after a restart, and a session that is
 done again has to find the same prices. A ticker without a trade has no price at that moment, which is said, and never one that is made up.
 Pure of RPC: `market/live_prices.py` asks.
