@@ -253,7 +253,8 @@ async def test_a_ticker_is_subscribed_once_for_all_and_left_after_the_last(begin
     said = [(json.loads(text)["type"], json.loads(text)["symbol"]) for text in desk.provider.said]
     assert said.count(("subscribe", "AAPL")) == 1
     # With nothing wanted the connection itself goes.
-    await until(lambda: not desk.provider.connections)
+    await until(lambda: not desk.provider.connections and not desk.quotes.link.connected)
+    assert desk.quotes.link.disconnects == 0
     async with desk.stream("MSFT"):
         await desk.provider.has("MSFT")
     assert desk.provider.accepted == 2
@@ -494,3 +495,17 @@ async def test_a_fault_of_ours_in_the_connection_does_not_end_quotes(monkeypatch
         await until(lambda: len(runs) == 3)
         await quotes.close()
     assert KEY not in str(lines)
+
+
+async def test_a_provider_that_complains_of_everything_is_written_down_once_in_a_while(begin: Begin) -> None:
+    with structlog.testing.capture_logs() as lines:
+        desk = await begin()
+        await desk.listening("AAPL")
+        for _ in range(50):
+            await desk.provider.say('{"type":"error","msg":"Subscribing to too many symbols"}')
+            await desk.provider.say("{")
+        await until(lambda: desk.quotes.link.bad_frames == 50)
+    told = [line["event"] for line in lines]
+    assert told.count("the provider complains") == 1
+    assert told.count("messages that cannot be read are left out") == 1
+    assert desk.provider.accepted == 1
