@@ -7,7 +7,7 @@ Whoever waits here can be paused, drained and stopped, and time that is waited i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from trademesh_gateway.observed_prices import observation
 from trademesh_gateway.pipeline.broker import Moment, SessionTimes
 from trademesh_gateway.pipeline.controller import Controller
 from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Ask, ClosesKnown, Emit
-from trademesh_gateway.pipeline.paper_broker import ObservedKey, PaperBroker, Patience
+from trademesh_gateway.pipeline.paper_broker import Observed, ObservedKey, PaperBroker, Patience
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.health import Readiness
 from trademesh_runs.journal import Draft
@@ -66,7 +66,7 @@ class PaperFloor:
         writer: Writer,
         controller: Controller,
         readiness: Readiness,
-        observed: Mapping[ObservedKey, Sequence[int]],
+        observed: Mapping[ObservedKey, Observed],
         quoted: ClosesKnown,
         parts: PaperParts,
     ) -> None:
@@ -156,14 +156,14 @@ class PaperFloor:
         if now_s - self._lost_since_s >= self._parts.lost_after_s:
             await self._readiness.fail(_CONDITION, self._prices.lost)
 
-    async def _observe(self, session: SessionTimes, moment: Moment, prices: Sequence[int]) -> None:
+    async def _observe(self, session: SessionTimes, moment: Moment, found: Observed) -> None:
         """Journals prices, and all that came before: orders, limits and approvals are durable before anything is filled at these."""
-        self._writer.append(observation(session, moment, prices))
+        self._writer.append(observation(session, moment, found))
         with self._controller.clock.standing():
             await self._writer.flush()
-        self._observed[session.date, moment] = prices
+        self._observed[session.date, moment] = found
         if moment is Moment.CLOSE and isinstance(self._market, PaperMarket):
-            self._market.add_session(session, self._observed[session.date, Moment.OPEN], prices)
+            self._market.add_session(session, self._observed[session.date, Moment.OPEN], found)
 
     def _quote(self, unix_s: int, prices: Mapping[str, int]) -> None:
         if self._session is not None:

@@ -25,6 +25,7 @@ from trademesh_trading.quote_provider import QuoteListener
 _LARGEST_FRAME_BYTES = 1024 * 1024
 _SEND_TIMEOUT_S = 10.0
 _LOOK_AGAIN_S = 60.0
+_COMPLAIN_EACH_S = 60.0
 
 # At DEBUG websockets writes the first line of its handshake, which holds the key.
 _SILENT = logging.getLogger("trademesh.finnhub.websockets")
@@ -68,6 +69,7 @@ class Finnhub:
         self._timers = timers or LinkTimers()
         self._log = get_logger("finnhub")
         self._said = ""
+        self._silent_until_s = 0.0
 
     async def run(self, listener: QuoteListener) -> None:
         """Connects while something is wanted, and again whenever the connection is lost. Until it is cancelled."""
@@ -80,6 +82,7 @@ class Finnhub:
             why = await self._connection(listener)
             if not why:
                 failures = 0
+                listener.disconnected("nobody asks for quotes")
                 continue
             failures = 1 if loop.time() - began_s >= self._timers.steady_s else failures + 1
             listener.disconnected(why)
@@ -166,8 +169,14 @@ class Finnhub:
                 listener.bad_frame()
                 continue
             if frame.error:
-                self._log.warning(
-                    "the provider complains", provider=self.name, text=frame.error.replace(self._key.get_secret_value(), "***")
-                )
+                self._pass_on(frame.error)
             if frame.trades or frame.refused:
                 listener.heard(frame.trades, frame.refused)
+
+    def _pass_on(self, complaint: str) -> None:
+        """Writes down what the provider complains of: one that complains of each message is heard once a minute."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._silent_until_s:
+            return
+        self._silent_until_s = now_s + _COMPLAIN_EACH_S
+        self._log.warning("the provider complains", provider=self.name, text=complaint.replace(self._key.get_secret_value(), "***"))

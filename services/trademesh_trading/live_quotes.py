@@ -33,7 +33,7 @@ class Link:
     why: str = "nothing was asked for yet"
     """Why it is not connected."""
     disconnects: int = 0
-    """How often it was lost."""
+    """How often it was lost while somebody wanted quotes."""
     bad_frames: int = 0
     duplicates: int = 0
     late: int = 0
@@ -153,7 +153,7 @@ class LiveQuotes:
     def disconnected(self, why: str) -> None:
         """No trade arrives."""
         if self.link.connected:
-            self.link.disconnects += 1
+            self.link.disconnects += bool(self._lines)
             self.link.since_unix_ns = self._clock()
         if self.link.connected or self.link.why != why:
             self.link.connected, self.link.why = False, why

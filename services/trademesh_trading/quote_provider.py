@@ -35,7 +35,7 @@ class QuoteListener(Protocol):
         """From now on trades of what is wanted arrive."""
 
     def disconnected(self, why: str) -> None:
-        """None arrive. `why` is one line for people, without anything secret."""
+        """None arrive, also where nothing is wanted any more. `why` is one line for people, without anything secret."""
 
     def heard(self, trades: Sequence[Trade], refused: int) -> None:
         """Trades in the order in which they arrived, and how many others beside them made no sense."""

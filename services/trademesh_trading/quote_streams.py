@@ -39,11 +39,11 @@ class QuoteStreams:
 
         Raises:
             NotConfigured: there is no provider.
-            InvalidRequest: `around` is no whole five minutes.
+            InvalidRequest: `around` or `since` is no whole five minutes, or they are the wrong way round.
             LimitReached: more tickers are wanted than the provider's plan allows.
         """
         quotes = self._provided()
-        around_s = _checked_instant(request)
+        around_s, since_s = _checked_instants(request)
         tickers = list(request.tickers)
         loop = asyncio.get_running_loop()
         until_s = loop.time() + request.wait.ToTimedelta().total_seconds()
@@ -57,7 +57,7 @@ class QuoteStreams:
                 missing=[ticker for ticker in tickers if ticker not in found],
                 provider=wire.provider_message(quotes.provider_name, quotes.link),
                 answered_at=wire.instant_ns(quotes.now_unix_ns()),
-                around=[wire.around_message(ticker, quotes.line(ticker), around_s) for ticker in tickers if around_s is not None],
+                around=[wire.around_message(ticker, quotes.line(ticker), around_s, since_s) for ticker in tickers if around_s is not None],
             )
 
     async def stream(self, request: messages.StreamQuotesRequest) -> AsyncIterator[messages.StreamQuotesResponse]:
@@ -114,9 +114,18 @@ class QuoteStreams:
         return [(ticker, line) for ticker, line in lines if self._is_stale(quotes, line)]
 
 
-def _checked_instant(request: messages.GetQuotesRequest) -> int | None:
-    if not request.HasField("around"):
-        return None
-    if request.around.nanos or request.around.seconds % STEP_S:
-        raise InvalidRequest([FieldViolation("around", "is no whole five minutes: an open or a close is one")])
-    return request.around.seconds
+def _checked_instants(request: messages.GetQuotesRequest) -> tuple[int | None, int | None]:
+    """`around` and `since`, in Unix seconds."""
+    told = {name: getattr(request, name) for name in ("around", "since") if request.HasField(name)}
+    faults = [
+        FieldViolation(name, "is no whole five minutes: an open or a close is one")
+        for name, instant in told.items()
+        if instant.nanos or instant.seconds % STEP_S
+    ]
+    if "since" in told and "around" not in told:
+        faults.append(FieldViolation("since", "belongs to an instant: say `around`, too"))
+    elif "since" in told and told["since"].seconds > told["around"].seconds:
+        faults.append(FieldViolation("since", "is after `around`"))
+    if faults:
+        raise InvalidRequest(faults)
+    return (told["around"].seconds if "around" in told else None), (told["since"].seconds if "since" in told else None)

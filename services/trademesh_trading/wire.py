@@ -76,16 +76,19 @@ def quote_message(line: Line, now_unix_ns: int, *, stale: bool) -> live.Quote:
     return quote
 
 
-def around_message(ticker: str, line: Line | None, around_unix_s: int) -> live.TradesAround:
-    """The trades of a ticker around an instant; None: nothing is known of it."""
+def around_message(ticker: str, line: Line | None, around_unix_s: int, since_unix_s: int | None) -> live.TradesAround:
+    """The trades of a ticker around an instant, and the prices since an earlier one, if there is one; no line: nothing is known of it."""
     if line is None:
         return live.TradesAround(ticker=ticker)
     heard = line.heard_since_unix_ns
+    high_low = None if since_unix_s is None else line.tape.range_between(since_unix_s, around_unix_s)
     return live.TradesAround(
         ticker=ticker,
         before=_print(line.tape.last_until(around_unix_s)),
         after=_print(line.tape.first_from(around_unix_s)),
         heard_since=None if heard is None else instant_ns(heard),
+        high_micros=None if high_low is None else high_low[0],
+        low_micros=None if high_low is None else high_low[1],
     )
 
 

@@ -57,10 +57,12 @@ class Desk:
     client: ServiceClient
     clock: Clock
 
-    async def get(self, *tickers: str, wait_s: int = 0, around_s: int | None = None) -> messages.GetQuotesResponse:
+    async def get(
+        self, *tickers: str, wait_s: int = 0, around_s: int | None = None, since_s: int | None = None
+    ) -> messages.GetQuotesResponse:
         """The quotes of tickers."""
-        around = None if around_s is None else Timestamp(seconds=around_s)
-        request = messages.GetQuotesRequest(tickers=tickers, wait=Duration(seconds=wait_s), around=around)
+        around, since = (None if at_s is None else Timestamp(seconds=at_s) for at_s in (around_s, since_s))
+        request = messages.GetQuotesRequest(tickers=tickers, wait=Duration(seconds=wait_s), around=around, since=since)
         answer: messages.GetQuotesResponse = await self.client.call(self.stub.GetQuotes, request, timeout_s=30)
         return answer
 
@@ -251,7 +253,8 @@ async def test_a_ticker_is_subscribed_once_for_all_and_left_after_the_last(begin
     said = [(json.loads(text)["type"], json.loads(text)["symbol"]) for text in desk.provider.said]
     assert said.count(("subscribe", "AAPL")) == 1
     # With nothing wanted the connection itself goes.
-    await until(lambda: not desk.provider.connections)
+    await until(lambda: not desk.provider.connections and not desk.quotes.link.connected)
+    assert desk.quotes.link.disconnects == 0
     async with desk.stream("MSFT"):
         await desk.provider.has("MSFT")
     assert desk.provider.accepted == 2
@@ -407,11 +410,30 @@ async def test_the_trades_around_the_open_are_told_to_the_millisecond(begin: Beg
     assert [field.name for field, _ in msft.ListFields()] == ["ticker", "heard_since"]
 
 
-async def test_an_instant_that_is_no_whole_five_minutes_is_refused(begin: Begin) -> None:
+async def test_the_range_of_prices_is_told_from_the_open_up_to_the_close(begin: Begin) -> None:
+    desk = await begin()
+    await desk.listening("AAPL", "MSFT")
+    close_s = NOW_MS // 1000
+    at = [(-601, "99"), (-600, "5"), (-300, "7"), (-1, "6"), (0, "98")]
+    await desk.provider.trades(*[("AAPL", price, (close_s + offset) * 1000, "1") for offset, price in at])
+    await until(lambda: desk.quotes.version == 5)
+    aapl, msft = (await desk.get("AAPL", "MSFT", around_s=close_s, since_s=close_s - 600)).around
+    assert (aapl.high_micros, aapl.low_micros) == (7_000_000, 5_000_000)
+    assert not msft.HasField("high_micros")
+    assert not (await desk.get("AAPL", around_s=close_s)).around[0].HasField("low_micros")
+
+
+@pytest.mark.parametrize(
+    ("around_s", "since_s", "fields"),
+    [(1, None, ["around"]), (300, 1, ["since"]), (None, 300, ["since"]), (300, 600, ["since"]), (1, 1, ["around", "since"])],
+)
+async def test_instants_that_are_no_whole_five_minutes_or_the_wrong_way_round_are_refused(
+    begin: Begin, around_s: int | None, since_s: int | None, fields: list[str]
+) -> None:
     desk = await begin()
     with pytest.raises(RemoteError) as caught:
-        await desk.get("AAPL", around_s=NOW_MS // 1000 + 1)
-    assert [violation.field for violation in caught.value.violations] == ["around"]
+        await desk.get("AAPL", around_s=around_s, since_s=since_s)
+    assert [violation.field for violation in caught.value.violations] == fields
 
 
 @pytest.mark.parametrize(
@@ -473,3 +495,17 @@ async def test_a_fault_of_ours_in_the_connection_does_not_end_quotes(monkeypatch
         await until(lambda: len(runs) == 3)
         await quotes.close()
     assert KEY not in str(lines)
+
+
+async def test_a_provider_that_complains_of_everything_is_written_down_once_in_a_while(begin: Begin) -> None:
+    with structlog.testing.capture_logs() as lines:
+        desk = await begin()
+        await desk.listening("AAPL")
+        for _ in range(50):
+            await desk.provider.say('{"type":"error","msg":"Subscribing to too many symbols"}')
+            await desk.provider.say("{")
+        await until(lambda: desk.quotes.link.bad_frames == 50)
+    told = [line["event"] for line in lines]
+    assert told.count("the provider complains") == 1
+    assert told.count("messages that cannot be read are left out") == 1
+    assert desk.provider.accepted == 1

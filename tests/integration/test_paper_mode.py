@@ -417,3 +417,63 @@ async def test_orders_of_the_open_and_of_the_close_are_each_filled_once_whatever
     assert (of_person.quantity, of_person.price_micros) == (7, 240_000_000)
     # The fold holds each fill against the account that the gateway told, to the micro-dollar.
     assert run.fold().sessions_settled == 1
+
+
+async def test_a_limit_order_of_a_person_is_executed_within_the_session_when_a_price_beyond_it_was_traded(begin: Begin) -> None:
+    run = await begin()
+    mesh = run.mesh
+    async with run.gateway() as gateway:
+        await until_listening(mesh)
+        await until(lambda: gateway.controller.state == events.PIPELINE_STATE_RUNNING)
+        limits = {
+            price: (
+                await gateway.orders.submit(
+                    pipeline.SubmitOrderRequest(run_id="paper", ticker="AAPL", side=words.SIDE_LONG, quantity=3, limit_price_micros=price)
+                )
+            ).order.order.order_id
+            for price in (220_000_000, 210_000_000)
+        }
+        await decided(run)
+        mesh.clock.unix_s = OPEN + 1
+        await mesh.trade(("AAPL", "231"), ("MSFT", "310"))
+        await until_journaled(run, "prices_observed")
+        mesh.clock.unix_s = OPEN + 3600
+        await mesh.trade(("AAPL", "219.99"))
+        mesh.clock.unix_s = CLOSE - 1
+        await mesh.trade(("AAPL", "240"))
+        mesh.clock.unix_s = CLOSE + 15
+        await until_journaled(run, "run_finished")
+    filled = {one.order_filled.order_id: one.order_filled.price_micros for one in run.of_kind("order_filled")}
+    assert filled.get(limits[220_000_000]) == 220_000_000
+    assert limits[210_000_000] not in filled
+    assert [one.order_expired.order_id for one in run.of_kind("order_expired")] == [limits[210_000_000]]
+    closing = run.of_kind("prices_observed")[1].prices_observed
+    assert (closing.high_micros[0], closing.low_micros[0]) == (240_000_000, 219_990_000)
+
+
+async def test_a_pipeline_that_is_paused_in_a_session_and_stopped_ends_at_once_and_fills_nothing(begin: Begin) -> None:
+    run = await begin()
+    async with run.gateway() as gateway:
+        await decided(run)
+        await gateway.controller.pause("no more")
+        await asyncio.wait_for(gateway.controller.end("enough"), 5)
+        await asyncio.wait_for(gateway.task, 5)
+        assert gateway.controller.state == events.PIPELINE_STATE_STOPPED
+    assert run.of_kind("order_filled") == run.of_kind("settled") == []
+
+
+async def test_a_stop_in_a_session_settles_it_at_its_close(begin: Begin) -> None:
+    run = await begin(last=MONDAY)
+    mesh = run.mesh
+    async with run.gateway() as gateway:
+        orders = await decided(run)
+        ending = asyncio.create_task(gateway.controller.end("enough"))
+        mesh.clock.unix_s = OPEN + 1
+        await mesh.trade(("AAPL", "231"), ("MSFT", "310"))
+        await until_journaled(run, "order_filled", len(orders))
+        assert not ending.done()
+        mesh.clock.unix_s = CLOSE + 15
+        await asyncio.wait_for(ending, 10)
+        await asyncio.wait_for(gateway.task, 5)
+        assert gateway.controller.state == events.PIPELINE_STATE_STOPPED
+    assert run.fold().sessions_settled == 1

@@ -116,6 +116,7 @@ class BarSource:
         request = news_service_pb2.ListNewsRequest(
             set=self._set, tickers=tickers, as_of=self._as_of, page_size=NEWS_PAGE, every_revision=True
         )
+        found = list[NewsFact]()
         while True:
             try:
                 page = await self._news.call(self._news_stub.ListNews, request, timeout_s=10)
@@ -124,9 +125,10 @@ class BarSource:
                     return
                 raise
             first_told = (one for one in page.items if one.revision <= 1 and one.known_at.seconds > after_unix_s)
-            facts = [NewsFact(ticker, one.known_at.seconds, one.direction) for one in first_told for ticker in one.tickers]
-            self.history.add_news(facts)
+            found += [NewsFact(ticker, one.known_at.seconds, one.direction) for one in first_told for ticker in one.tickers]
             if not page.next_page_token:
+                # Not page by page: who asks again after a failure must not find some of them twice.
+                self.history.add_news(found)
                 return
             request.page_token = page.next_page_token
 

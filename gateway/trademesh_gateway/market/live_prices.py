@@ -51,13 +51,14 @@ class LivePrices:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def around(self, unix_s: int) -> TradesAround:
-        """The trades around an open or a close, by column.
+    async def around(self, unix_s: int, since_unix_s: int | None = None) -> TradesAround:
+        """The trades around an open or a close, by column, and the prices since an open.
 
         Raises:
             TrademeshError: trading_service does not answer, or has no provider.
         """
-        request = data.GetQuotesRequest(tickers=self._tickers, around=Timestamp(seconds=unix_s))
+        since = None if since_unix_s is None else Timestamp(seconds=since_unix_s)
+        request = data.GetQuotesRequest(tickers=self._tickers, around=Timestamp(seconds=unix_s), since=since)
         answer = await self._trading.call(self._stub.GetQuotes, request, timeout_s=ANSWER_TIMEOUT_S)
         found: list[live.TradesAround] = list(answer.around)
         connected = answer.provider.link == live.QUOTE_LINK_CONNECTED and all(one.HasField("heard_since") for one in found)
@@ -66,6 +67,8 @@ class LivePrices:
             before_unix_ms=[one.before.traded_at.ToMilliseconds() for one in found],
             after=[one.after.price_micros for one in found],
             after_unix_ms=[one.after.traded_at.ToMilliseconds() for one in found],
+            highs=[one.high_micros for one in found],
+            lows=[one.low_micros for one in found],
             heard_since_unix_s=max((one.heard_since.ToMilliseconds() / 1000 for one in found), default=0.0) if connected else None,
         )
 

@@ -15,7 +15,7 @@ from trademesh_gateway.market.bar_source import BarSource
 from trademesh_gateway.market.clock import Clock
 from trademesh_gateway.pipeline.broker import Moment, SessionTimes
 from trademesh_gateway.pipeline.desk_run import DECISION_LEAD_S
-from trademesh_gateway.pipeline.paper_broker import ObservedKey
+from trademesh_gateway.pipeline.paper_broker import Observed, ObservedKey
 from trademesh_kernel.client import ServiceClient
 
 
@@ -28,7 +28,7 @@ class PaperMarket(BarSource):
         news: ServiceClient,
         data_set: str,
         sessions: data.ListSessionsRequest,
-        observed: Mapping[ObservedKey, Sequence[int]],
+        observed: Mapping[ObservedKey, Observed],
         clock: Clock,
     ) -> None:
         """
@@ -52,19 +52,19 @@ class PaperMarket(BarSource):
         while self._blocks is not None:
             await self._read_block(self._blocks)
         for session in sessions:
-            closes = self._observed.get((session.date, Moment.CLOSE))
-            if closes is not None:
-                self.add_session(session, self._observed.get((session.date, Moment.OPEN), [0] * len(closes)), closes)
+            if (session.date, Moment.CLOSE) in self._observed:
+                self.add_session(session, self._observed[session.date, Moment.OPEN], self._observed[session.date, Moment.CLOSE])
         return sessions
 
-    def add_session(self, session: SessionTimes, opens: Sequence[int], closes: Sequence[int]) -> None:
-        """Takes in a session that has closed, micro-dollars by ticker; an index has no close there. One of which nothing was heard has no bars, so
-        that the last ones that there are go on being the last."""
-        if not any(closes):
+    def add_session(self, session: SessionTimes, at_open: Observed, at_close: Observed) -> None:
+        """Takes in a session that has closed; an index has no prices there. One of which nothing was heard has no bars, so that the last ones that
+        there are go on being the last."""
+        if not any(at_close.prices):
             return
-        others = [0] * (len(self.history.tickers) - len(closes))
-        rows = (np.array([[*prices, *others]], np.int64) for prices in (closes, opens))
-        self.history.add_sessions([session.date], [session.close_unix_s], next(rows), {"open": next(rows)})
+        others = [0] * (len(self.history.tickers) - len(at_close.prices))
+        told = {"open": at_open.prices, "high": at_close.highs, "low": at_close.lows}
+        fields = {name: np.array([[*prices, *others]], np.int64) for name, prices in told.items() if prices}
+        self.history.add_sessions([session.date], [session.close_unix_s], np.array([[*at_close.prices, *others]], np.int64), fields)
 
     def has(self, session: SessionTimes) -> bool:
         """True if nothing more need be read for a session: it is over, or its news are there."""
@@ -78,12 +78,15 @@ class PaperMarket(BarSource):
         """
         if self.has(session):
             return
-        known_through, self._as_of = self._as_of.seconds, Timestamp(seconds=session.open_unix_s - DECISION_LEAD_S)
-        try:
-            await self._read_news(self._tickers, known_through)
-        except BaseException:
-            self._as_of = Timestamp(seconds=known_through)
-            raise
+        known_through, decision_s = self._as_of.seconds, session.open_unix_s - DECISION_LEAD_S
+        # Who begins in the middle of a session knows what came after its decision; the view of the decision does not show it.
+        if decision_s > known_through:
+            self._as_of = Timestamp(seconds=decision_s)
+            try:
+                await self._read_news(self._tickers, known_through)
+            except BaseException:
+                self._as_of = Timestamp(seconds=known_through)
+                raise
         self._news_session = session.date
 
     async def reopen(self) -> None:

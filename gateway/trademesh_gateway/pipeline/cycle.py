@@ -155,7 +155,7 @@ class Cycle:
 
     def _is_too_late(self) -> bool:
         """True if nobody may decide any more. What earlier generations have put before the limits was decided in time."""
-        decided = self._gated_before or self._executed
+        decided = self._earlier.gated or bool(self._earlier.executed_orders)
         return not decided and self._broker.is_over(self._session, self._desk.rules.fill.moment)
 
     def _draft(self, phase: int, kind: str, payload: wire.Payload, agent_id: str = "", item: str = "") -> None:

@@ -1,8 +1,9 @@
 """A desk on paper: it waits for the decision, the open and the close by the clock of the wall, and fills at the trades of a live feed.
 
     OPEN    the first trade at or after the official open
-    CLOSE   the last trade at or before the official close, of the same session
+    CLOSE   the last trade at or before the official close, of the same session; and the highest and the lowest price of the session
 
+An order that limits and people let pass rests with the broker: who is paused or away at the moment finds it filled at that moment's price.
 What was found at a moment is told first, and journaled before anything is done at it: quotes are gone after a restart, and a session that is
 done again has to find the same prices. A ticker without a trade has no price at that moment, which is said, and never one that is made up.
 Pure of RPC: `market/live_prices.py` asks.
@@ -31,15 +32,28 @@ class TradesAround:
     after: Sequence[int]
     """The first at or after it."""
     after_unix_ms: Sequence[int]
+    highs: Sequence[int]
+    """Highest prices from the instant that was asked with, if one was."""
+    lows: Sequence[int]
     heard_since_unix_s: float | None
     """From when on every trade was heard; None: none is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Prices of a moment of a session, by column: micro-dollars, 0 where there is none."""
+
+    prices: Sequence[int]
+    highs: Sequence[int] = ()
+    """Of the session, at its close."""
+    lows: Sequence[int] = ()
 
 
 class LiveTrades(Protocol):
     """Who knows the trades of a run's tickers."""
 
-    async def around(self, unix_s: int) -> TradesAround:
-        """The trades around an instant.
+    async def around(self, unix_s: int, since_unix_s: int | None = None) -> TradesAround:
+        """The trades around an instant, and the prices since an earlier one.
 
         Raises:
             TrademeshError: nobody can be asked.
@@ -62,8 +76,8 @@ class Patience:
 
 ObservedKey: TypeAlias = tuple[str, Moment]
 Wait: TypeAlias = Callable[[float], Awaitable[None]]
-Observe: TypeAlias = Callable[[SessionTimes, Moment, Sequence[int]], Awaitable[None]]
-"""Is told the prices of a moment, by column, and returns when they are durable."""
+Observe: TypeAlias = Callable[[SessionTimes, Moment, Observed], Awaitable[None]]
+"""Is told the prices of a moment, and returns when they are durable."""
 
 
 class PaperBroker:
@@ -75,7 +89,7 @@ class PaperBroker:
         clock: Clock,
         wait: Wait,
         observe: Observe,
-        observed: Mapping[ObservedKey, Sequence[int]],
+        observed: Mapping[ObservedKey, Observed],
         *,
         columns: int,
         other_columns: int = 0,
@@ -120,22 +134,27 @@ class PaperBroker:
             return
         for one in (Moment.OPEN, Moment.CLOSE):
             if one <= moment and not self.is_time(session, one):
-                prices = await (self._opens(session) if one is Moment.OPEN else self._closes(session))
-                await self._observe(session, one, prices)
-                self._observed[session.date, one] = prices
+                found = await (self._opens(session) if one is Moment.OPEN else self._closes(session))
+                await self._observe(session, one, found)
+                self._observed[session.date, one] = found
 
     def bar(self, session: SessionTimes, moment: Moment) -> SessionBar:
-        """What was found: opens, and at the close the closes. Prices in between are not told, so no order is executed at one."""
-        opens = [*self._observed[session.date, Moment.OPEN], *self._others]
+        """What was found: opens, and at the close everything but volumes, which a feed that was not always heard does not know."""
+        opens = self._whole(self._observed[session.date, Moment.OPEN].prices)
         if moment is Moment.OPEN:
             return SessionBar(opens)
-        return SessionBar(opens, closes=[*self._observed[session.date, Moment.CLOSE], *self._others])
+        found = self._observed[session.date, Moment.CLOSE]
+        return SessionBar(opens, self._whole(found.highs), self._whole(found.lows), self._whole(found.prices))
+
+    def _whole(self, prices: Sequence[int]) -> Sequence[int]:
+        """With the columns that are not traded."""
+        return [*prices, *self._others] if prices else ()
 
     async def _until_s(self, unix_s: float) -> None:
         while (left_s := unix_s - self._clock.now_unix_s()) > 0:
             await self._wait(min(left_s, self._patience.poll_s))
 
-    async def _opens(self, session: SessionTimes) -> list[int]:
+    async def _opens(self, session: SessionTimes) -> Observed:
         """The first trades from the open on: all of them, or those that came in time. While nothing is heard it is waited until the close."""
         await self._until_s(session.open_unix_s)
         while True:
@@ -152,29 +171,30 @@ class PaperBroker:
                 return self._said(session, Moment.OPEN, prices)
             await self._wait(self._patience.poll_s)
 
-    async def _closes(self, session: SessionTimes) -> list[int]:
-        """The last trades up to the close."""
+    async def _closes(self, session: SessionTimes) -> Observed:
+        """The last trades up to the close, and what was traded since the open."""
         await self._until_s(session.close_unix_s + self._patience.close_s)
         while True:
-            found = await self._ask(session.close_unix_s)
+            found = await self._ask(session.close_unix_s, session.open_unix_s)
             if found is not None:
                 in_session = (at_ms >= session.open_unix_s * 1000 for at_ms in found.before_unix_ms)
-                return self._said(
-                    session, Moment.CLOSE, [price if fits else 0 for price, fits in zip(found.before, in_session, strict=True)]
-                )
+                closes = [price if fits else 0 for price, fits in zip(found.before, in_session, strict=True)]
+                return self._said(session, Moment.CLOSE, closes, found.highs, found.lows)
             if self._clock.now_unix_s() >= session.close_unix_s + self._patience.unheard_s:
                 return self._said(session, Moment.CLOSE, [0] * self._columns)
             await self._wait(self._patience.poll_s)
 
-    async def _ask(self, unix_s: int) -> TradesAround | None:
+    async def _ask(self, unix_s: int, since_unix_s: int | None = None) -> TradesAround | None:
         try:
-            return await self._trades.around(unix_s)
+            return await self._trades.around(unix_s, since_unix_s)
         except TrademeshError as error:
             self._log.warning("no prices can be asked for", reason=error.message)
             return None
 
-    def _said(self, session: SessionTimes, moment: Moment, prices: list[int]) -> list[int]:
+    def _said(
+        self, session: SessionTimes, moment: Moment, prices: list[int], highs: Sequence[int] = (), lows: Sequence[int] = ()
+    ) -> Observed:
         missing = prices.count(0)
         if missing:
             self._log.warning("tickers without a trade", session=session.date, moment=moment.name, tickers=missing)
-        return prices
+        return Observed(prices, highs, lows)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
 from trademesh_gateway.pipeline.broker import Moment, SessionTimes
 from trademesh_gateway.pipeline.controller import Interrupted
-from trademesh_gateway.pipeline.paper_broker import PaperBroker, Patience, TradesAround
+from trademesh_gateway.pipeline.paper_broker import Observed, PaperBroker, Patience, TradesAround
 from trademesh_kernel.errors import DependencyUnavailable
 
 OPEN, CLOSE = 1_795_789_800, 1_795_802_400  # 2026-11-27 in New York, which closes at 13:00
@@ -42,24 +41,28 @@ class Market:
         if self.stand_at_s is not None and self.now_s >= self.stand_at_s:
             raise Interrupted
 
-    async def around(self, unix_s: int) -> TradesAround:
+    async def around(self, unix_s: int, since_unix_s: int | None = None) -> TradesAround:
         if self.now_s < self.gone_until_s:
             raise DependencyUnavailable("trading_service")
         before = [max(((at, price) for at, price in told if at <= unix_s and at <= self.now_s), default=(0.0, 0)) for told in self.trades]
         after = [min(((at, price) for at, price in told if unix_s <= at <= self.now_s), default=(0.0, 0)) for told in self.trades]
+        since = unix_s if since_unix_s is None else since_unix_s
+        between = [[price for at, price in told if since <= at < unix_s and at <= self.now_s] for told in self.trades]
         heard = self.heard_since_s if self.heard_since_s is not None and self.heard_since_s <= self.now_s else None
         return TradesAround(
             [price for _, price in before],
             [round(at * 1000) for at, _ in before],
             [price for _, price in after],
             [round(at * 1000) for at, _ in after],
+            [max(prices, default=0) for prices in between],
+            [min(prices, default=0) for prices in between],
             heard,
         )
 
-    async def observe(self, session: SessionTimes, moment: Moment, prices: Sequence[int]) -> None:
-        self.observed.append((session.date, moment, list(prices)))
+    async def observe(self, session: SessionTimes, moment: Moment, found: Observed) -> None:
+        self.observed.append((session.date, moment, list(found.prices)))
 
-    def broker(self, observed: dict[tuple[str, Moment], Sequence[int]] | None = None) -> PaperBroker:
+    def broker(self, observed: dict[tuple[str, Moment], Observed] | None = None) -> PaperBroker:
         return PaperBroker(self, self, self.wait, self.observe, observed or {}, columns=2, other_columns=1)
 
 
@@ -112,7 +115,9 @@ async def test_the_close_is_the_last_trade_at_or_before_it() -> None:
     await broker.until(DAY, Moment.CLOSE)
     bar = broker.bar(DAY, Moment.CLOSE)
     assert (bar.opens, bar.closes) == ([2, 8, 0], [6, 8, 0])
-    assert not bar.has_range(0)
+    assert (bar.highs, bar.lows) == ([5, 8, 0], [2, 8, 0])
+    assert bar.has_range(0)
+    assert not bar.has_range(2)
     assert market.now_s == CLOSE + PATIENCE.close_s
 
 
@@ -146,7 +151,7 @@ async def test_a_service_that_does_not_answer_is_asked_again_and_in_the_end_ther
 
 async def test_prices_that_were_journaled_bind_whatever_the_feed_says_now() -> None:
     market = Market(OPEN + 100, [[(OPEN, 2)], [(OPEN, 3)]])
-    broker = market.broker({("2026-11-27", Moment.OPEN): [9, 0]})
+    broker = market.broker({("2026-11-27", Moment.OPEN): Observed([9, 0])})
     assert broker.is_time(DAY, Moment.OPEN)
     await broker.until(DAY, Moment.OPEN)
     assert broker.bar(DAY, Moment.OPEN).opens == [9, 0, 0]
@@ -158,7 +163,7 @@ async def test_prices_are_told_before_they_are_known_to_whoever_fills_at_them() 
     market = Market(OPEN, [[(OPEN, 2)], [(OPEN, 3)]])
     durable = asyncio.Event()
 
-    async def observe(session: SessionTimes, moment: Moment, prices: Sequence[int]) -> None:
+    async def observe(session: SessionTimes, moment: Moment, found: Observed) -> None:
         await durable.wait()
 
     broker = PaperBroker(market, market, market.wait, observe, {}, columns=2)

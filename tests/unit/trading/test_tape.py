@@ -59,6 +59,22 @@ def test_around_an_instant_is_what_a_whole_record_would_say(told: list[tuple[int
     assert tape.last_until(instant_s) == next((one for one in reversed(taken) if one.traded_unix_ms <= instant_s * 1000), None)
 
 
+@given(
+    st.lists(st.tuples(st.integers((OPEN_S - 1000) * 1000, (OPEN_S + 2000) * 1000), st.integers(1, 9)), max_size=60),
+    st.integers(-3, 3),
+    st.integers(0, 5),
+)
+def test_the_range_between_two_instants_is_that_of_a_whole_record(told: list[tuple[int, int]], first: int, steps: int) -> None:
+    tape, taken = Tape(), list[Trade]()
+    for at_ms, price in sorted(told, key=lambda one: one[0]):
+        if tape.take(trade(at_ms, price)) is Fate.TAKEN:
+            taken.append(trade(at_ms, price))
+    begin_s = OPEN_S + first * STEP_S
+    end_s = begin_s + steps * STEP_S
+    prices = [one.price_micros for one in taken if begin_s * 1000 <= one.traded_unix_ms < end_s * 1000]
+    assert tape.range_between(begin_s, end_s) == ((max(prices), min(prices)) if prices else None)
+
+
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 3)), max_size=80))
 def test_the_newest_never_goes_back_in_time(told: list[tuple[int, int]]) -> None:
     tape, newest = Tape(), 0

@@ -1209,6 +1209,8 @@ class PricesObserved(message.Message):
 
     MOMENT_FIELD_NUMBER: builtins.int
     PRICE_MICROS_FIELD_NUMBER: builtins.int
+    HIGH_MICROS_FIELD_NUMBER: builtins.int
+    LOW_MICROS_FIELD_NUMBER: builtins.int
     moment: SessionMoment.ValueType
     """Of which moment."""
     @builtins.property
@@ -1217,15 +1219,25 @@ class PricesObserved(message.Message):
         none. Without a close a position keeps its last mark.
         """
 
+    @builtins.property
+    def high_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """With the close: the highest price of the session, likewise. What executes orders with a limit or a stop within it."""
+
+    @builtins.property
+    def low_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """With the close: the lowest price of the session, likewise."""
+
     def __init__(
         self,
         *,
         moment: SessionMoment.ValueType = ...,
         price_micros: abc.Iterable[builtins.int] | None = ...,
+        high_micros: abc.Iterable[builtins.int] | None = ...,
+        low_micros: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["moment", b"moment", "price_micros", b"price_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["high_micros", b"high_micros", "low_micros", b"low_micros", "moment", b"moment", "price_micros", b"price_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -611,6 +611,7 @@ class GetQuotesRequest(message.Message):
     TICKERS_FIELD_NUMBER: builtins.int
     WAIT_FIELD_NUMBER: builtins.int
     AROUND_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Which tickers, as the provider names them. From the first call on their trades are taken in, and for a few minutes after the last."""
@@ -623,16 +624,21 @@ class GetQuotesRequest(message.Message):
     def around(self) -> timestamp_pb2.Timestamp:
         """Also tells the trades around this instant, a whole five minutes, of the last day: an open or a close."""
 
+    @builtins.property
+    def since(self) -> timestamp_pb2.Timestamp:
+        """With `around`: also tells between which prices was traded from this instant on, a whole five minutes, too: the open that belongs to a close."""
+
     def __init__(
         self,
         *,
         tickers: abc.Iterable[builtins.str] | None = ...,
         wait: duration_pb2.Duration | None = ...,
         around: timestamp_pb2.Timestamp | None = ...,
+        since: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["around", b"around", "wait", b"wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["around", b"around", "since", b"since", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["around", b"around", "tickers", b"tickers", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["around", b"around", "since", b"since", "tickers", b"tickers", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

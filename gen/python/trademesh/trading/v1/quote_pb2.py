@@ -26,21 +26,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trademesh/trading/v1/quote.proto\x12\x14trademesh.trading.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x05Quote\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\x12!\n\x0cprice_micros\x18\x02 \x01(\x03R\x0bpriceMicros\x12#\n\rvolume_shares\x18\x03 \x01(\x03R\x0cvolumeShares\x12\x37\n\ttraded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08tradedAt\x12;\n\x0breceived_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreceivedAt\x12+\n\x03\x61ge\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03\x61ge\x12\x14\n\x05stale\x18\x07 \x01(\x08R\x05stale\"\x8d\x01\n\nTradePrint\x12!\n\x0cprice_micros\x18\x01 \x01(\x03R\x0bpriceMicros\x12#\n\rvolume_shares\x18\x02 \x01(\x03R\x0cvolumeShares\x12\x37\n\ttraded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08tradedAt\"\xd5\x01\n\x0cTradesAround\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\x12\x38\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32 .trademesh.trading.v1.TradePrintR\x06\x62\x65\x66ore\x12\x36\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32 .trademesh.trading.v1.TradePrintR\x05\x61\x66ter\x12;\n\x0bheard_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nheardSince\"\xb1\x02\n\rQuoteProvider\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x33\n\x04link\x18\x02 \x01(\x0e\x32\x1f.trademesh.trading.v1.QuoteLinkR\x04link\x12\x30\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12 \n\x0b\x64isconnects\x18\x05 \x01(\x04R\x0b\x64isconnects\x12\x1d\n\nbad_frames\x18\x06 \x01(\x04R\tbadFrames\x12\x1e\n\nduplicates\x18\x07 \x01(\x04R\nduplicates\x12\x12\n\x04late\x18\x08 \x01(\x04R\x04late\x12\x18\n\x07refused\x18\t \x01(\x04R\x07refused*^\n\tQuoteLink\x12\x1a\n\x16QUOTE_LINK_UNSPECIFIED\x10\x00\x12\x18\n\x14QUOTE_LINK_CONNECTED\x10\x01\x12\x1b\n\x17QUOTE_LINK_DISCONNECTED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trademesh/trading/v1/quote.proto\x12\x14trademesh.trading.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x05Quote\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\x12!\n\x0cprice_micros\x18\x02 \x01(\x03R\x0bpriceMicros\x12#\n\rvolume_shares\x18\x03 \x01(\x03R\x0cvolumeShares\x12\x37\n\ttraded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08tradedAt\x12;\n\x0breceived_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreceivedAt\x12+\n\x03\x61ge\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03\x61ge\x12\x14\n\x05stale\x18\x07 \x01(\x08R\x05stale\"\x8d\x01\n\nTradePrint\x12!\n\x0cprice_micros\x18\x01 \x01(\x03R\x0bpriceMicros\x12#\n\rvolume_shares\x18\x02 \x01(\x03R\x0cvolumeShares\x12\x37\n\ttraded_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08tradedAt\"\xbe\x02\n\x0cTradesAround\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\x12\x38\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32 .trademesh.trading.v1.TradePrintR\x06\x62\x65\x66ore\x12\x36\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32 .trademesh.trading.v1.TradePrintR\x05\x61\x66ter\x12;\n\x0bheard_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nheardSince\x12$\n\x0bhigh_micros\x18\x05 \x01(\x03H\x00R\nhighMicros\x88\x01\x01\x12\"\n\nlow_micros\x18\x06 \x01(\x03H\x01R\tlowMicros\x88\x01\x01\x42\x0e\n\x0c_high_microsB\r\n\x0b_low_micros\"\xb1\x02\n\rQuoteProvider\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x33\n\x04link\x18\x02 \x01(\x0e\x32\x1f.trademesh.trading.v1.QuoteLinkR\x04link\x12\x30\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12 \n\x0b\x64isconnects\x18\x05 \x01(\x04R\x0b\x64isconnects\x12\x1d\n\nbad_frames\x18\x06 \x01(\x04R\tbadFrames\x12\x1e\n\nduplicates\x18\x07 \x01(\x04R\nduplicates\x12\x12\n\x04late\x18\x08 \x01(\x04R\x04late\x12\x18\n\x07refused\x18\t \x01(\x04R\x07refused*^\n\tQuoteLink\x12\x1a\n\x16QUOTE_LINK_UNSPECIFIED\x10\x00\x12\x18\n\x14QUOTE_LINK_CONNECTED\x10\x01\x12\x1b\n\x17QUOTE_LINK_DISCONNECTED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trademesh.trading.v1.quote_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUOTELINK']._serialized_start=1082
-  _globals['_QUOTELINK']._serialized_end=1176
+  _globals['_QUOTELINK']._serialized_start=1187
+  _globals['_QUOTELINK']._serialized_end=1281
   _globals['_QUOTE']._serialized_start=124
   _globals['_QUOTE']._serialized_end=412
   _globals['_TRADEPRINT']._serialized_start=415
   _globals['_TRADEPRINT']._serialized_end=556
   _globals['_TRADESAROUND']._serialized_start=559
-  _globals['_TRADESAROUND']._serialized_end=772
-  _globals['_QUOTEPROVIDER']._serialized_start=775
-  _globals['_QUOTEPROVIDER']._serialized_end=1080
+  _globals['_TRADESAROUND']._serialized_end=877
+  _globals['_QUOTEPROVIDER']._serialized_start=880
+  _globals['_QUOTEPROVIDER']._serialized_end=1185
 # @@protoc_insertion_point(module_scope)

@@ -132,8 +132,14 @@ class TradesAround(message.Message):
     BEFORE_FIELD_NUMBER: builtins.int
     AFTER_FIELD_NUMBER: builtins.int
     HEARD_SINCE_FIELD_NUMBER: builtins.int
+    HIGH_MICROS_FIELD_NUMBER: builtins.int
+    LOW_MICROS_FIELD_NUMBER: builtins.int
     ticker: builtins.str
     """Which ticker."""
+    high_micros: builtins.int
+    """Highest price from `since` up to the instant; absent: there was no trade, or no `since`."""
+    low_micros: builtins.int
+    """Lowest price, likewise."""
     @builtins.property
     def before(self) -> TradePrint:
         """The last at or before it; absent: none is known."""
@@ -153,12 +159,21 @@ class TradesAround(message.Message):
         before: TradePrint | None = ...,
         after: TradePrint | None = ...,
         heard_since: timestamp_pb2.Timestamp | None = ...,
+        high_micros: builtins.int | None = ...,
+        low_micros: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["after", b"after", "before", b"before", "heard_since", b"heard_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_high_micros", b"_high_micros", "_low_micros", b"_low_micros", "after", b"after", "before", b"before", "heard_since", b"heard_since", "high_micros", b"high_micros", "low_micros", b"low_micros"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "before", b"before", "heard_since", b"heard_since", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_high_micros", b"_high_micros", "_low_micros", b"_low_micros", "after", b"after", "before", b"before", "heard_since", b"heard_since", "high_micros", b"high_micros", "low_micros", b"low_micros", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__high_micros: _TypeAlias = typing.Literal["high_micros"]  # noqa: Y015
+    _WhichOneofArgType__high_micros: _TypeAlias = typing.Literal["_high_micros", b"_high_micros"]  # noqa: Y015
+    _WhichOneofReturnType__low_micros: _TypeAlias = typing.Literal["low_micros"]  # noqa: Y015
+    _WhichOneofArgType__low_micros: _TypeAlias = typing.Literal["_low_micros", b"_low_micros"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high_micros) -> _WhichOneofReturnType__high_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low_micros) -> _WhichOneofReturnType__low_micros | None: ...
 
 @typing.final
 class QuoteProvider(message.Message):
