@@ -41,7 +41,7 @@ def test_what_decided_the_original_is_the_replays_too_and_how_it_is_driven_is_it
     assert read_bootstrap(write_bootstrap(config)) == config
 
 
-@pytest.mark.parametrize("mode", [contract.RUN_MODE_BACKTEST, contract.RUN_MODE_MOCK])
+@pytest.mark.parametrize("mode", [contract.RUN_MODE_BACKTEST, contract.RUN_MODE_MOCK, contract.RUN_MODE_PAPER])
 def test_a_run_of_any_mode_can_be_shown_again_and_so_can_a_replay(mode: contract.RunMode.ValueType) -> None:
     config, faults = replay_config(asked(), original(mode=mode))
     assert faults == []
