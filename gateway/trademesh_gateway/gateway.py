@@ -39,6 +39,7 @@ from trademesh_gateway.pipeline.controller import TERMINAL, Controller
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_gateway.pipeline.desk_run import DeskRules
 from trademesh_gateway.pipeline_service import Control, PipelineServicer, SupervisionServicer
+from trademesh_gateway.replay_loop import ReplayLoop
 from trademesh_gateway.session_loop import SessionLoop
 from trademesh_gateway.settings import ExportSettings, GatewaySettings
 from trademesh_gateway.stop_history import hear, stops_after
@@ -104,7 +105,7 @@ class Gateway:
         limits = partial(limits_in_force, tuple(config.tickers), rules.limits, self._stops)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk, limits)
         self._conversation = self._make_conversation(config, rules)
-        self._server = self._make_server(self._make_order_desk(config, opened))
+        self._server = self._make_server(self._make_order_desk(config, opened), config.replay_of)
         await self._server.start()
         target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
         write_identity(self._ticket, target)
@@ -208,7 +209,7 @@ class Gateway:
     def _opens_known(self) -> bool | None:
         return None if self._sessions is None else self._sessions.opens_known
 
-    def _make_server(self, orders: OrderDesk) -> MeshServer:
+    def _make_server(self, orders: OrderDesk, replay_of: str) -> MeshServer:
         ticket = self._ticket
         supervision = SupervisionServicer(self._control, ticket.generation, ticket.nonce, self._drain, self._lease.renew)
         find = only_source(ticket.run_id, self._feed)
@@ -217,7 +218,7 @@ class Gateway:
             [
                 registration(
                     pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server,
-                    PipelineServicer(self._control, orders, self._conversation),
+                    PipelineServicer(self._control, orders, self._conversation, replay_of=replay_of),
                     pipeline_service_pb2.DESCRIPTOR,
                     "PipelineService",
                 ),
@@ -237,7 +238,8 @@ class Gateway:
         )
 
     async def _run_pipeline(self, config: RunConfig, opened: Opened) -> None:
-        loop = self._sessions = SessionLoop(
+        kind = ReplayLoop if config.mode == contract.RUN_MODE_REPLAY else SessionLoop
+        loop = self._sessions = kind(
             self._ticket,
             config,
             self._writer,

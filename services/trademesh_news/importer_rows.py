@@ -28,13 +28,13 @@ LONGEST_TICKER = 32
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """What is wrong with one line, counted from 1."""
+    """What is wrong with one line, counted from 1, or with the whole file if `row` is 0."""
 
     row: int
     message: str
 
     def __str__(self) -> str:
-        return f"row {self.row}: {self.message}"
+        return f"row {self.row}: {self.message}" if self.row else self.message
 
 
 @dataclass

@@ -98,7 +98,12 @@ def faults_of(config: RunConfig) -> list[FieldViolation]:
 
 
 def _faults_of_mode(config: RunConfig) -> list[FieldViolation]:
-    """Made-up prices are for mode MOCK, so that no result of theirs is taken for one of a market's; and what mode PAPER cannot do."""
+    """Made-up prices are for mode MOCK, so that no result of theirs is taken for one of a market's; and what mode PAPER cannot do. A replay has
+    the prices and the mode that its original had."""
+    if config.mode == contract.RUN_MODE_REPLAY:
+        return [] if config.replay_of else [FieldViolation("replay_of", "names the run that mode replay shows again")]
+    if config.replay_of:
+        return [FieldViolation("replay_of", "is for mode replay")]
     made_up, mock = config.data.set.startswith(MOCK_SETS), config.mode == contract.RUN_MODE_MOCK
     if made_up and not mock:
         return [FieldViolation("data.set", f"the prices of {config.data.set} are made up: say `mode: mock`")]

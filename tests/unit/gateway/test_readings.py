@@ -53,6 +53,15 @@ def test_what_is_seen_is_all_that_has_weight_in_an_average() -> None:
     np.testing.assert_allclose(bollinger(known[-SEEN_SESSIONS:])[1], oscillators.bollinger(known).percent_b[-1], rtol=1e-9)
 
 
+@pytest.mark.parametrize("count", [15, 34, 100, 249, 250])
+def test_sums_by_weights_are_what_the_averages_give(count: int) -> None:
+    seen = us20().close_micros[2000 : 2000 + count, :20].astype(float)
+    seen[:, 3] = seen[0, 3]
+    seen[count // 2, 5] = np.nan
+    np.testing.assert_allclose(rsi(seen)[1], oscillators.rsi(seen)[-1], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(macd(seen)[1], (averages.macd(seen).histogram / seen)[-1], rtol=1e-9, atol=1e-9)
+
+
 def test_trends_are_followed_and_stretches_are_faded() -> None:
     rising = np.geomspace(1e6, 3e6, SEEN_SESSIONS)[:, np.newaxis] ** 1.1
     assert trend(rising)[2][0] > 0

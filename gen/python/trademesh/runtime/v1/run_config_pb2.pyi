@@ -37,6 +37,10 @@ class _RunModeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RunMode.ValueT
     and the closes since, filled on paper at the first trade from the open on, or the last up to the close, of live quotes (see GetQuotes).
     A session whose open has passed is not traded: the run begins with the next one. Splits and dividends of sessions to come are not known.
     """
+    RUN_MODE_REPLAY: _RunMode.ValueType  # 4
+    """Shows a run that has ended (`replay_of`) again, at any pace, to be paused and stepped like any run: the same events of the desk, taken from
+    that run's journal. Nothing is decided anew, and nobody can order or ask anything.
+    """
 
 class RunMode(_RunMode, metaclass=_RunModeEnumTypeWrapper):
     """Where prices and time come from."""
@@ -51,6 +55,10 @@ RUN_MODE_PAPER: RunMode.ValueType  # 3
 """Sessions to come by the clock of the wall and the exchange's calendar, half days as well: decided half an hour before the open on the set's bars
 and the closes since, filled on paper at the first trade from the open on, or the last up to the close, of live quotes (see GetQuotes).
 A session whose open has passed is not traded: the run begins with the next one. Splits and dividends of sessions to come are not known.
+"""
+RUN_MODE_REPLAY: RunMode.ValueType  # 4
+"""Shows a run that has ended (`replay_of`) again, at any pace, to be paused and stepped like any run: the same events of the desk, taken from
+that run's journal. Nothing is decided anew, and nobody can order or ask anything.
 """
 
 class _FillPolicy:
@@ -227,6 +235,7 @@ class RunConfig(message.Message):
     AGENTS_FIELD_NUMBER: builtins.int
     APPROVALS_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
+    REPLAY_OF_FIELD_NUMBER: builtins.int
     schema_version: builtins.int
     """Version of this layout; 1."""
     run_id: builtins.str
@@ -237,6 +246,10 @@ class RunConfig(message.Message):
     """Name of a workspace of agent_service whose agents and skills this run takes; empty: the built-in desk."""
     prompt: builtins.str
     """The prompt for all agents: the body of BOOTSTRAP.md, not part of its front matter."""
+    replay_of: builtins.str
+    """For mode REPLAY: the run that is shown again. It has ended, and decides everything else: beside `run_id`, `mode` and this only `pipeline` and
+    `supervision` are the replay's own.
+    """
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """What the desk trades. Empty: every STOCK instrument of the data set."""
@@ -305,10 +318,11 @@ class RunConfig(message.Message):
         agents: abc.Mapping[builtins.str, AgentOptions] | None = ...,
         approvals: ApprovalPolicy | None = ...,
         prompt: builtins.str = ...,
+        replay_of: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["approvals", b"approvals", "capital", b"capital", "costs", b"costs", "data", b"data", "execution", b"execution", "margin", b"margin", "pipeline", b"pipeline", "risk", b"risk", "sessions", b"sessions", "supervision", b"supervision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "approvals", b"approvals", "capital", b"capital", "costs", b"costs", "data", b"data", "execution", b"execution", "margin", b"margin", "mode", b"mode", "pipeline", b"pipeline", "prompt", b"prompt", "risk", b"risk", "run_id", b"run_id", "schema_version", b"schema_version", "sessions", b"sessions", "supervision", b"supervision", "tickers", b"tickers", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "approvals", b"approvals", "capital", b"capital", "costs", b"costs", "data", b"data", "execution", b"execution", "margin", b"margin", "mode", b"mode", "pipeline", b"pipeline", "prompt", b"prompt", "replay_of", b"replay_of", "risk", b"risk", "run_id", b"run_id", "schema_version", b"schema_version", "sessions", b"sessions", "supervision", b"supervision", "tickers", b"tickers", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
