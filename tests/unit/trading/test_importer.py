@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +22,7 @@ from trademesh_trading.importer_values import trading_days
 from trademesh_trading.importing import ImportedSet, ImportOrder, ImportRefused, RowsRefused, default_name, import_set
 from trademesh_trading.market_set import MarketSet
 from trademesh_trading.set_files import load_set
-from trademesh_trading.store import MarketStore
+from trademesh_trading.store import EMBEDDED_SETS, MarketStore
 
 # exchange-calendars uses what pandas 3 deprecates; no name of ours is involved.
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")
@@ -224,6 +225,33 @@ def test_a_store_finds_what_is_imported_while_it_runs(tmp_path: Path) -> None:
     with pytest.raises(DataAbsent, match=f"several sets are called mine: say which of .*{other.name}"):
         store.get("mine")
     assert len(store.get(other.name).instruments) == 2
+
+
+def test_a_set_that_an_older_version_imported_is_served_still(tmp_path: Path) -> None:
+    old = MarketStore().get("wiki5")
+    shutil.copytree(EMBEDDED_SETS / "wiki5", tmp_path / "sets" / "mine-0123456789ab")
+    store = MarketStore(tmp_path / "sets")
+    assert store.names() == ["us20", "wiki5", "mine@0123456789ab"]
+    assert store.get("mine").record.snapshot == old.record.snapshot
+
+
+def test_a_damaged_year_is_said_and_the_others_are_read(tmp_path: Path) -> None:
+    imported = import_set(order(written(tmp_path / "given", A="date,close\n2023-12-29,10\n2024-01-02,11\n")), tmp_path / "sets")
+    file = Path(imported.folder) / "bars-2023.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"X")
+    data = MarketStore(tmp_path / "sets").get("mine")
+    assert data.window(range(1, 2), [0]).close_micros.tolist() == [[11_000_000]]
+    with pytest.raises(DataAbsent, match=r"2023 of set mine@.* is not the file that was written"):
+        data.window(range(2), [0])
+    with pytest.raises(ImportRefused, match="is damaged"):
+        import_set(order(tmp_path / "given"), tmp_path / "sets")
+
+
+def test_a_year_is_read_without_the_others(tmp_path: Path) -> None:
+    imported = import_set(order(written(tmp_path / "given", A="date,close\n2023-12-29,10\n2024-01-02,11\n")), tmp_path / "sets")
+    (Path(imported.folder) / "bars-2023.parquet").unlink()
+    data = MarketStore(tmp_path / "sets").get("mine")
+    assert data.window(range(1, 2), [0]).close_micros.tolist() == [[11_000_000]]
 
 
 def test_a_damaged_set_is_refused_and_not_listed(tmp_path: Path) -> None:
