@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -292,6 +292,17 @@ def test_kinds_and_words_of_a_set_are_kept(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_for_is_said(tmp_path: Path, more: dict[str, str], said: str) -> None:
     with pytest.raises(ImportRefused, match=said):
         import_set(order(written(tmp_path / "given", A=GOOD), **more), tmp_path / "sets")
+
+
+def test_dates_are_those_of_the_exchange_that_is_named(tmp_path: Path) -> None:
+    # In New York the 15th was a holiday; in London the 24th of December closed at half past twelve.
+    given = written(tmp_path / "given", A="date,close\n2024-01-15,10\n2024-12-24,11\n")
+    data = loaded(import_set(order(given, calendar="XLON"), tmp_path / "sets"))
+    assert (data.record.calendar, data.sessions[0], data.sessions[-1]) == ("XLON", "2024-01-15", "2024-12-24")
+    closes = [datetime.fromtimestamp(int(data.close_unix_s[row]), UTC).time().isoformat() for row in (0, -1)]
+    assert closes == ["16:30:00", "12:30:00"]
+    with pytest.raises(RowsRefused):
+        import_set(order(given), tmp_path / "sets")
 
 
 def test_a_name_is_made_of_that_of_the_folder(tmp_path: Path) -> None:
