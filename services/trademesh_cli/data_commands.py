@@ -40,10 +40,13 @@ def import_command(
     fund: Annotated[list[str] | None, typer.Option(help="ticker that is a fund; may be repeated")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import prices as a set that trading_service serves: all rows, or with a message per bad row none.
+    """Import prices, and what belongs to them, as a set that trading_service serves: all rows, or with a message per bad row none.
 
-    Columns: date and close, and if they are there ticker (else the file's name), open, high, low, volume. The set goes below
-    TRADEMESH_DATA_DIR; a service that runs with the same finds it without a restart.
+    Columns of prices: date and close, and if they are there ticker (else the file's name), open, high, low, volume, known_at. Files of a folder
+    that are named corporate_actions (ticker, ex_date; dividend, split_new and split_old, last_price, known_at), fundamentals (ticker,
+    fiscal_period_end, period, known_at; lines of a statement) and insider_trades (ticker, transaction_date, code, shares, known_at; price,
+    insider, role, trade_id) are taken for what they are named. known_at is an instant, or a day, which is the next open after it; what is told
+    again with a later one is a revision. The set goes below TRADEMESH_DATA_DIR; a service that runs with the same finds it without a restart.
     """
     if any(importlib.util.find_spec(needed) is None for needed in IMPORTER_NEEDS):
         fail("`trademesh data import` needs the trading extra: pip install 'trademesh[trading]'", None, EXIT_FAILED)
@@ -122,6 +125,7 @@ def _show_instruments(console: Console, found: market_data_service_pb2.SetInstru
         ("adjustment", _adjustment(record)),
         ("source", record.source),
         ("licence", record.licence),
+        ("besides prices", ", ".join(_table_name(table) for table in record.tables) or "nothing"),
         ("content", record.snapshot),
     ):
         facts.add_row(name, Text(value))
@@ -136,3 +140,7 @@ def _show_instruments(console: Console, found: market_data_service_pb2.SetInstru
 
 def _adjustment(record: market_data_pb2.DataSet) -> str:
     return market_data_pb2.Adjustment.Name(record.adjustment).removeprefix("ADJUSTMENT_")
+
+
+def _table_name(table: market_data_pb2.DataTable.ValueType) -> str:
+    return market_data_pb2.DataTable.Name(table).removeprefix("DATA_TABLE_").lower().replace("_", " ")

@@ -51,9 +51,9 @@ class JudgedRows:
 def judge_bars(rows: pl.DataFrame, days: TradingDays) -> JudgedRows:
     """Reads every row of prices. A bar may be told several times, if each time has its own known_at, none before the session's close."""
     session = dates_of(rows["date"]).alias("session")
-    known, words_of_known = known_times(rows, days)
     close_unix_s = days.closes(session)
-    table = rows.with_columns(session, close_unix_s.alias("close_unix_s"), known.fill_null(close_unix_s).alias("known_unix_s"))
+    known, words_of_known = known_times(rows, days, close_unix_s)
+    table = rows.with_columns(session, close_unix_s.alias("close_unix_s"), known.alias("known_unix_s"))
     words = [words_of_tickers(rows), words_of_dates(rows, "date", days.today)]
     for field in PRICES:
         values, said = numbers_of(rows[field], field, PRICE_RULE)

@@ -49,8 +49,7 @@ TRADE_COLUMNS = (
 def judge_actions(rows: pl.DataFrame, days: TradingDays, tickers: Collection[str]) -> JudgedRows:
     """Corporate actions. Where known_at is not told, an action is known from the close of the session before its ex-date."""
     session = dates_of(rows["ex_date"]).alias("session")
-    known, words_of_known = known_times(rows, days)
-    known = known.fill_null(days.closes_before(session))
+    known, words_of_known = known_times(rows, days, days.closes_before(session))
     table = rows.with_columns(session, known.alias("known_unix_s"), days.closes(session).alias("close_unix_s"))
     words = [words_of_tickers(rows), _unpriced(rows, tickers), words_of_dates(rows, "ex_date", days.today), words_of_known]
     for field, column, rule in (

@@ -198,10 +198,11 @@ def _number(text: str, field: str, rule: NumberRule) -> tuple[int | None, str | 
     return number, None
 
 
-def known_times(rows: pl.DataFrame, days: TradingDays) -> tuple[pl.Series, pl.Series]:
+def known_times(rows: pl.DataFrame, days: TradingDays, untold: pl.Series | None = None) -> tuple[pl.Series, pl.Series]:
     """From when on each row is known, in Unix seconds, as its column known_at tells: an instant, or a day, which is the next open after it.
 
-    A fraction of a second is rounded up: nothing is known before it was. Null where nothing is told; words where it is neither.
+    A fraction of a second is rounded up: nothing is known before it was. Where nothing is told it is that of `untold`. Words, and null, where
+    it is neither.
     """
     texts = rows["known_at"].unique().drop_nulls()
     told = pl.DataFrame([(text, *_instant(text, days.today)) for text in texts], schema=_TOLD, orient="row")
@@ -209,7 +210,11 @@ def known_times(rows: pl.DataFrame, days: TradingDays) -> tuple[pl.Series, pl.Se
     opens = days.next_opens(found["day"])
     no_open = pl.Series(found["day"].is_not_null() & opens.is_null())
     words = worded(found.with_columns(no_open.alias("no_open")), _NO_OPEN)
-    return found["instant"].fill_null(opens), words
+    times = found["instant"].fill_null(opens)
+    if untold is None:
+        return times, words
+    both = pl.DataFrame({"told": times, "untold": untold, "known_at": rows["known_at"]})
+    return both.select(pl.when(pl.col("known_at").is_null()).then("untold").otherwise("told").alias("known"))["known"], words
 
 
 _TOLD = {"known_at": pl.String, "instant": pl.Int64, "day": pl.Date, "said": pl.String}

@@ -15,6 +15,7 @@ from trademesh_kernel.context import Context
 from trademesh_kernel.errors import DataAbsent, FieldViolation, InvalidRequest
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.paging import page_token, read_page_place
+from trademesh_kernel.stages import answers_in_bytes
 from trademesh_kernel.validation import check_dates
 from trademesh_trading import wire
 from trademesh_trading.bar_rows import BarQuestion, page_of_bars
@@ -130,7 +131,8 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
             bars=[wire.bar_message(bar) for bar in bars], next_page_token="" if more is None else page_token(request, [more])
         )
 
-    async def StreamBars(self, request: messages.StreamBarsRequest, context: Context) -> AsyncIterator[messages.StreamBarsResponse]:
+    @answers_in_bytes
+    async def StreamBars(self, request: messages.StreamBarsRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]  # encoded
         check_dates(request, "start", "end")
         data = await asyncio.to_thread(self._store.get, request.set)
         columns = data.columns(request.tickers)
@@ -139,9 +141,8 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         size = min(request.sessions_per_block or DEFAULT_BLOCK_SESSIONS, max(MOST_CELLS_PER_BLOCK // len(columns), 1))
         for first in range(rows.start, rows.stop, size):
             part = range(first, min(first + size, rows.stop))
-            # In a thread: a year of a large set may have to be read, and the numbers of a block take milliseconds to pack.
-            block = await asyncio.to_thread(wire.block_message, data, part, columns, as_of_unix_s)
-            yield messages.StreamBarsResponse(block=block)
+            # In a thread: a year of a large set may have to be read, and a block is some milliseconds of work.
+            yield await asyncio.to_thread(wire.block_response, data, part, columns, as_of_unix_s)
 
     async def GetQuotes(self, request: messages.GetQuotesRequest, context: Context) -> messages.GetQuotesResponse:
         return await self._quotes.get(request)

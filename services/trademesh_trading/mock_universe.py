@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Sequence
 from functools import cache
 from math import isqrt
@@ -41,6 +42,8 @@ _LEAST, _MOST = 14 << _OCTAVE_BITS, 43 << _OCTAVE_BITS
 """Logarithms between which prices are shown: 2 cents and 8.8 million dollars. The walk itself goes on beyond."""
 
 Words = npt.NDArray[np.uint64]
+
+_of_thread = threading.local()
 
 
 def mock_set(name: str, calendar_of: MarketSet, pages: PageCache) -> PagedSet:
@@ -118,7 +121,10 @@ def _label(seed: int, stream: str) -> bytes:
 
 def _words(label: bytes, first_session: int, sessions: int) -> Words:
     """Words of a stream, a row per session. The label is the state that PCG64 begins with, and its increment."""
-    generator = np.random.PCG64(0)
+    # One for each thread: making one costs ten times as much as turning it to another stream.
+    generator: np.random.PCG64 | None = getattr(_of_thread, "generator", None)
+    if generator is None:
+        generator = _of_thread.generator = np.random.PCG64(0)
     generator.state = {
         "bit_generator": "PCG64",
         "state": {"state": int.from_bytes(label[:16], "little"), "inc": int.from_bytes(label[16:], "little") | 1},

@@ -15,8 +15,8 @@ from typing import Protocol
 from trademesh_trading.bar_matrices import Bars, joined
 from trademesh_trading.market_set import MarketSet
 
-PAGES_BYTES = 192 * 1024 * 1024
-"""Years of all sets that are kept: three of 5,000 tickers with open, high, low, close and volume. The newest is kept even if it is larger."""
+PAGES_BYTES = 128 * 1024 * 1024
+"""Years of all sets that are kept: two of 5,000 tickers with open, high, low, close and volume. The newest is kept even if it is larger."""
 
 
 class YearReader(Protocol):

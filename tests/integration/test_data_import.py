@@ -71,6 +71,19 @@ def test_a_running_service_serves_what_is_imported_and_a_run_trades_it(running: 
     assert (again["already"], again["folder"]) == (True, imported["folder"])
 
 
+def test_a_made_up_universe_is_traded_without_being_imported_and_the_same_way_twice(running: Mesh, tmp_path: Path) -> None:
+    bootstrap = tmp_path / "BOOTSTRAP.md"
+    bootstrap.write_text("---\nmode: mock\ndata: {set: mock-20@7}\nsessions: {start: 1990-06-01, end: 1990-09-28}\n---\n")
+    journals = set[str]()
+    for run_id in ("made-up", "made-up-again"):
+        started = running.cli("run", "start", str(bootstrap), "--run-id", run_id)
+        assert started.returncode == 0, started.stderr
+        summary = running.summary(run_id)
+        assert int(summary["trades"]) > 0
+        journals.add(summary["journal_sha256"])
+    assert len(journals) == 1
+
+
 def test_a_running_service_serves_news_that_are_imported_and_a_run_reads_them(running: Mesh, prices: Path, tmp_path: Path) -> None:
     full_name = running.json("data", "import", str(prices), "--name", "told")["name"]
     lines = [

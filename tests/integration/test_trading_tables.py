@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import date
 from pathlib import Path
 
+import polars as pl
 import pytest
 import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,7 +20,7 @@ from trademesh_kernel.errors import RemoteError
 from trademesh_kernel.server import registration
 from trademesh_trading.importing import ImportOrder, import_set
 from trademesh_trading.market_data_service import MarketDataServicer
-from trademesh_trading.store import MarketStore
+from trademesh_trading.store import EMBEDDED_SETS, MarketStore
 
 # exchange-calendars uses what pandas 3 deprecates; no name of ours is involved.
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")
@@ -166,3 +167,36 @@ async def test_an_unknown_ticker_of_a_table_is_said(trading: ServiceClient) -> N
     with pytest.raises(RemoteError) as caught:
         await trading.call(stub.ListFundamentals, messages.ListFundamentalsRequest(set="mine", tickers=["C"], as_of=ALWAYS))
     assert caught.value.metadata["ticker"] == "C"
+
+
+async def test_a_set_that_is_written_out_and_imported_again_is_answered_alike(start_server: StartServer, tmp_path: Path) -> None:
+    given = tmp_path / "five"
+    given.mkdir()
+    bars, actions = (pl.read_parquet(EMBEDDED_SETS / "wiki5" / f"{table}.parquet") for table in ("bars", "actions"))
+    dollars = [(pl.col(f"{field}_micros") / 10**6).alias(field) for field in ("open", "high", "low", "close")]
+    bars.select("ticker", pl.col("session").alias("date"), *dollars, pl.col("volume_shares").alias("volume")).write_parquet(
+        given / "bars.parquet"
+    )
+    dividend = (pl.col("dividend_micros") / 10**6).alias("dividend")
+    actions.select("ticker", pl.col("session").alias("ex_date"), dividend, "split_new", "split_old").write_csv(
+        given / "corporate_actions.csv"
+    )
+    import_set(ImportOrder(given, "five", date(2024, 12, 31), adjustment="NONE"), tmp_path / "sets")
+    added = registration(
+        market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
+        MarketDataServicer(MarketStore(tmp_path / "sets")),
+        messages.DESCRIPTOR,
+        "MarketDataService",
+    )
+    server = await start_server([added])
+    async with ServiceClient(server.target, "trading_service") as client:
+        stub = client.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+        as_of = at("2012-11-20T00:00:00Z")
+        told, streamed = list[messages.ListCorporateActionsResponse](), list[list[messages.StreamBarsResponse]]()
+        for name in ("wiki5", "five"):
+            told.append(await client.call(stub.ListCorporateActions, messages.ListCorporateActionsRequest(set=name, as_of=as_of)))
+            streamed.append([one async for one in client.stream(stub.StreamBars, messages.StreamBarsRequest(set=name, as_of=as_of))])
+    assert len(told[0].actions) > 80
+    assert told[0].actions == told[1].actions
+    assert len(streamed[0]) > 10
+    assert streamed[0] == streamed[1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime
+import shutil
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from trademesh_trading.importer_values import trading_days
 from trademesh_trading.importing import ImportedSet, ImportOrder, ImportRefused, RowsRefused, default_name, import_set
 from trademesh_trading.market_set import MarketSet
 from trademesh_trading.set_files import load_set
-from trademesh_trading.store import MarketStore
+from trademesh_trading.store import EMBEDDED_SETS, MarketStore
 
 # exchange-calendars uses what pandas 3 deprecates; no name of ours is involved.
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")
@@ -226,6 +227,33 @@ def test_a_store_finds_what_is_imported_while_it_runs(tmp_path: Path) -> None:
     assert len(store.get(other.name).instruments) == 2
 
 
+def test_a_set_that_an_older_version_imported_is_served_still(tmp_path: Path) -> None:
+    old = MarketStore().get("wiki5")
+    shutil.copytree(EMBEDDED_SETS / "wiki5", tmp_path / "sets" / "mine-0123456789ab")
+    store = MarketStore(tmp_path / "sets")
+    assert store.names() == ["us20", "wiki5", "mine@0123456789ab"]
+    assert store.get("mine").record.snapshot == old.record.snapshot
+
+
+def test_a_damaged_year_is_said_and_the_others_are_read(tmp_path: Path) -> None:
+    imported = import_set(order(written(tmp_path / "given", A="date,close\n2023-12-29,10\n2024-01-02,11\n")), tmp_path / "sets")
+    file = Path(imported.folder) / "bars-2023.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"X")
+    data = MarketStore(tmp_path / "sets").get("mine")
+    assert data.window(range(1, 2), [0]).close_micros.tolist() == [[11_000_000]]
+    with pytest.raises(DataAbsent, match=r"2023 of set mine@.* is not the file that was written"):
+        data.window(range(2), [0])
+    with pytest.raises(ImportRefused, match="is damaged"):
+        import_set(order(tmp_path / "given"), tmp_path / "sets")
+
+
+def test_a_year_is_read_without_the_others(tmp_path: Path) -> None:
+    imported = import_set(order(written(tmp_path / "given", A="date,close\n2023-12-29,10\n2024-01-02,11\n")), tmp_path / "sets")
+    (Path(imported.folder) / "bars-2023.parquet").unlink()
+    data = MarketStore(tmp_path / "sets").get("mine")
+    assert data.window(range(1, 2), [0]).close_micros.tolist() == [[11_000_000]]
+
+
 def test_a_damaged_set_is_refused_and_not_listed(tmp_path: Path) -> None:
     imported = import_set(order(written(tmp_path / "given", A=GOOD)), tmp_path / "sets")
     sessions = Path(imported.folder) / "sessions.parquet"
@@ -264,6 +292,17 @@ def test_kinds_and_words_of_a_set_are_kept(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_for_is_said(tmp_path: Path, more: dict[str, str], said: str) -> None:
     with pytest.raises(ImportRefused, match=said):
         import_set(order(written(tmp_path / "given", A=GOOD), **more), tmp_path / "sets")
+
+
+def test_dates_are_those_of_the_exchange_that_is_named(tmp_path: Path) -> None:
+    # In New York the 15th was a holiday; in London the 24th of December closed at half past twelve.
+    given = written(tmp_path / "given", A="date,close\n2024-01-15,10\n2024-12-24,11\n")
+    data = loaded(import_set(order(given, calendar="XLON"), tmp_path / "sets"))
+    assert (data.record.calendar, data.sessions[0], data.sessions[-1]) == ("XLON", "2024-01-15", "2024-12-24")
+    closes = [datetime.fromtimestamp(int(data.close_unix_s[row]), UTC).time().isoformat() for row in (0, -1)]
+    assert closes == ["16:30:00", "12:30:00"]
+    with pytest.raises(RowsRefused):
+        import_set(order(given), tmp_path / "sets")
 
 
 def test_a_name_is_made_of_that_of_the_folder(tmp_path: Path) -> None:

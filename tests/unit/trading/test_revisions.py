@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trademesh.trading.v1.market_data_pb2 import BarBlock
+from trademesh.trading.v1.market_data_service_pb2 import StreamBarsResponse
 from trademesh_trading import wire
 from trademesh_trading.bar_rows import BarQuestion, BarRow, page_of_bars
 from trademesh_trading.importing import ImportOrder, RowsRefused, import_set
@@ -64,7 +66,7 @@ def streamed(data: MarketSet, as_of: int, at: int) -> dict[tuple[str, str], tupl
     """Close and time of knowing of each bar as a reader sees it at `at` who asked with `as_of` and follows the contract of BarRevisions."""
     seen = dict[tuple[str, str], tuple[int, int]]()
     for row in data.rows("", "", as_of):
-        block = wire.block_message(data, range(row, row + 1), range(len(data.instruments)), as_of)
+        block = block_of(data, range(row, row + 1), as_of)
         width, known = len(block.tickers), block.known_at_unix_s[0]
         if known <= at:
             seen |= {
@@ -77,6 +79,11 @@ def streamed(data: MarketSet, as_of: int, at: int) -> dict[tuple[str, str], tupl
             if when <= at:
                 seen[(block.session_dates[place // width], block.tickers[place % width])] = (close, when)
     return seen
+
+
+def block_of(data: MarketSet, rows: range, as_of: int) -> BarBlock:
+    answer = wire.block_response(data, rows, range(len(data.instruments)), as_of)
+    return StreamBarsResponse.FromString(answer).block
 
 
 def as_read(bars: list[BarRow]) -> dict[tuple[str, str], tuple[int, int]]:
@@ -141,7 +148,7 @@ def test_a_revision_replaces_every_field_of_its_bar(tmp_path: Path) -> None:
     )
     assert (second.open_micros, second.high_micros, second.low_micros, second.volume_shares) == (None, None, None, None)
     assert second.close_micros == 11_500_000
-    revised = wire.block_message(data, range(1), range(1), ALWAYS).revisions
+    revised = block_of(data, range(1), ALWAYS).revisions
     assert (list(revised.close_micros), list(revised.open_micros)) == ([11_500_000], [])
 
 
@@ -161,7 +168,7 @@ def test_windows_of_any_rows_and_columns_hold_their_own_revisions(tmp_path: Path
 def test_a_set_without_revisions_has_none(tmp_path: Path) -> None:
     data = loaded([("A", session, 1000, None) for session in SESSIONS], tmp_path / "given")
     assert data.window(range(4), [0]).revisions is None
-    assert not wire.block_message(data, range(4), [0], ALWAYS).HasField("revisions")
+    assert not block_of(data, range(4), ALWAYS).HasField("revisions")
     assert np.array_equal(data.window(range(1, 3), [0]).close_micros, [[10_000_000], [10_000_000]])
 
 
