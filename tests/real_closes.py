@@ -15,14 +15,16 @@ from trademesh_gateway.pipeline.broker import BarBroker, SessionTimes
 from trademesh_gateway.pipeline.cycle import ApprovalAnswer, ApprovalQuestion, Ask, Cycle, Emit
 from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_runs.run_config import normalised
-from trademesh_trading.store import EMBEDDED_SETS, MarketSet, load_set
+from trademesh_trading.market_set import LoadedSet
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import EMBEDDED_SETS
 
 FIRST, SESSIONS = 300, 90
 CASH = 1_000_000_000_000
 
 
 @cache
-def us20() -> MarketSet:
+def us20() -> LoadedSet:
     """The embedded set."""
     return load_set(EMBEDDED_SETS / "us20")
 

@@ -21,7 +21,8 @@ from trademesh_ledger.costs import CostModel
 from trademesh_ledger.execution import Execution, Fill
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.portfolio import Portfolio
-from trademesh_trading.store import EMBEDDED_SETS, load_set
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import EMBEDDED_SETS
 
 CASH_MICROS = 1_000_000_000_000
 SLOT_MICROS = 40_000_000_000

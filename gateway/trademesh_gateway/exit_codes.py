@@ -8,7 +8,7 @@ import sqlite3
 from google.protobuf.message import DecodeError
 
 from trademesh_gateway import launch
-from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, RemoteError
+from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, HistoryCompacted, RemoteError
 from trademesh_kernel.server import BindError
 from trademesh_runs.bootstrap import BootstrapError
 from trademesh_runs.fold import LedgerMismatchError
@@ -37,6 +37,8 @@ def exit_of(error: Exception) -> tuple[int, str]:
         case RemoteError() | DependencyUnavailable() | DeadlinePassed():
             # What a service that we need has answered; one that does not answer is waited for.
             return launch.EXIT_DEPENDENCY, error.message
+        case HistoryCompacted():
+            return launch.EXIT_DATA, f"the run that is to be shown again: {error.message}"
         case OSError():
             return launch.EXIT_PERMISSION if error.errno in _FORBIDDEN else launch.EXIT_DISK, str(error)
     return launch.EXIT_BUG, "ended by a fault of ours; the log has it"

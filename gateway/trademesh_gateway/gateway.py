@@ -20,6 +20,7 @@ from trademesh.gateway.v1 import (
     supervision_service_pb2,
     supervision_service_pb2_grpc,
 )
+from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.runtime.v1.runtime_pb2 import RunProgress
 from trademesh_gateway.configuration import rules_of
@@ -30,16 +31,21 @@ from trademesh_gateway.launch import EXIT_OK, EXIT_TEMPORARY, Launcher, LaunchTi
 from trademesh_gateway.lease import Lease
 from trademesh_gateway.live_feed import LiveFeed
 from trademesh_gateway.liveness import watch_progress
+from trademesh_gateway.observed_prices import observed_prices
 from trademesh_gateway.opening import Opened, open_run
 from trademesh_gateway.order_desk import OrderDesk
+from trademesh_gateway.paper_floor import COMMIT_DELAY_S, PaperFloor, PaperParts
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller
 from trademesh_gateway.pipeline.cycle_clock import CycleClock
 from trademesh_gateway.pipeline.desk_run import DeskRules
 from trademesh_gateway.pipeline_service import Control, PipelineServicer, SupervisionServicer
+from trademesh_gateway.replay_loop import ReplayLoop
 from trademesh_gateway.session_loop import SessionLoop
 from trademesh_gateway.settings import ExportSettings, GatewaySettings
 from trademesh_gateway.stop_history import hear, stops_after
+from trademesh_gateway.trading_floor import Floor, RecordedFloor
 from trademesh_gateway.wire import limits_in_force
+from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.health import Readiness
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
@@ -99,7 +105,7 @@ class Gateway:
         limits = partial(limits_in_force, tuple(config.tickers), rules.limits, self._stops)
         self._control = Control(self._ticket.run_id, self._fold, self._writer.flush, controller, self._disk, limits)
         self._conversation = self._make_conversation(config, rules)
-        self._server = self._make_server(self._make_order_desk(config, opened))
+        self._server = self._make_server(self._make_order_desk(config, opened), config.replay_of)
         await self._server.start()
         target = self._server.target if not self._ticket.advertise else f"{self._ticket.advertise}:{self._server.port}"
         write_identity(self._ticket, target)
@@ -203,7 +209,7 @@ class Gateway:
     def _opens_known(self) -> bool | None:
         return None if self._sessions is None else self._sessions.opens_known
 
-    def _make_server(self, orders: OrderDesk) -> MeshServer:
+    def _make_server(self, orders: OrderDesk, replay_of: str) -> MeshServer:
         ticket = self._ticket
         supervision = SupervisionServicer(self._control, ticket.generation, ticket.nonce, self._drain, self._lease.renew)
         find = only_source(ticket.run_id, self._feed)
@@ -212,7 +218,7 @@ class Gateway:
             [
                 registration(
                     pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server,
-                    PipelineServicer(self._control, orders, self._conversation),
+                    PipelineServicer(self._control, orders, self._conversation, replay_of=replay_of),
                     pipeline_service_pb2.DESCRIPTOR,
                     "PipelineService",
                 ),
@@ -232,7 +238,8 @@ class Gateway:
         )
 
     async def _run_pipeline(self, config: RunConfig, opened: Opened) -> None:
-        loop = self._sessions = SessionLoop(
+        kind = ReplayLoop if config.mode == contract.RUN_MODE_REPLAY else SessionLoop
+        loop = self._sessions = kind(
             self._ticket,
             config,
             self._writer,
@@ -245,10 +252,23 @@ class Gateway:
             waits=lambda what: self._launcher.tell("progress", what=what),
             closes_known=self._closes_known,
             stops=self._stops,
+            open_floor=partial(self._open_floor, config),
         )
         await loop.run(self._fold.pace if opened.began else config.pipeline.pace_sessions_per_s)
         if self._controller.state in TERMINAL:
             await self._exporter.export(force=True)
+
+    def _open_floor(self, config: RunConfig, trading: ServiceClient, news: ServiceClient) -> Floor:
+        """What the run's mode trades on."""
+        if config.mode != contract.RUN_MODE_PAPER:
+            return RecordedFloor(config, trading, news)
+        self._writer.delay_s = COMMIT_DELAY_S
+        reader = self._store.reader()
+        observed = observed_prices(reader)
+        reader.close()
+        return PaperFloor(
+            config, trading, news, self._writer, self._controller, self._readiness, observed, self._feed.board.update, PaperParts()
+        )
 
     async def _linger(self, config: RunConfig, *ends: asyncio.Task[Any]) -> None:
         """A pipeline that has ended is served for a while, or until the gateway is stopped."""

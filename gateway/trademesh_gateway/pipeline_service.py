@@ -18,7 +18,7 @@ from trademesh_gateway.pipeline.controller import Controller, Step
 from trademesh_gateway.pipeline_watch import PipelineWatch
 from trademesh_gateway.stop_history import BY_A_PERSON
 from trademesh_kernel.context import Context
-from trademesh_kernel.errors import NotAllowed, NotFound
+from trademesh_kernel.errors import NotAllowed, NotFound, StateConflict
 from trademesh_runs.fold import Fold
 
 
@@ -73,8 +73,10 @@ class Control:
 class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
     """The pipeline by RPC."""
 
-    def __init__(self, control: Control, orders: OrderDesk, conversation: Conversation) -> None:
+    def __init__(self, control: Control, orders: OrderDesk, conversation: Conversation, *, replay_of: str = "") -> None:
+        """`replay_of` is the run that this one shows again, if it does: nothing can be asked of its desk then, which is not there."""
         self._control = control
+        self._replay_of = replay_of
         self._orders = orders
         self._conversation = conversation
 
@@ -117,18 +119,25 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
         return pipeline.SetPaceResponse(pipeline=await self._control.pipeline())
 
     async def SubmitOrder(self, request: pipeline.SubmitOrderRequest, context: Context) -> pipeline.SubmitOrderResponse:
-        self._control.check(request.run_id)
+        self._check_desk(request.run_id)
         return await self._orders.submit(request)
 
     async def CancelOrder(self, request: pipeline.CancelOrderRequest, context: Context) -> pipeline.CancelOrderResponse:
-        self._control.check(request.run_id)
+        self._check_desk(request.run_id)
         return await self._orders.cancel(request)
 
     async def SendMessage(self, request: pipeline.SendMessageRequest, context: Context) -> pipeline.SendMessageResponse:
-        self._control.check(request.run_id)
+        self._check_desk(request.run_id)
         exchange = await self._conversation.send(request.text, request.agent_ids, request.sender, request.request_id)
         answers = [pipeline.MessageAnswer(agent_id=one.agent_id, text=one.text, sequence=one.sequence) for one in exchange.answers]
         return pipeline.SendMessageResponse(message_id=exchange.message_id, sequence=exchange.sequence, answers=answers)
+
+    def _check_desk(self, run_id: str) -> None:
+        """Raises StateConflict for a run that shows another one again."""
+        self._control.check(run_id)
+        if self._replay_of:
+            what = f"run {run_id} shows run {self._replay_of} again: its desk takes no orders and answers nothing"
+            raise StateConflict(what, resource_type="run", name=run_id, state="REPLAY")
 
 
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):

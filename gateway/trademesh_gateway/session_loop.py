@@ -16,11 +16,12 @@ from trademesh_gateway.approvals import ApprovalDesk
 from trademesh_gateway.configuration import DeskStart, first_desk, rules_of
 from trademesh_gateway.launch import LaunchTicket
 from trademesh_gateway.market.bar_source import BarSource
-from trademesh_gateway.pipeline.broker import BarBroker, SessionTimes
+from trademesh_gateway.pipeline.broker import SessionTimes
 from trademesh_gateway.pipeline.controller import TERMINAL, Controller, Ended, Stopped
-from trademesh_gateway.pipeline.cycle import ClosesKnown, Cycle, OpenSession
+from trademesh_gateway.pipeline.cycle import Ask, ClosesKnown, Cycle, OpenSession
 from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.risk.stops import Stops
+from trademesh_gateway.trading_floor import Floor
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, RemoteError, TrademeshError
 from trademesh_kernel.health import Readiness
@@ -41,6 +42,10 @@ _PASSING = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
     }
 )
+
+
+OpenFloor = Callable[[ServiceClient, ServiceClient], Floor]
+"""Makes a floor from clients of trading_service and news_service."""
 
 
 class Writer(Protocol):
@@ -74,6 +79,7 @@ class SessionLoop:
         waits: Callable[[str], None],
         closes_known: ClosesKnown,
         stops: Stops,
+        open_floor: OpenFloor,
     ) -> None:
         """
         Args:
@@ -82,6 +88,7 @@ class SessionLoop:
             began: whether the journal tells the run's beginning.
             waits: is told what a start waits for.
             stops: what the desk's own result says of its orders, after everything in the journal.
+            open_floor: makes the floor of the run's mode.
         """
         self._ticket = ticket
         self._config = config
@@ -95,6 +102,7 @@ class SessionLoop:
         self._waits = waits
         self._closes_known = closes_known
         self._stops = stops
+        self._open_floor = open_floor
         self.opens_known: bool | None = None
         """Whether the run's data has opens; None before it was looked at."""
         self._said_missing = ""
@@ -122,7 +130,8 @@ class SessionLoop:
             ServiceClient(ticket.news_target, "news_service", longest_reconnect_s=LONGEST_RECONNECT_S) as news,
             ServiceClient(ticket.agent_target, "agent_service", longest_reconnect_s=LONGEST_RECONNECT_S) as agent,
         ):
-            source, sessions, desk = await self._open_market(trading, news)
+            floor = self._open_floor(trading, news)
+            source, sessions, desk = await self._open_market(floor)
             if not self._began:
                 await self._begin(sessions)
             if pace:
@@ -132,8 +141,9 @@ class SessionLoop:
             controller = self._controller
             approvals = ApprovalDesk(ticket.run_id, ticket.run_nonce, agent, self._writer.flush, controller.give_way, controller.clock)
             try:
-                await self._trade(desk, source, sessions, approvals)
+                await self._trade(desk, floor, source, sessions, floor.asking(approvals.ask))
             finally:
+                await floor.close()
                 await source.close()
 
     async def _begin(self, sessions: list[SessionTimes]) -> None:
@@ -153,11 +163,10 @@ class SessionLoop:
         if config.pipeline.autostart and self._controller.state == events.PIPELINE_STATE_READY:
             await self._controller.start("autostart")
 
-    async def _open_market(self, trading: ServiceClient, news: ServiceClient) -> tuple[BarSource, list[SessionTimes], DeskRun]:
+    async def _open_market(self, floor: Floor) -> tuple[BarSource, list[SessionTimes], DeskRun]:
         """Waits for the services that hold the data: until then we are not ready, and say which is missing."""
-        config = self._config
         while True:
-            source = BarSource(trading, news, config.data.set, config.sessions.start, config.sessions.end)
+            source = floor.source()
             try:
                 return await self._controller.unless_ended(self._opened(source))
             except TrademeshError as error:
@@ -171,10 +180,11 @@ class SessionLoop:
         desk.stops = self._stops
         return source, sessions, desk
 
-    async def _trade(self, desk: DeskRun, source: BarSource, sessions: list[SessionTimes], approvals: ApprovalDesk) -> None:
-        broker = BarBroker(source.history)
+    async def _trade(self, desk: DeskRun, floor: Floor, source: BarSource, sessions: list[SessionTimes], ask: Ask) -> None:
+        broker = floor.broker(source)
         for number in range(desk.sessions_settled + 1, len(sessions) + 1):
             session = sessions[number - 1]
+            await floor.until_decision(session)
             await self._until_data(source, session)
             cycle = Cycle(
                 desk,
@@ -183,7 +193,7 @@ class SessionLoop:
                 session,
                 number,
                 self._writer.append,
-                approvals.ask,
+                ask,
                 earlier=self._open_session,
                 closes_known=self._closes_known,
             )

@@ -1,4 +1,5 @@
-"""`trademesh data …`: import, show. The importer is a program of trademesh_trading's; what sets there are is asked by RPC."""
+"""`trademesh data …`: import, import-news, show. The importers are programs of trademesh_trading's and trademesh_news'; what sets there are is
+asked by RPC."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ from trademesh_cli.rpc import EXIT_FAILED, as_record, call, fail, print_json, se
 from trademesh_cli.run_commands import AsJson
 from trademesh_kernel.client import ServiceClient
 
-data_app = typer.Typer(no_args_is_help=True, help="Import and show market data.")
+data_app = typer.Typer(no_args_is_help=True, help="Import market data and news, and show what there is.")
 
 IMPORTER = "trademesh_trading.importer"
 IMPORTER_NEEDS = ("trademesh_trading", "polars", "exchange_calendars", "numpy")
+NEWS_IMPORTER = "trademesh_news.importer"
+NEWS_IMPORTER_NEEDS = ("trademesh_news", "polars", "numpy")
 
 
 @data_app.command("import")
@@ -37,10 +40,13 @@ def import_command(
     fund: Annotated[list[str] | None, typer.Option(help="ticker that is a fund; may be repeated")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import prices as a set that trading_service serves: all rows, or with a message per bad row none.
+    """Import prices, and what belongs to them, as a set that trading_service serves: all rows, or with a message per bad row none.
 
-    Columns: date and close, and if they are there ticker (else the file's name), open, high, low, volume. The set goes below
-    TRADEMESH_DATA_DIR; a service that runs with the same finds it without a restart.
+    Columns of prices: date and close, and if they are there ticker (else the file's name), open, high, low, volume, known_at. Files of a folder
+    that are named corporate_actions (ticker, ex_date; dividend, split_new and split_old, last_price, known_at), fundamentals (ticker,
+    fiscal_period_end, period, known_at; lines of a statement) and insider_trades (ticker, transaction_date, code, shares, known_at; price,
+    insider, role, trade_id) are taken for what they are named. known_at is an instant, or a day, which is the next open after it; what is told
+    again with a later one is a revision. The set goes below TRADEMESH_DATA_DIR; a service that runs with the same finds it without a restart.
     """
     if any(importlib.util.find_spec(needed) is None for needed in IMPORTER_NEEDS):
         fail("`trademesh data import` needs the trading extra: pip install 'trademesh[trading]'", None, EXIT_FAILED)
@@ -49,6 +55,25 @@ def import_command(
     options += [f"--fund={ticker}" for ticker in fund or ()]
     options += ["--json"] if as_json else []
     command = [sys.executable, "-m", IMPORTER, *options, "--", str(path)]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@data_app.command("import-news")
+def import_news(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="a file of JSON lines, one for each version of an item")],
+    set_name: Annotated[str, typer.Option("--set", help="the market data that the news belong to, with or without what follows its @")],
+    as_json: AsJson = False,
+) -> None:
+    """Add news to what news_service serves for a set: all lines, or with a message per bad line none.
+
+    A line has id, published_at (RFC 3339 with its offset) and headline, and if they are there updated_at, tickers, body, url, source and
+    direction (1, 0 or -1; else told from words). Lines with one id are versions of an item, each known from its updated_at on. News go below
+    TRADEMESH_DATA_DIR; a service that runs with the same finds them without a restart.
+    """
+    if any(importlib.util.find_spec(needed) is None for needed in NEWS_IMPORTER_NEEDS):
+        fail("`trademesh data import-news` needs the news extra: pip install 'trademesh[news]'", None, EXIT_FAILED)
+    options = [f"--set={set_name}", *(["--json"] if as_json else [])]
+    command = [sys.executable, "-m", NEWS_IMPORTER, *options, "--", str(path)]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
@@ -100,6 +125,7 @@ def _show_instruments(console: Console, found: market_data_service_pb2.SetInstru
         ("adjustment", _adjustment(record)),
         ("source", record.source),
         ("licence", record.licence),
+        ("besides prices", ", ".join(_table_name(table) for table in record.tables) or "nothing"),
         ("content", record.snapshot),
     ):
         facts.add_row(name, Text(value))
@@ -114,3 +140,7 @@ def _show_instruments(console: Console, found: market_data_service_pb2.SetInstru
 
 def _adjustment(record: market_data_pb2.DataSet) -> str:
     return market_data_pb2.Adjustment.Name(record.adjustment).removeprefix("ADJUSTMENT_")
+
+
+def _table_name(table: market_data_pb2.DataTable.ValueType) -> str:
+    return market_data_pb2.DataTable.Name(table).removeprefix("DATA_TABLE_").lower().replace("_", " ")

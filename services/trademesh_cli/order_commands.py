@@ -1,4 +1,4 @@
-"""`trademesh order submit|cancel|list`: a person's orders in a run that is live."""
+"""`trademesh order submit|cancel|list`: a person's orders in a run that is live, and every order of any run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import typer
 
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2, feed_service_pb2, feed_service_pb2_grpc, pipeline_service_pb2
+from trademesh.trading.v1 import portfolio_service_pb2, portfolio_service_pb2_grpc
 from trademesh_cli import event_words
 from trademesh_cli.event_words import MICROS
-from trademesh_cli.rpc import EXIT_USAGE, as_record, call, fail, print_json
+from trademesh_cli.rpc import EXIT_USAGE, as_record, call, fail, plain, print_json, print_json_line, settings
 from trademesh_cli.run_commands import AsJson, RunId
 from trademesh_cli.run_gateway import gateway_of
+from trademesh_kernel.client import ServiceClient
 
 order_app = typer.Typer(no_args_is_help=True, help="Orders of people: they pass the same limits, approvals and ledger as the desk's own.")
 
@@ -113,8 +115,22 @@ def cancel(
 
 
 @order_app.command("list")
-def list_orders(run_id: RunId, as_json: AsJson = False) -> None:
-    """List people's orders that are in force."""
+def list_orders(
+    run_id: RunId,
+    everything: Annotated[
+        bool, typer.Option("--all", help="every order, the desk's too, with what became of it; also of a run that ended")
+    ] = False,
+    ticker: Annotated[str, typer.Option(help="with --all: only this ticker")] = "",
+    start: Annotated[str, typer.Option(help="with --all: from this session on, ISO date")] = "",
+    end: Annotated[str, typer.Option(help="with --all: up to this session, ISO date")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List people's orders that are in force, or every order of the run."""
+    if everything:
+        _list_all(portfolio_service_pb2.ListOrdersRequest(run_id=run_id, ticker=ticker, start=start, end=end, page_size=1000), as_json)
+        return
+    if ticker or start or end:
+        fail("--ticker, --start and --end are for --all", None, EXIT_USAGE)
 
     async def work() -> feed_service_pb2.GetSnapshotResponse:
         async with gateway_of(run_id, NEEDED_FOR) as (gateway, _):
@@ -129,3 +145,41 @@ def list_orders(run_id: RunId, as_json: AsJson = False) -> None:
         print_json([as_record(one) for one in orders])
     for one in () if as_json else orders:
         print(f"{one.order.order_id}  {event_words.submitted(one)}")
+
+
+def _list_all(request: portfolio_service_pb2.ListOrdersRequest, as_json: bool) -> None:
+    """Prints orders as they come, page by page; in JSON one on each line."""
+
+    async def work() -> None:
+        async with ServiceClient(settings().trading_target, "trading_service") as trading:
+            stub = trading.stub(portfolio_service_pb2_grpc.PortfolioServiceStub)
+            while True:
+                page: portfolio_service_pb2.ListOrdersResponse = await trading.call(stub.ListOrders, request, timeout_s=60)
+                for one in page.orders:
+                    print_json_line(as_record(one)) if as_json else print(line_of_record(one))
+                if not page.next_page_token:
+                    return
+                request.page_token = page.next_page_token
+
+    call(work)
+
+
+def line_of_record(record: portfolio_service_pb2.OrderRecord) -> str:
+    """An order and what became of it, as people read it."""
+    order = record.order
+    state = portfolio_service_pb2.OrderState.Name(record.state).removeprefix("ORDER_STATE_").lower().replace("_", " ")
+    way = Way.BUY if order.side == words.SIDE_LONG else Way.SELL
+    told = f"{record.last_session or 'in no session yet'}  {way} {order.quantity} {order.ticker}: {state}"
+    if record.filled_quantity:
+        told += f" {record.filled_quantity} at {Decimal(record.average_price_micros) / MICROS:f}"
+    if record.remaining_quantity:
+        told += f", {record.remaining_quantity} to go"
+    if record.limit:
+        told += f", {event_pb2.LimitCode.Name(record.limit).removeprefix('LIMIT_CODE_')} let {record.allowed_quantity} pass"
+    if record.expiry:
+        told += f", {event_pb2.ExpiryReason.Name(record.expiry).removeprefix('EXPIRY_REASON_')}"
+    if record.origin == portfolio_service_pb2.ORDER_ORIGIN_FORCED:
+        told += ", forced by a margin call"
+    by = f", by {order.submitted_by}" if order.submitted_by else ""
+    reason = f" ({record.reason})" if record.reason else ""
+    return plain(f"{order.order_id}  {told}{by}{reason}")

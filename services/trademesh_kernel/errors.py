@@ -12,6 +12,7 @@ TrademeshError
 ├── NotAllowed
 ├── LimitReached
 ├── DiskLow
+├── NotConfigured
 ├── DependencyUnavailable, Draining
 └── RemoteError             what another service answered, passed on; DEPENDENCY_FAILED if it names no reason of ours
 """
@@ -251,6 +252,16 @@ class DiskLow(TrademeshError):
             f"the disk has {free_bytes // mebibytes} MiB free, and a run needs {needed_bytes // mebibytes}: make room, or delete runs",
             metadata={"free_bytes": str(free_bytes), "needed_bytes": str(needed_bytes)},
         )
+
+
+class NotConfigured(TrademeshError):
+    """What the call needs is not set up on this server."""
+
+    reason = "NOT_CONFIGURED"
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, message: str, *, setting: str) -> None:
+        super().__init__(message, metadata={"setting": setting})
 
 
 class DeadlinePassed(TrademeshError):

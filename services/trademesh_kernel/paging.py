@@ -17,6 +17,7 @@ PAGE_BYTES = 1024 * 1024
 """A page ends here, also where more was asked for: gRPC clients take in 4 MiB by default."""
 
 _FILTER_BYTES = 8
+_PLACE_FIELDS = frozenset({"page_token", "page_size", "resume_after"})
 
 Item = TypeVar("Item")
 
@@ -68,10 +69,10 @@ def fitting(items: Sequence[Item], size_of: Callable[[Item], int], most_bytes: i
 
 
 def _filter_hash(request: Message) -> bytes:
-    """Hash of everything in a request but its page."""
+    """Hash of everything in a request but its page, or the place from which a stream goes on."""
     same = type(request)()
     same.CopyFrom(request)
-    for field in ("page_token", "page_size"):
+    for field in _PLACE_FIELDS.intersection(request.DESCRIPTOR.fields_by_name):
         same.ClearField(field)
     name = request.DESCRIPTOR.full_name.encode()
     return hashlib.sha256(name + b"\0" + same.SerializeToString(deterministic=True)).digest()[:_FILTER_BYTES]

@@ -6,7 +6,7 @@ Which orders there are, and their sequence, is the pipeline's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.margin import MarginRules, OtherPositions, largest_part, rejection_of
@@ -14,8 +14,7 @@ from trademesh_ledger.portfolio import FillEffect, Portfolio
 from trademesh_ledger.rejections import Refusal, Rejection
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(NamedTuple):
     """What an order got. The fee is the whole order's, paid once."""
 
     ticker: str

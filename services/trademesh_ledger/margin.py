@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.money import BASIS_POINTS
@@ -28,8 +29,7 @@ class MarginRules:
     """False: no margin is asked for once a position is open, and nothing is closed by force."""
 
 
-@dataclass(frozen=True, slots=True)
-class OtherPositions:
+class OtherPositions(NamedTuple):
     """Market value of all positions but the order's own, both without sign."""
 
     long_micros: int

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trademesh_ledger.money import BASIS_POINTS, divide_half_even
 
@@ -29,8 +30,7 @@ class LegKind(enum.Enum):
     COVER = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(NamedTuple):
     """A part of a fill."""
 
     kind: LegKind
@@ -45,8 +45,7 @@ class Position:
     cost_micros: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FillEffect:
+class FillEffect(NamedTuple):
     """What a fill did."""
 
     legs: tuple[Leg, ...]

@@ -14,10 +14,11 @@ from trademesh_kernel.server import Assembly, MeshServer, registration, run_serv
 from trademesh_kernel.settings import ListenValidator, ServerSettings, load_settings
 from trademesh_news.explain_service import ExplainServicer
 from trademesh_news.news_service import NewsServicer
+from trademesh_news.settings import NewsDataSettings
 from trademesh_news.store import NewsStore
 
 
-class NewsSettings(ListenValidator, ServerSettings):
+class NewsSettings(ListenValidator, NewsDataSettings, ServerSettings):
     """Settings of news_service."""
 
     service: ClassVar[str] = "news"
@@ -29,20 +30,19 @@ class NewsSettings(ListenValidator, ServerSettings):
 
 async def assemble(settings: NewsSettings) -> Assembly:
     """The service's parts, inside the running loop. trading_service may be down: then only explanations are not to be had."""
-    store = NewsStore()
+    store = NewsStore(settings.imported_news())
+    news = NewsServicer(store)
     trading = ServiceClient(settings.trading_target, "trading_service")
     readiness = Readiness("news")
 
     async def started(_server: MeshServer) -> None:
-        for name in store.names():
-            await asyncio.to_thread(store.get, name)
+        # The set that the demo uses is in memory before we say that we serve.
+        await asyncio.to_thread(store.get, "us20")
         await readiness.hold("news")
 
     return Assembly(
         [
-            registration(
-                news_service_pb2_grpc.add_NewsServiceServicer_to_server, NewsServicer(store), news_service_pb2.DESCRIPTOR, "NewsService"
-            ),
+            registration(news_service_pb2_grpc.add_NewsServiceServicer_to_server, news, news_service_pb2.DESCRIPTOR, "NewsService"),
             registration(
                 explain_service_pb2_grpc.add_ExplainServiceServicer_to_server,
                 ExplainServicer(store, trading),
@@ -52,6 +52,7 @@ async def assemble(settings: NewsSettings) -> Assembly:
         ],
         readiness=readiness,
         started=started,
+        drain_hooks=[news.drain],
         closers=[trading.close],
     )
 

@@ -93,6 +93,5 @@ class ExplainServicer(explain_service_pb2_grpc.ExplainServiceServicer):
             news = await asyncio.to_thread(self._store.get, request.set)
         except DataAbsent:
             return []
-        known = news.span(None, wire.unix_s(request.as_of))
-        found = (news.items[place] for place in known)
-        return [wire.news_message(item) for item in found if item.ticker == request.ticker and first <= item.session_date <= last]
+        known = news.about(request.ticker, wire.unix_s(request.as_of))
+        return [wire.news_message(item) for item in known if first <= item.day <= last]

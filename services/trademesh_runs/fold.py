@@ -322,18 +322,19 @@ def equity_point(session_date: str, event: events.Settled, sequence: int) -> sta
 
 def portfolio_message(portfolio: Portfolio, marks: dict[str, int]) -> events.PortfolioState:
     """An account as its message, positions by ticker."""
-    return events.PortfolioState(
+    message = events.PortfolioState(
         initial_cash_micros=portfolio.initial_cash_micros,
         cash_micros=portfolio.cash_micros,
         realised_micros=portfolio.realised_micros,
         fees_micros=portfolio.fees_micros,
         borrow_micros=portfolio.borrow_micros,
         dividends_micros=portfolio.dividends_micros,
-        positions=[
-            events.Position(ticker=ticker, quantity=position.quantity, cost_micros=position.cost_micros, mark_micros=marks.get(ticker))
-            for ticker, position in sorted(portfolio.positions.items())
-        ],
     )
+    add, positions = message.positions.add, portfolio.positions
+    for ticker in sorted(positions):
+        position = positions[ticker]
+        add(ticker=ticker, quantity=position.quantity, cost_micros=position.cost_micros, mark_micros=marks.get(ticker))
+    return message
 
 
 def corporate_action_of(message: events.CorporateActionApplied) -> CorporateAction:

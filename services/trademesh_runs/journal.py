@@ -36,8 +36,7 @@ _stored = tuple.__new__
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event before the journal takes it in. `item` tells events of one (session, phase, agent, kind) apart, for example an order id."""
 
     kind: str
@@ -143,6 +142,8 @@ class JournalWriter(Protocol):
     """Newest sequence that is durable and published."""
     stalled: str
     """Why nothing can be written for now; empty if it can."""
+    delay_s: float
+    """How long the first event of a group waits for others."""
 
     def append(self, draft: Draft) -> bool:
         """Takes an event in; False if the journal has it already."""

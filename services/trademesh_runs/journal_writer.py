@@ -1,6 +1,6 @@
 """How events get into a journal, whatever keeps it: numbered at once, written in groups by a thread, published after their commit.
 
-A group is 1,024 events, 256 KiB or 20 ms, whichever is first. Where it is written is the storage's (`journal_sqlite.py`,
+A group is 1,024 events, 256 KiB or 20 ms, whichever is first (`delay_s`: less where what is journaled is acted on). Where it is written is the storage's (`journal_sqlite.py`,
 `journal_memory.py`). A disk without room is waited for: nothing is lost, and whoever asks is told.
 """
 
@@ -91,6 +91,7 @@ class GroupWriter:
             FencedError: a later generation has it.
         """
         self._storage = storage
+        self.delay_s = BATCH_DELAY_S
         self._encoder = Encoder(run_id, generation)
         self._published = published
         self._tell_stalled = stalled
@@ -235,7 +236,7 @@ class GroupWriter:
         self._wake.clear()
         if self._may_wait():
             # The first event of a group waits for others; a whole group, a flush or the end wakes us at once.
-            await _wait(self._wake, BATCH_DELAY_S)
+            await _wait(self._wake, self.delay_s)
             self._wake.clear()
 
     async def _write(self, group: list[StoredEvent]) -> None:

@@ -35,6 +35,7 @@ ROLE_SKILLS: dict[str, tuple[str, ...]] = {
 """The built-in desk: agent ids, which are their roles' names, and the skills of each."""
 
 OTHER_SKILLS: dict[str, tuple[str, ...]] = {
+    "technical_analyst": ("bollinger", "macd", "rsi", "trend"),
     "portfolio_manager": ("monthly-equal-weight", "sma-crossover"),
 }
 """Skills that an agent has only where a configuration names them."""
@@ -56,7 +57,7 @@ def normalised(config: RunConfig) -> RunConfig:
     full.data.set = full.data.set or "us20"
     full.costs.tick = full.costs.tick or contract.TICK_RULE_NONE
     full.risk.on_gap = full.risk.on_gap or contract.GAP_POLICY_RESIZE
-    full.risk.sharing = full.risk.sharing or contract.ROOM_SHARING_IN_TURN
+    full.risk.sharing = full.risk.sharing or contract.ROOM_SHARING_PRO_RATA
     full.supervision.restart = full.supervision.restart or contract.RESTART_POLICY_ON_FAILURE
     optional_fields: tuple[tuple[Any, dict[str, Any]], ...] = (
         (full.margin, {"enabled": True, "initial_bp": 5000, "maintenance_long_bp": 2500, "maintenance_short_bp": 3000}),
@@ -97,13 +98,29 @@ def faults_of(config: RunConfig) -> list[FieldViolation]:
 
 
 def _faults_of_mode(config: RunConfig) -> list[FieldViolation]:
-    """Made-up prices are for mode MOCK, so that no result of theirs is taken for one of a market's."""
+    """Made-up prices are for mode MOCK, so that no result of theirs is taken for one of a market's; and what mode PAPER cannot do. A replay has
+    the prices and the mode that its original had."""
+    if config.mode == contract.RUN_MODE_REPLAY:
+        return [] if config.replay_of else [FieldViolation("replay_of", "names the run that mode replay shows again")]
+    if config.replay_of:
+        return [FieldViolation("replay_of", "is for mode replay")]
     made_up, mock = config.data.set.startswith(MOCK_SETS), config.mode == contract.RUN_MODE_MOCK
     if made_up and not mock:
         return [FieldViolation("data.set", f"the prices of {config.data.set} are made up: say `mode: mock`")]
     if mock and not made_up:
         return [FieldViolation("data.set", f"mode mock makes its prices up: leave `data.set` out, or name one like {MOCK_SETS}20@7")]
-    return []
+    return _faults_of_paper(config) if config.mode == contract.RUN_MODE_PAPER else []
+
+
+def _faults_of_paper(config: RunConfig) -> list[FieldViolation]:
+    faults = list[FieldViolation]()
+    if config.execution.fill == contract.FILL_POLICY_SAME_CLOSE:
+        faults.append(FieldViolation("execution.fill", "nobody can decide on a close and be filled at it: use next_open or next_close"))
+    if config.execution.participation:
+        faults.append(FieldViolation("execution.participation", "a session's volume is not known in mode paper: leave it out"))
+    if config.pipeline.pace_sessions_per_s:
+        faults.append(FieldViolation("pipeline.pace_sessions_per_s", "mode paper goes by the clock: leave it out"))
+    return faults
 
 
 def faults_of_limits(config: RunConfig) -> list[FieldViolation]:

@@ -6,6 +6,7 @@ Fills in what was left out, so that BOOTSTRAP.md says all that a run rests on. W
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from trademesh.runtime.v1 import run_config_pb2 as contract
@@ -15,10 +16,13 @@ from trademesh.trading.v1 import market_data_service_pb2 as data
 from trademesh.trading.v1 import market_data_service_pb2_grpc
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import FieldViolation, RemoteError
+from trademesh_runtime.paper_data import faults_of_paper
 
 
-async def faults_of_data(trading: ServiceClient, config: RunConfig) -> list[FieldViolation]:
+async def faults_of_data(trading: ServiceClient, config: RunConfig, now_unix_s: float | None = None) -> list[FieldViolation]:
     """What the data set lacks. Fills in the set's hash, and the tickers, the fill policy and the sessions that were left out.
+
+    `now_unix_s`: the time for mode PAPER, if not the clock's.
 
     Raises:
         DependencyUnavailable: trading_service does not answer.
@@ -32,6 +36,8 @@ async def faults_of_data(trading: ServiceClient, config: RunConfig) -> list[Fiel
     instruments = {instrument.ticker: instrument for instrument in listing.instruments}
     faults += _faults_of_tickers(config, instruments)
     faults += _faults_of_fill(config, instruments)
+    if config.mode == contract.RUN_MODE_PAPER:
+        return faults + await faults_of_paper(trading, config, listing.set, time.time() if now_unix_s is None else now_unix_s)
     faults += _faults_of_sessions(config, listing.set)
     if not faults:
         span = data.ListSessionsRequest(set=config.data.set, start=config.sessions.start, end=config.sessions.end)
@@ -67,6 +73,9 @@ def _faults_of_tickers(config: RunConfig, instruments: Mapping[str, market.Instr
 def _faults_of_fill(config: RunConfig, instruments: Mapping[str, market.Instrument]) -> list[FieldViolation]:
     """Orders are filled at opens where there are some, unless another policy was named; a price that the data lacks is never made up."""
     closed = [one for one in config.tickers if one in instruments and instruments[one].bar_kind != market.BAR_KIND_OHLCV]
+    if config.mode == contract.RUN_MODE_PAPER:
+        config.execution.fill = config.execution.fill or contract.FILL_POLICY_NEXT_OPEN
+        return []
     if not config.execution.fill:
         config.execution.fill = contract.FILL_POLICY_NEXT_CLOSE if closed else contract.FILL_POLICY_NEXT_OPEN
     if config.execution.fill == contract.FILL_POLICY_NEXT_OPEN and closed:

@@ -201,6 +201,12 @@ class Runs:
             raise NotFound("run", run_id)
         return supervisor
 
+    def known(self, run_id: str) -> wire.Run | None:
+        """A run as it is now, if there is one of that name."""
+        self.check_recovered()
+        supervisor = self._supervisors.get(run_id)
+        return None if supervisor is None else supervisor.run
+
     async def stop(self, request: messages.StopRunRequest, *, again: bool) -> wire.Run:
         """Ends a run and waits until its gateway is gone, or until the call's deadline; one that has ended is left as it is.
 

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1 import runtime_service_pb2 as messages
 from trademesh.runtime.v1 import runtime_service_pb2_grpc
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
@@ -26,6 +27,7 @@ from trademesh_runtime.gateway_link import state_from_gateway
 from trademesh_runtime.gateway_logs import follow_lines
 from trademesh_runtime.policy import State
 from trademesh_runtime.registry import Deletion, Registry
+from trademesh_runtime.replay_config import replay_config
 from trademesh_runtime.run_changes import Forgotten, Seen, copy_of
 from trademesh_runtime.run_data import faults_of_data
 from trademesh_runtime.run_folders import read_manifest
@@ -219,6 +221,10 @@ class RuntimeServicer(runtime_service_pb2_grpc.RuntimeServiceServicer):
         Raises:
             DependencyUnavailable: trading_service, or for a workspace agent_service, does not answer.
         """
+        if given.mode == contract.RUN_MODE_REPLAY:
+            config, faults = replay_config(given, self._runs.known(given.replay_of))
+            # What its agents did is in the journal: it has none of its own.
+            return config, list(dict.fromkeys(faults)), []
         config = normalised(given)
         faults = faults_of(config)
         faults += await faults_of_data(self._trading, config)

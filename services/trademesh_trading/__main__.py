@@ -18,15 +18,18 @@ from trademesh_kernel.health import Readiness
 from trademesh_kernel.server import Assembly, MeshServer, registration, run_service
 from trademesh_kernel.settings import ListenValidator, ServerSettings, load_settings
 from trademesh_runs.feed_service import FeedServicer
+from trademesh_trading.finnhub import Finnhub, LinkTimers
+from trademesh_trading.live_quotes import LiveQuotes
 from trademesh_trading.market_data_service import MarketDataServicer
 from trademesh_trading.portfolio_service import PortfolioServicer
+from trademesh_trading.quote_streams import QuoteStreams
 from trademesh_trading.run_feeds import RunFeeds
 from trademesh_trading.run_readers import RunReaders
-from trademesh_trading.settings import DataSettings
+from trademesh_trading.settings import DataSettings, QuoteSettings
 from trademesh_trading.store import MarketStore
 
 
-class TradingSettings(ListenValidator, DataSettings, ServerSettings):
+class TradingSettings(ListenValidator, DataSettings, QuoteSettings, ServerSettings):
     """Settings of trading_service."""
 
     service: ClassVar[str] = "trading"
@@ -36,23 +39,35 @@ class TradingSettings(ListenValidator, DataSettings, ServerSettings):
     """Port of the Prometheus counters on 127.0.0.1; 0 = off."""
 
 
+def live_quotes(settings: QuoteSettings) -> LiveQuotes | None:
+    """Quotes of the provider that there is a key for; None: there is none."""
+    key = settings.finnhub_api_key
+    if key is None:
+        return None
+    provider = Finnhub(settings.quotes_url, key, LinkTimers(idle_s=settings.quotes_idle_s))
+    return LiveQuotes(provider, most_symbols=settings.quotes_max_symbols, linger_s=settings.quotes_linger_s)
+
+
 async def assemble(settings: TradingSettings) -> Assembly:
     """The service's parts, inside the running loop."""
     store = MarketStore(settings.imported_sets())
     feeds = RunFeeds(settings.runs_dir, settings.runtime_target)
     readers = RunReaders(feeds)
     readiness = Readiness("market data")
+    quotes = live_quotes(settings)
 
     async def started(_server: MeshServer) -> None:
         # The set that the demo uses is in memory before we say that we serve.
         await asyncio.to_thread(store.get, "us20")
         await readiness.hold("market data")
+        if quotes is not None:
+            quotes.start()
 
     return Assembly(
         [
             registration(
                 market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
-                MarketDataServicer(store),
+                MarketDataServicer(store, QuoteStreams(quotes, stale_s=settings.quotes_stale_s)),
                 market_data_service_pb2.DESCRIPTOR,
                 "MarketDataService",
             ),
@@ -71,8 +86,8 @@ async def assemble(settings: TradingSettings) -> Assembly:
         ],
         readiness=readiness,
         started=started,
-        drain_hooks=[feeds.drain],
-        closers=[readers.close, feeds.close],
+        drain_hooks=[feeds.drain, *([quotes.drain] if quotes is not None else [])],
+        closers=[readers.close, feeds.close, *([quotes.close] if quotes is not None else [])],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import lru_cache
 
 import polars as pl
 
@@ -19,8 +20,9 @@ def calendar_names() -> list[str]:
     return list(exchange_calendars.get_calendar_names(include_aliases=False))
 
 
+@lru_cache(maxsize=32)
 def sessions_of_calendar(calendar: str, first: date, last: date) -> pl.DataFrame:
-    """Sessions of an exchange with their opening and closing instants, in Unix seconds; half days close early.
+    """Sessions of an exchange with their opening and closing instants, in Unix seconds; half days close early. Spans last asked for are kept.
 
     Returns:
         session, open_unix_s, close_unix_s, oldest first.

@@ -9,21 +9,27 @@ from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh.trading.v1 import portfolio_service_pb2 as messages
 from trademesh.trading.v1 import portfolio_service_pb2_grpc
 from trademesh_kernel.context import Context
-from trademesh_kernel.paging import page_token, read_page_place
+from trademesh_kernel.errors import PageTokenInvalid
+from trademesh_kernel.paging import page_token, read_page_place, read_page_token
 from trademesh_runs.account_history import HISTORY_KINDS, AccountHistory
 from trademesh_runs.fold import equity_point
 from trademesh_runs.scoreboard import Scoreboard
 from trademesh_trading.leaderboard import SCORED_KINDS, leaderboard_message
+from trademesh_trading.order_history import ORDER_KINDS, OrderHistory, matches
 from trademesh_trading.performance import performance_message
 from trademesh_trading.run_comparison import COMPARED_KINDS, RunFacts, compared_run, divergence, figure_rows
 from trademesh_trading.run_readers import Found, RunReader, RunReaders
+from trademesh_trading.wire import position_message
 
+DEFAULT_POSITIONS = 100
+DEFAULT_ORDERS = 100
 DEFAULT_FILLS = 100
 DEFAULT_POINTS = 500
 
 
 class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
-    """Accounts by RPC. A page token is the sequence of the last item: it stays right while events arrive."""
+    """Accounts by RPC. A page token is the sequence of the last item, or the sequence at which the list was read and a place in it: both stay
+    right while events arrive."""
 
     def __init__(self, runs: RunReaders) -> None:
         self._runs = runs
@@ -40,6 +46,41 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
             nav_micros=state.nav_micros,
             as_of_sequence=state.as_of_sequence,
             session_date=state.equity[-1].session_date if state.equity else "",
+        )
+
+    async def ListPositions(self, request: messages.ListPositionsRequest, context: Context) -> messages.ListPositionsResponse:
+        at, place = _pinned_page(request)
+
+        async def ask(reader: RunReader) -> ServerState:
+            return await reader.state(at)
+
+        state = await self._runs.ask(request.run_id, ask)
+        wanted = [one for one in state.portfolio.positions if request.ticker in ("", one.ticker)]
+        after = place + (request.page_size or DEFAULT_POSITIONS)
+        return messages.ListPositionsResponse(
+            positions=map(position_message, wanted[place:after]),
+            next_page_token=page_token(request, [state.as_of_sequence, after]) if after < len(wanted) else "",
+            as_of_sequence=state.as_of_sequence,
+            session_date=state.equity[-1].session_date if state.equity else "",
+        )
+
+    async def ListOrders(self, request: messages.ListOrdersRequest, context: Context) -> messages.ListOrdersResponse:
+        at, place = _pinned_page(request)
+
+        async def ask(reader: RunReader) -> tuple[OrderHistory, int]:
+            history = OrderHistory()
+            through = await reader.take(ORDER_KINDS, at, history.add)
+            if history.undescribed:
+                await reader.take(("decisions",), through, history.add_decisions)
+            return history, through
+
+        history, through = await self._runs.ask(request.run_id, ask)
+        wanted = await asyncio.to_thread(lambda: [one for one in history.orders.values() if matches(one, request)])
+        after = place + (request.page_size or DEFAULT_ORDERS)
+        return messages.ListOrdersResponse(
+            orders=wanted[place:after],
+            next_page_token=page_token(request, [through, after]) if after < len(wanted) else "",
+            as_of_sequence=through,
         )
 
     async def ListFills(self, request: messages.ListFillsRequest, context: Context) -> messages.ListFillsResponse:
@@ -121,3 +162,13 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
             return facts
 
         return await self._runs.ask(run_id, ask)
+
+
+def _pinned_page(request: messages.ListPositionsRequest | messages.ListOrdersRequest) -> tuple[int | None, int]:
+    """The sequence at which a list is read, None for the newest, and the place where the page begins. Later pages are of the first one's."""
+    match read_page_token(request, request.page_token):
+        case None:
+            return (request.at_sequence if request.HasField("at_sequence") else None), 0
+        case [int() as at, int() as place] if at >= 0 and place >= 0:
+            return at, place
+    raise PageTokenInvalid(request.DESCRIPTOR.name.removesuffix("Request"))

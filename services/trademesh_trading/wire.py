@@ -1,14 +1,31 @@
-"""Translates between market data in memory and its messages."""
+"""Translates between what this service knows, live quotes among it, and its messages."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.trading.v1 import market_data_pb2 as market
+from trademesh.trading.v1 import market_data_service_pb2 as messages
+from trademesh.trading.v1 import portfolio_service_pb2 as portfolio
+from trademesh.trading.v1 import quote_pb2 as live
+from trademesh_kernel.wire_format import delimited
+from trademesh_ledger.money import divide_half_even
+from trademesh_trading.bar_matrices import Flags, Matrix, Revisions
+from trademesh_trading.bar_rows import BarRow
 from trademesh_trading.corporate_actions import ActionRecord
-from trademesh_trading.store import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, Matrix
+from trademesh_trading.known_tables import STATEMENT_FIELDS
+from trademesh_trading.live_quotes import Line, Link
+from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet
+from trademesh_trading.packed_columns import packed_sint64, packed_uint32
+from trademesh_trading.quote_provider import Trade
 
+PERIODS = {3: market.FISCAL_PERIOD_QUARTER, 6: market.FISCAL_PERIOD_HALF_YEAR, 12: market.FISCAL_PERIOD_YEAR}
+TRADE_CODES = {"P": market.INSIDER_TRADE_CODE_PURCHASE, "S": market.INSIDER_TRADE_CODE_SALE}
+BLOCK_FIELD = {field.name: field.number for field in market.BarBlock.DESCRIPTOR.fields}
 QUALITY_BITS = {1: market.BAR_QUALITY_SUSPECT, 2: market.BAR_QUALITY_COARSE_TICK}
 
 
@@ -24,6 +41,10 @@ def set_message(data: MarketSet) -> market.DataSet:
         first_session=data.sessions[0],
         last_session=data.sessions[-1],
         calendar=record.calendar,
+        tables=[
+            *([market.DATA_TABLE_CORPORATE_ACTIONS] if data.actions else []),
+            *(market.DataTable.Value(f"DATA_TABLE_{name.upper()}") for name in data.tables),
+        ],
     )
 
 
@@ -38,57 +59,130 @@ def instrument_message(value: InstrumentRecord) -> market.Instrument:
     )
 
 
+def instant_ns(unix_ns: int) -> Timestamp:
+    """An instant, from nanoseconds since 1970."""
+    return Timestamp(seconds=unix_ns // 1_000_000_000, nanos=unix_ns % 1_000_000_000)
+
+
+def quote_message(line: Line, now_unix_ns: int, *, stale: bool) -> live.Quote:
+    """The newest trade of a ticker of which there is one."""
+    trade = line.tape.last
+    assert trade is not None
+    quote = live.Quote(
+        ticker=trade.ticker,
+        price_micros=trade.price_micros,
+        volume_shares=trade.volume_shares,
+        traded_at=instant_ns(trade.traded_unix_ms * 1_000_000),
+        received_at=instant_ns(line.received_unix_ns),
+        stale=stale,
+    )
+    quote.age.FromNanoseconds(max(0, now_unix_ns - trade.traded_unix_ms * 1_000_000))
+    return quote
+
+
+def around_message(ticker: str, line: Line | None, around_unix_s: int, since_unix_s: int | None) -> live.TradesAround:
+    """The trades of a ticker around an instant, and the prices since an earlier one, if there is one; no line: nothing is known of it."""
+    if line is None:
+        return live.TradesAround(ticker=ticker)
+    heard = line.heard_since_unix_ns
+    high_low = None if since_unix_s is None else line.tape.range_between(since_unix_s, around_unix_s)
+    return live.TradesAround(
+        ticker=ticker,
+        before=_print(line.tape.last_until(around_unix_s)),
+        after=_print(line.tape.first_from(around_unix_s)),
+        heard_since=None if heard is None else instant_ns(heard),
+        high_micros=None if high_low is None else high_low[0],
+        low_micros=None if high_low is None else high_low[1],
+    )
+
+
+def _print(trade: Trade | None) -> live.TradePrint | None:
+    if trade is None:
+        return None
+    return live.TradePrint(
+        price_micros=trade.price_micros,
+        volume_shares=trade.volume_shares,
+        traded_at=instant_ns(trade.traded_unix_ms * 1_000_000),
+    )
+
+
+def provider_message(name: str, link: Link) -> live.QuoteProvider:
+    """How the provider of live quotes stands."""
+    return live.QuoteProvider(
+        name=name,
+        link=live.QUOTE_LINK_CONNECTED if link.connected else live.QUOTE_LINK_DISCONNECTED,
+        since=instant_ns(link.since_unix_ns),
+        reason=link.why,
+        disconnects=link.disconnects,
+        bad_frames=link.bad_frames,
+        duplicates=link.duplicates,
+        late=link.late,
+        refused=link.refused,
+    )
+
+
 def _bar_kind(fields: frozenset[str]) -> market.BarKind.ValueType:
     if not fields:
         return market.BAR_KIND_CLOSE_ONLY
     return market.BAR_KIND_OHLCV if fields.issuperset(OPTIONAL_FIELDS) else market.BAR_KIND_PARTIAL
 
 
-def bar_message(data: MarketSet, row: int, column: int) -> market.Bar | None:
-    """One bar, or None where the source has none."""
-
-    def field(matrix: Matrix | None, less: int = 0) -> int | None:
-        return None if matrix is None or matrix[row, column] == 0 else int(matrix[row, column]) - less
-
-    close = field(data.close_micros)
-    if close is None:
-        return None
-    flags = int(data.quality[row, column])
+def bar_message(bar: BarRow) -> market.Bar:
+    """One bar as its message."""
     return market.Bar(
-        ticker=data.instruments[column].ticker,
-        session_date=data.sessions[row],
-        open_micros=field(data.open_micros),
-        high_micros=field(data.high_micros),
-        low_micros=field(data.low_micros),
-        close_micros=close,
-        volume_shares=field(data.volume_plus_one, less=1),
-        known_at=Timestamp(seconds=int(data.close_unix_s[row])),
-        qualities=[quality for bit, quality in QUALITY_BITS.items() if flags & bit],
+        ticker=bar.ticker,
+        session_date=bar.session,
+        open_micros=bar.open_micros,
+        high_micros=bar.high_micros,
+        low_micros=bar.low_micros,
+        close_micros=bar.close_micros,
+        volume_shares=bar.volume_shares,
+        known_at=Timestamp(seconds=bar.known_unix_s),
+        qualities=[quality for bit, quality in QUALITY_BITS.items() if bar.quality & bit],
     )
 
 
-def block_message(data: MarketSet, rows: range, columns: list[int]) -> market.BarBlock:
-    """Bars of some rows and columns as one block."""
-
-    def field(matrix: Matrix | None) -> list[int]:
-        if matrix is None:
-            return []
-        part = matrix[rows.start : rows.stop][:, columns]
-        return np.ascontiguousarray(part).ravel().tolist() if part.any() else []
-
-    flags = data.quality[rows.start : rows.stop][:, columns].ravel()
-    return market.BarBlock(
+def block_response(data: MarketSet, rows: range, columns: Sequence[int], as_of_unix_s: int) -> bytes:
+    """Bars of some rows and columns, and what of them is revised by then, as an encoded StreamBarsResponse."""
+    bars = data.window(rows, columns)
+    revised = None if bars.revisions is None else bars.revisions.known_by(as_of_unix_s)
+    block = market.BarBlock(
         session_dates=data.sessions[rows.start : rows.stop],
         known_at_unix_s=data.close_unix_s[rows.start : rows.stop].tolist(),
         tickers=[data.instruments[column].ticker for column in columns],
-        # Closes are always there, 0 where a ticker has none: they say how many sessions and tickers the block has.
-        close_micros=data.close_micros[rows.start : rows.stop][:, columns].ravel().tolist(),
-        open_micros=field(data.open_micros),
-        high_micros=field(data.high_micros),
-        low_micros=field(data.low_micros),
-        volume_shares_plus_one=field(data.volume_plus_one),
-        quality_bits=flags.tolist() if flags.any() else [],
+        revisions=_revisions_message(revised, len(columns)) if revised is not None and len(revised.rows) else None,
     )
+    # Closes are always there, 0 where a ticker has none: they say how many sessions and tickers the block has.
+    parts = [block.SerializeToString(), packed_sint64(BLOCK_FIELD["close_micros"], bars.close_micros)]
+    for name, matrix in (
+        ("open_micros", bars.open_micros),
+        ("high_micros", bars.high_micros),
+        ("low_micros", bars.low_micros),
+        ("volume_shares_plus_one", bars.volume_plus_one),
+    ):
+        if matrix is not None and matrix.any():
+            parts.append(packed_sint64(BLOCK_FIELD[name], matrix))
+    if bars.quality.any():
+        parts.append(packed_uint32(BLOCK_FIELD["quality_bits"], bars.quality))
+    return delimited(messages.StreamBarsResponse.BLOCK_FIELD_NUMBER, b"".join(parts))
+
+
+def _revisions_message(revisions: Revisions, width: int) -> market.BarRevisions:
+    return market.BarRevisions(
+        known_at_unix_s=revisions.known_unix_s.tolist(),
+        rows=(revisions.rows * width + revisions.columns).tolist(),
+        close_micros=revisions.close_micros.tolist(),
+        open_micros=_packed(revisions.open_micros),
+        high_micros=_packed(revisions.high_micros),
+        low_micros=_packed(revisions.low_micros),
+        volume_shares_plus_one=_packed(revisions.volume_plus_one),
+        quality_bits=_packed(revisions.quality),
+    )
+
+
+def _packed(field: Matrix | Flags | None) -> list[int]:
+    """A column of a message: empty where nothing is in it."""
+    return [] if field is None or not field.any() else field.ravel().tolist()
 
 
 def action_message(value: ActionRecord) -> market.CorporateAction:
@@ -101,3 +195,45 @@ def action_message(value: ActionRecord) -> market.CorporateAction:
     else:
         message.delisting.CopyFrom(market.Delisting(last_price_micros=value.last_price_micros))
     return message
+
+
+def position_message(one: events.Position) -> portfolio.PositionRecord:
+    """A position and what it is worth."""
+    side = 1 if one.quantity > 0 else -1
+    record = portfolio.PositionRecord(
+        ticker=one.ticker,
+        quantity=one.quantity,
+        cost_micros=one.cost_micros,
+        average_cost_micros=divide_half_even(one.cost_micros * side, one.quantity * side),
+    )
+    if one.HasField("mark_micros"):
+        record.mark_micros = one.mark_micros
+        record.value_micros = one.quantity * one.mark_micros
+        record.unrealised_micros = record.value_micros - one.cost_micros
+    return record
+
+
+def statement_message(row: Mapping[str, Any]) -> market.FinancialStatement:
+    """A financial statement as its message, from a row of the table `fundamentals`."""
+    return market.FinancialStatement(
+        ticker=row["ticker"],
+        fiscal_period_end=row["fiscal_period_end"].isoformat(),
+        period=PERIODS[row["period_months"]],
+        known_at=Timestamp(seconds=row["known_unix_s"]),
+        **{field: row[field] for field in STATEMENT_FIELDS},
+    )
+
+
+def insider_trade_message(row: Mapping[str, Any]) -> market.InsiderTrade:
+    """An insider's trade as its message, from a row of the table `insider_trades`."""
+    return market.InsiderTrade(
+        ticker=row["ticker"],
+        trade_id=row["trade_id"] or "",
+        transaction_date=row["transaction_date"].isoformat(),
+        code=TRADE_CODES[row["code"]],
+        shares=row["shares"],
+        price_micros=row["price_micros"],
+        insider=row["insider"] or "",
+        role=row["role"] or "",
+        known_at=Timestamp(seconds=row["known_unix_s"]),
+    )

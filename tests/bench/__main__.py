@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.bar_streams import bar_figures
 from bench.false_alarms import alarm_figures
 from bench.feed_suite import feed_figures
 from bench.figures import Figure, as_json, table
@@ -22,6 +23,7 @@ SUITES: dict[str, Sequence[Callable[[], list[Figure]]]] = {
     "alarms": (alarm_figures,),
     "soak": (soak_figures,),
     "trading": (core_figures,),
+    "bars": (bar_figures,),
 }
 
 

@@ -55,6 +55,7 @@ EXAMPLES: dict[str, errors.TrademeshError] = {
     "NOT_ALLOWED": errors.NotAllowed("no", "/x/Y"),
     "LIMIT_REACHED": errors.LimitReached("no", limit="live_gateways", value=32, retry_after_s=5.0),
     "DISK_LOW": errors.DiskLow(100 * 1024 * 1024, 512 * 1024 * 1024),
+    "NOT_CONFIGURED": errors.NotConfigured("no", setting="TRADEMESH_FINNHUB_API_KEY"),
     "DEADLINE_EXCEEDED": errors.DeadlinePassed("trading_service"),
     "DEPENDENCY_UNAVAILABLE": errors.DependencyUnavailable("trading_service"),
     "DRAINING": errors.Draining("trading_service"),

@@ -78,7 +78,13 @@ def test_an_order_from_the_command_line_is_taken_in_once_listed_executed_and_sur
     with pipeline_of(mesh, "orders") as stub:
         stub.StopPipeline(pipeline.StopPipelineRequest(run_id="orders"), timeout=20)
     mesh.json("run", "stop", "orders")
+    outcome = mesh.cli("order", "list", "orders", "--all", "--json")
+    assert outcome.returncode == 0, outcome.stderr
+    every = {one["order"]["order_id"]: one for one in map(json.loads, outcome.stdout.splitlines())}
+    assert (every[request_id]["state"], every[request_id]["filled_quantity"]) == ("ORDER_STATE_FILLED", "10")
+    assert every[sold["order"]["order_id"]]["state"] == "ORDER_STATE_CANCELED"
     fills = [one["order_filled"] for one in told(mesh, "orders", "order_filled")]
+    assert {one["order_id"] for one in fills} <= set(every)
     assert [(one["order_id"], one["quantity"]) for one in fills if one["order_id"] == request_id] == [(request_id, "10")]
     assert mesh.json("run", "verify", "orders")["verified"] is True
 

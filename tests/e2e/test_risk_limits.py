@@ -12,7 +12,8 @@ from mesh_processes import Mesh, wait_until
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.layout import RunLayout
-from trademesh_trading.store import EMBEDDED_SETS, load_set
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import EMBEDDED_SETS
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import grpc
 import polars as pl
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from mesh_processes import SERVICES, Mesh, running_mesh
 from typer.testing import CliRunner
 
+from trademesh.news.v1 import news_service_pb2, news_service_pb2_grpc
 from trademesh_cli import data_commands
 from trademesh_trading.store import EMBEDDED_SETS
 
@@ -66,6 +69,56 @@ def test_a_running_service_serves_what_is_imported_and_a_run_trades_it(running: 
 
     again = running.json("data", "import", str(prices), "--name", "mine")
     assert (again["already"], again["folder"]) == (True, imported["folder"])
+
+
+def test_a_made_up_universe_is_traded_without_being_imported_and_the_same_way_twice(running: Mesh, tmp_path: Path) -> None:
+    bootstrap = tmp_path / "BOOTSTRAP.md"
+    bootstrap.write_text("---\nmode: mock\ndata: {set: mock-20@7}\nsessions: {start: 1990-06-01, end: 1990-09-28}\n---\n")
+    journals = set[str]()
+    for run_id in ("made-up", "made-up-again"):
+        started = running.cli("run", "start", str(bootstrap), "--run-id", run_id)
+        assert started.returncode == 0, started.stderr
+        summary = running.summary(run_id)
+        assert int(summary["trades"]) > 0
+        journals.add(summary["journal_sha256"])
+    assert len(journals) == 1
+
+
+def test_a_running_service_serves_news_that_are_imported_and_a_run_reads_them(running: Mesh, prices: Path, tmp_path: Path) -> None:
+    full_name = running.json("data", "import", str(prices), "--name", "told")["name"]
+    lines = [
+        {"id": str(day), "published_at": f"2005-03-{day:02}T12:00:00Z", "headline": f"Profit surges {day}", "tickers": ["IBM"]}
+        for day in range(1, 5)
+    ]
+    path = tmp_path / "news.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    imported = running.json("data", "import-news", str(path), "--set", "told")
+    assert (imported["set"], imported["added"], imported["items"]) == ("told", 4, 4)
+    with grpc.insecure_channel(f"127.0.0.1:{running.ports['news']}") as channel:
+        stub = news_service_pb2_grpc.NewsServiceStub(channel)
+        request = news_service_pb2.SearchNewsRequest(set=full_name, query="surges", as_of=Timestamp(seconds=1_109_800_000))
+        assert [hit.item.news_id for hit in stub.SearchNews(request, timeout=10).hits] == ["2", "1"]
+
+    bootstrap = tmp_path / "BOOTSTRAP.md"
+    bootstrap.write_text("---\ndata: {set: told}\nsessions: {start: 2005-02-25, end: 2005-03-31}\n---\n")
+    started = running.cli("run", "start", str(bootstrap), "--run-id", "of-told")
+    assert started.returncode == 0, started.stderr
+    running.summary("of-told")
+    running.json("run", "stop", "of-told")
+    events = running.cli("feed", "tail", "of-told", "--after", "0", "--json", "--kind", "signals").stdout
+    scores = {
+        event["session_date"]: {one["ticker"]: one.get("score", 0) for one in event["signals"]["signals"]}
+        for event in map(json.loads, events.splitlines())
+        if event["agent_id"] == "sentiment_analyst"
+    }
+    assert scores["2005-03-01"] == {"GOOG": 0, "IBM": pytest.approx(0.49, abs=0.02), "MSFT": 0}
+    assert scores["2005-02-28"]["IBM"] == 0
+
+    path.write_text(json.dumps(lines[0] | {"headline": "Profit falls 1"}))
+    refused = running.cli("data", "import-news", str(path), "--set", "told")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: row 1: 1 is told in two ways as of one second")
+    assert running.cli("data", "import-news", str(path), "--set", "us20").returncode == 2
 
 
 def test_a_bad_row_imports_nothing_and_a_wrong_call_is_a_usage_error(running: Mesh, prices: Path, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from trademesh_news.market_model import TooFewObservationsError, split_move
 from trademesh_news.news_service import NewsServicer
 from trademesh_news.store import NewsStore
 from trademesh_trading.market_data_service import MarketDataServicer
-from trademesh_trading.store import EMBEDDED_SETS, MarketStore, load_set
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import EMBEDDED_SETS, MarketStore
 
 
 def at(iso: str) -> Timestamp:

@@ -233,3 +233,23 @@ async def test_a_calendar_that_is_not_recorded_is_said(trading: ServiceClient, c
     with pytest.raises(RemoteError, match=said) as caught:
         await trading.call(stub.ListSessions, messages.ListSessionsRequest(calendar=calendar, start=start, end=start), timeout_s=30)
     assert caught.value.remote_reason == "DATA_ABSENT"
+
+
+async def test_a_universe_of_many_tickers_comes_in_messages_of_bounded_size(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    request = messages.StreamBarsRequest(set="mock-5000@1", start="1999-12-27", end="2000-01-10", as_of=at("2001-01-01T00:00:00Z"))
+    blocks = [response.block async for response in trading.stream(stub.StreamBars, request)]
+    assert max(block.ByteSize() for block in blocks) < 4 * 1024 * 1024
+    dates = [date for block in blocks for date in block.session_dates]
+    assert (dates[0], dates[-1], len(dates), len(set(dates))) == ("1999-12-27", "2000-01-10", 11, 11)
+    assert all(len(block.close_micros) == 5000 * len(block.session_dates) for block in blocks)
+
+
+async def test_a_universe_is_listed_if_it_is_named(trading: ServiceClient) -> None:
+    stub = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
+    (named,) = (await trading.call(stub.ListInstruments, messages.ListInstrumentsRequest(set="mock-3@9"))).sets
+    assert [one.ticker for one in named.instruments] == ["MOCK0001", "MOCK0002", "MOCK0003"]
+    assert {one.bar_kind for one in named.instruments} == {market.BAR_KIND_OHLCV}
+    assert (named.set.first_session, named.set.last_session, named.set.calendar) == ("1990-01-02", "2022-12-28", "XNYS")
+    everything = (await trading.call(stub.ListInstruments, messages.ListInstrumentsRequest())).sets
+    assert "mock-3@9" not in [one.set.name for one in everything]

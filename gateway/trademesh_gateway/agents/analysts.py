@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from trademesh_gateway.agents.indicators import momentum, volatility, z_score
+from trademesh_gateway.agents.readings import READINGS, seen_prices
 from trademesh_gateway.agents.records import Signals, abstention
 from trademesh_gateway.market.point_in_time import PointInTimeView
 
@@ -20,7 +21,8 @@ NEWS_HORIZON_SESSIONS = 5
 
 
 def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals:
-    """Momentum over a year less its last month, mean reversion within a month, and less confidence where volatility is high."""
+    """Momentum over a year less its last month, mean reversion within a month, and less confidence where volatility is high; and what else
+    `readings.py` has, if it is named."""
     count = len(view.tickers)
     score, weight = np.zeros(count), np.zeros(count)
     figures = list[tuple[str, str, np.ndarray[tuple[int], np.dtype[np.float64]]]]()
@@ -32,6 +34,13 @@ def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
         stretch = z_score(view, 20)
         figures.append(("mean-reversion", "z_score_20", stretch))
         score, weight = _mixed(score, weight, np.clip(-stretch / 3, -1, 1), 0.3)
+    if further := [skill for skill in READINGS if skill in skills]:
+        prices = seen_prices(view)
+        for skill in further:
+            read, share = READINGS[skill]
+            name, figure, lean = read(prices)
+            figures.append((skill, name, figure))
+            score, weight = _mixed(score, weight, lean, share)
     confidence = np.full(count, 0.5)
     if "volatility" in skills:
         level = volatility(view, 60)
@@ -45,7 +54,7 @@ def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
 
 def _mixed(score: np.ndarray, weight: np.ndarray, part: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     known = ~np.isnan(part)
-    return score + np.where(known, share * np.nan_to_num(part), 0.0), weight + np.where(known, share, 0.0)
+    return score + np.where(known, share * part, 0.0), weight + np.where(known, share, 0.0)
 
 
 def sentiment_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals:

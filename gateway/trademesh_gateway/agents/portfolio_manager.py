@@ -11,7 +11,7 @@ import numpy as np
 from trademesh_gateway.agents.example_managers import monthly_equal_weight, sma_crossover
 from trademesh_gateway.agents.indicators import volatility
 from trademesh_gateway.agents.records import Book, Decision, Signals
-from trademesh_gateway.market.point_in_time import PointInTimeView
+from trademesh_gateway.market.point_in_time import Column, PointInTimeView
 
 Manager = Callable[[PointInTimeView, Sequence[Signals], Book, int], list[Decision]]
 """From what is known, what analysts say, the account and the session's number to a decision for every ticker."""
@@ -40,33 +40,44 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, positi
 
     Trades on every fifth session, and between them only to leave a position whose score has turned.
     """
-    count = len(view.tickers)
+    score, weight = _mean_score(signals, len(view.tickers))
+    level = volatility(view, 20)
+    usable = (weight > 0) & (level > 0)
+    size = VOLATILITY_TARGET / (np.where(usable, level, 1.0) * math.sqrt(TYPICAL_POSITIONS))
+    targets = np.clip((score + LONG_TILT) * 2 * size, -position_limit, position_limit)
+    rebalances, nav = session_number % REBALANCE_SESSIONS == 1, book.nav_micros
+    columns = zip(
+        book.price_micros,
+        book.quantity,
+        usable.tolist(),
+        score.tolist(),
+        np.minimum(1.0, weight).tolist(),
+        targets.tolist(),
+        strict=True,
+    )
+    decisions = list[Decision]()
+    for column, (price, held, known, own, confidence, target) in enumerate(columns):
+        if not known or price == 0 or nav <= 0:
+            decisions.append(Decision(column, 0, 0.0, own, book.weight(column)))
+            continue
+        if held * target < 0 and not rebalances:
+            target = 0.0
+        elif not rebalances or abs(target - held * price / nav) < NO_TRADE_BAND:
+            decisions.append(Decision(column, 0, confidence, own, target))
+            continue
+        # Money stays whole: the weight becomes steps of a ten-thousandth before it meets it.
+        steps = round(target * WEIGHT_STEPS)
+        shares = abs(steps) * nav // (WEIGHT_STEPS * price)
+        decisions.append(Decision(column, (shares if steps > 0 else -shares) - held, confidence, own, target))
+    return decisions
+
+
+def _mean_score(signals: Sequence[Signals], count: int) -> tuple[Column, Column]:
+    """The mean of scores, weighted by confidence, and the sum of those weights, by ticker; 0 where nobody says anything."""
     score, weight = np.zeros(count), np.zeros(count)
     for one in signals:
         if not one.abstained_because:
             share = np.where(one.abstain, 0.0, one.confidence)
             score += share * one.score
             weight += share
-    mean = np.where(weight > 0, score / np.where(weight > 0, weight, 1.0), 0.0)
-    level = volatility(view, 20)
-    decisions = list[Decision]()
-    rebalances = session_number % REBALANCE_SESSIONS == 1
-    for column in range(count):
-        price, held = book.price_micros[column], book.quantity[column]
-        own, confidence = float(mean[column]), float(min(1.0, weight[column]))
-        if price == 0 or weight[column] == 0 or math.isnan(level[column]) or level[column] <= 0 or book.nav_micros <= 0:
-            decisions.append(Decision(column, 0, 0.0, own, book.weight(column)))
-            continue
-        size = VOLATILITY_TARGET / (float(level[column]) * math.sqrt(TYPICAL_POSITIONS))
-        target = max(-position_limit, min(position_limit, (own + LONG_TILT) * 2 * size))
-        turned = held * target < 0
-        if turned and not rebalances:
-            target = 0.0
-        elif not rebalances or abs(target - book.weight(column)) < NO_TRADE_BAND:
-            decisions.append(Decision(column, 0, confidence, own, target))
-            continue
-        # Money stays whole: the weight becomes steps of a ten-thousandth before it meets it.
-        steps = round(target * WEIGHT_STEPS)
-        shares = abs(steps) * book.nav_micros // (WEIGHT_STEPS * price)
-        decisions.append(Decision(column, (shares if steps > 0 else -shares) - held, confidence, own, target))
-    return decisions
+    return np.where(weight > 0, score / np.where(weight > 0, weight, 1.0), 0.0), weight

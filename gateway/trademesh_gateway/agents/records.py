@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,10 @@ class Stance(enum.IntEnum):
     ABSTAIN = 4
 
 
+_STANCES = np.array([Stance.NEUTRAL.value, Stance.BULLISH.value, Stance.BEARISH.value])
+"""By the sign of a score: 0, 1 and, from the end, -1."""
+
+
 @dataclass(slots=True)
 class Signals:
     """One analyst's view: an array entry per ticker. `abstained_because` is set if it abstains from all, and then nothing else is."""
@@ -30,12 +35,10 @@ class Signals:
     figures: list[tuple[str, str, npt.NDArray[np.float64]]] = field(default_factory=list)
     abstained_because: str = ""
 
-    def stance(self, column: int) -> Stance:
-        """Which way the analyst leans in one ticker; agrees with the sign of the score."""
-        if self.abstain[column]:
-            return Stance.ABSTAIN
-        score = self.score[column]
-        return Stance.BULLISH if score > 0 else Stance.BEARISH if score < 0 else Stance.NEUTRAL
+    def stances(self) -> list[Any]:
+        """Which way the analyst leans in each ticker, as values of Stance; agrees with the sign of the score."""
+        found: list[Any] = np.where(self.abstain, Stance.ABSTAIN.value, _STANCES[np.sign(self.score).astype(np.intp)]).tolist()
+        return found
 
 
 def abstention(because: str) -> Signals:
@@ -44,8 +47,7 @@ def abstention(because: str) -> Signals:
     return Signals(empty, empty, np.zeros(0, bool), 1, abstained_because=because)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What the portfolio manager wants for one ticker: signed shares to trade, 0 to hold."""
 
     column: int

@@ -34,8 +34,9 @@ class BarSource:
         self._market_data = trading.stub(market_data_service_pb2_grpc.MarketDataServiceStub)
         self._news_stub = news.stub(news_service_pb2_grpc.NewsServiceStub)
         self._set = set_name
-        self._start = start
         self._end = end
+        """Of the bars."""
+        self._sessions = data.ListSessionsRequest(set=set_name, start=start, end=end)
         self._blocks: AsyncIterator[data.StreamBarsResponse] | None = None
         self._as_of = Timestamp()
         self.history = MarketHistory([])
@@ -53,10 +54,9 @@ class BarSource:
         indexes = [one.ticker for one in listing.sets[0].instruments if one.kind == market.INSTRUMENT_KIND_INDEX]
         self.index_name = indexes[0] if indexes else ""
         self.has_opens = all(one.bar_kind == market.BAR_KIND_OHLCV for one in listing.sets[0].instruments if one.ticker in tickers)
-        request = data.ListSessionsRequest(set=self._set, start=self._start, end=self._end)
-        answer = await self._trading.call(self._market_data.ListSessions, request, timeout_s=10)
+        answer = await self._trading.call(self._market_data.ListSessions, self._sessions, timeout_s=10)
         sessions = _times(answer.sessions)
-        self._as_of = Timestamp(seconds=sessions[-1].close_unix_s)
+        self._as_of = Timestamp(seconds=self._horizon_unix_s(sessions))
         self.history = MarketHistory([*tickers, *indexes])
         if listing.sets[0].set.adjustment == market.ADJUSTMENT_NONE:
             await self._read_actions(tickers)
@@ -66,6 +66,10 @@ class BarSource:
         )
         self._blocks = self._trading.stream(self._market_data.StreamBars, bars, idle_timeout_s=IDLE_TIMEOUT_S)
         return sessions
+
+    def _horizon_unix_s(self, sessions: Sequence[SessionTimes]) -> int:
+        """Nothing is read that is known later."""
+        return sessions[-1].close_unix_s
 
     def has(self, session: SessionTimes) -> bool:
         """True if nothing more need be read for a session."""
@@ -78,19 +82,23 @@ class BarSource:
             DependencyUnavailable, RemoteError: trading_service does not answer.
         """
         while self._blocks is not None and not self.has(session):
-            response = await anext(self._blocks, None)
-            if response is None:
-                self._blocks = None
-                return
-            block = response.block
-            closes = np.array(block.close_micros, np.int64).reshape(len(block.session_dates), -1)
-            told = (block.open_micros, block.high_micros, block.low_micros, block.volume_shares_plus_one)
-            fields = {
-                name: np.array(values, np.int64).reshape(closes.shape)
-                for name, values in zip(OPTIONAL_FIELDS, told, strict=True)
-                if len(values)
-            }
-            self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, fields)
+            await self._read_block(self._blocks)
+
+    async def _read_block(self, blocks: AsyncIterator[data.StreamBarsResponse]) -> None:
+        """Takes in the next block; after the last one there are no blocks any more."""
+        response = await anext(blocks, None)
+        if response is None:
+            self._blocks = None
+            return
+        block = response.block
+        closes = np.array(block.close_micros, np.int64).reshape(len(block.session_dates), -1)
+        told = (block.open_micros, block.high_micros, block.low_micros, block.volume_shares_plus_one)
+        fields = {
+            name: np.array(values, np.int64).reshape(closes.shape)
+            for name, values in zip(OPTIONAL_FIELDS, told, strict=True)
+            if len(values)
+        }
+        self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, fields)
 
     async def _read_actions(self, tickers: list[str]) -> None:
         """All corporate actions up to the run's end, of prices as traded. They are seen on their ex-dates."""
@@ -102,9 +110,13 @@ class BarSource:
                 return
             request.page_token = page.next_page_token
 
-    async def _read_news(self, tickers: list[str]) -> None:
-        """All news up to the run's end: some thousand items. Agents see them by the time at which they were published."""
-        request = news_service_pb2.ListNewsRequest(set=self._set, tickers=tickers, as_of=self._as_of, page_size=NEWS_PAGE)
+    async def _read_news(self, tickers: list[str], after_unix_s: int = 0) -> None:
+        """All news up to the run's end: some thousand items. Agents see them by the time at which they became known, and as they were then: what
+        was made of an item later is no news to them."""
+        request = news_service_pb2.ListNewsRequest(
+            set=self._set, tickers=tickers, as_of=self._as_of, page_size=NEWS_PAGE, every_revision=True
+        )
+        found = list[NewsFact]()
         while True:
             try:
                 page = await self._news.call(self._news_stub.ListNews, request, timeout_s=10)
@@ -112,9 +124,11 @@ class BarSource:
                 if error.remote_reason == "DATA_ABSENT":
                     return
                 raise
-            facts = [NewsFact(ticker, one.published_at.seconds, one.direction) for one in page.items for ticker in one.tickers]
-            self.history.add_news(facts)
+            first_told = (one for one in page.items if one.revision <= 1 and one.known_at.seconds > after_unix_s)
+            found += [NewsFact(ticker, one.known_at.seconds, one.direction) for one in first_told for ticker in one.tickers]
             if not page.next_page_token:
+                # Not page by page: who asks again after a failure must not find some of them twice.
+                self.history.add_news(found)
                 return
             request.page_token = page.next_page_token
 

@@ -58,6 +58,9 @@ class Broker(Protocol):
     async def until(self, session: SessionTimes, moment: Moment) -> None:
         """Waits for it. May raise Interrupted, to be asked again."""
 
+    def is_over(self, session: SessionTimes, moment: Moment) -> bool:
+        """True if a moment has passed by the clock: who decides after it decides too late to be filled at it."""
+
     def bar(self, session: SessionTimes, moment: Moment) -> SessionBar:
         """What is known then: at OPEN the opens, and at CLOSE everything."""
 
@@ -75,6 +78,10 @@ class BarBroker:
 
     async def until(self, session: SessionTimes, moment: Moment) -> None:
         """Returns at once."""
+
+    def is_over(self, session: SessionTimes, moment: Moment) -> bool:
+        """Never: no clock runs."""
+        return False
 
     def bar(self, session: SessionTimes, moment: Moment) -> SessionBar:
         """The recorded bar. Volume is told at OPEN, too: what a fill there is held against is the session's whole (`execution.participation`)."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from trademesh.gateway.v1 import event_pb2 as events
-from trademesh_gateway.pipeline.cycle import PHASES, Cycle
+from trademesh_gateway.pipeline.cycle import PHASES
 from trademesh_gateway.pipeline.cycle_clock import CycleClock, CycleOverdue
 from trademesh_kernel.errors import Draining, StateConflict
 from trademesh_runs.journal import Draft
@@ -43,6 +43,22 @@ class Ended(Exception):
 
 class Interrupted(Exception):
     """A phase that waits for a person is to give way to a pause or a stop; it is done again from where it stood when it may go on."""
+
+
+class PhasedCycle(Protocol):
+    """A session, phase by phase: one that is traded (`cycle.Cycle`), or one that is shown again."""
+
+    def is_void(self, phase: int) -> bool:
+        """True for a phase that is left out."""
+
+    def may_be_given_up(self, phase: int) -> bool:
+        """True as long as nothing final has happened."""
+
+    def give_up(self, phase: int, reason: str) -> None:
+        """Settles what may be given up as it stands."""
+
+    def run(self, phase: int) -> Awaitable[None] | None:
+        """Runs a phase; what is returned is to be awaited."""
 
 
 class Controller:
@@ -86,7 +102,7 @@ class Controller:
         self._next_cycle_at = 0.0
         self._changes = 0
 
-    async def run_cycle(self, cycle: Cycle, *, last: bool = False) -> None:
+    async def run_cycle(self, cycle: PhasedCycle, *, last: bool = False) -> None:
         """Runs all phases of a session, waiting before each until it may begin. After the last session a stop for good comes too late.
 
         Raises:
@@ -110,7 +126,7 @@ class Controller:
             self._pause_for_disk()
             self._changed.notify_all()
 
-    async def _run_phase(self, cycle: Cycle, phase: int) -> bool:
+    async def _run_phase(self, cycle: PhasedCycle, phase: int) -> bool:
         """Runs a phase that has leave; False if it gave way and is to be done again."""
         self._may_give_up = cycle.may_be_given_up(phase)
         try:

@@ -12,7 +12,7 @@ again binds: one that was given up is given up again, and one whose execution ha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from trademesh.gateway.v1 import event_pb2 as events
@@ -117,6 +117,8 @@ class Cycle:
         self._book: Book | None = None
         self._decisions: list[Decision] = []
         self._gated: list[tuple[SessionOrder, Gated]] = []
+        self._execution_in_hand: tuple[SessionExecution, list[Moment]] | None = None
+        """And the moments that are still to come: who waits for one may be interrupted, and is then asked to go on."""
         self._answers: dict[str, ApprovalAnswer] = {}
         """What people said of orders, by their ids."""
         self._closes_known = closes_known
@@ -146,7 +148,15 @@ class Cycle:
 
     def run(self, phase: int) -> Awaitable[None] | None:
         """Runs one phase. It is done when this returns None; else what is returned is to be awaited."""
+        if events.PHASE_PREPARE < phase < events.PHASE_EXECUTION and self._is_too_late():
+            self.give_up(phase, "the moment at which its orders are filled had passed before they were decided")
+            return None
         return PHASES[phase](self)
+
+    def _is_too_late(self) -> bool:
+        """True if nobody may decide any more. What earlier generations have put before the limits was decided in time."""
+        decided = self._earlier.gated or bool(self._earlier.executed_orders)
+        return not decided and self._broker.is_over(self._session, self._desk.rules.fill.moment)
 
     def _draft(self, phase: int, kind: str, payload: wire.Payload, agent_id: str = "", item: str = "") -> None:
         self._emit(Draft(kind, payload, self._session.date, phase, agent_id, item))
@@ -268,10 +278,11 @@ class Cycle:
         self._gated = passed
 
     def _execution(self) -> Awaitable[None] | None:
-        passed = [(order, gated.allowed) for order, gated in self._gated if gated.allowed]
-        orders = executables(passed, self._the_book().quantity)
-        execution = SessionExecution(self._desk, orders)
-        moments = execution.moments
+        if self._execution_in_hand is None:
+            passed = [(order, gated.allowed) for order, gated in self._gated if gated.allowed]
+            begun = SessionExecution(self._desk, executables(passed, self._the_book().quantity))
+            self._execution_in_hand = (begun, begun.moments)
+        execution, moments = self._execution_in_hand
         if not moments or self._broker.is_time(self._session, moments[-1]):
             self._desk.orders.begin_execution()
             for moment in moments:
@@ -280,13 +291,13 @@ class Cycle:
             return None
         return self._execute_in_time(execution, moments)
 
-    async def _execute_in_time(self, execution: SessionExecution, moments: Sequence[Moment]) -> None:
+    async def _execute_in_time(self, execution: SessionExecution, moments: list[Moment]) -> None:
         """By the clock: what works within the session is executed at its close, and can be canceled until then."""
-        for moment in moments:
-            await self._broker.until(self._session, moment)
-            if moment is moments[-1]:
+        while moments:
+            await self._broker.until(self._session, moments[0])
+            if len(moments) == 1:
                 self._desk.orders.begin_execution()
-            self._execute(execution, moment)
+            self._execute(execution, moments.pop(0))
         self._end_execution()
 
     def _execute(self, execution: SessionExecution, moment: Moment) -> None:

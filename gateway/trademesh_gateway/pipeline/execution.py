@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from trademesh_gateway.pipeline.broker import Moment, SessionBar
 from trademesh_gateway.pipeline.desk_run import DeskRun
@@ -37,8 +36,7 @@ class Expiry(enum.IntEnum):
     DELISTED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
+class Filled(NamedTuple):
     """An order, or a part of it, was filled; position and cash are as they were right after it. A forced one has no name."""
 
     order_id: str
@@ -50,8 +48,7 @@ class Filled:
     forced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """Shares that were not filled, and will not be. `limit` is a value of gateway.v1.LimitCode."""
 
     order_id: str
@@ -60,8 +57,7 @@ class Rejected:
     quantity: int
 
 
-@dataclass(frozen=True, slots=True)
-class Expired:
+class Expired(NamedTuple):
     """Shares that were not filled in the time that they were in force."""
 
     order_id: str
@@ -73,8 +69,7 @@ class Expired:
 Outcome: TypeAlias = Filled | Rejected | Expired
 
 
-@dataclass(frozen=True, slots=True)
-class Executable:
+class Executable(NamedTuple):
     """An order that limits and people let pass: signed shares, and how many of them were to close a position then."""
 
     order: SessionOrder

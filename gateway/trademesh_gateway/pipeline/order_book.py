@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from trademesh_gateway.pipeline.broker import Moment
 
@@ -55,8 +56,7 @@ class WorkingOrder:
         return price_micros <= self.price_micros if self.delta > 0 else price_micros >= self.price_micros
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOrder:
+class SessionOrder(NamedTuple):
     """An order of the session in hand: the desk's own, or a person's, which is `working`. `column` is its ticker's place in the run."""
 
     order_id: str

@@ -72,8 +72,7 @@ def apply_limits(
 ) -> list[Gated]:
     """Puts a session's orders (column, signed shares other than 0) through the limits; results are in the order of execution.
 
-    The first `preferred` of those that do not reduce a position come before the others; where room is shared pro rata they have their part of
-    it like the others.
+    The first `preferred` of those that do not reduce a position come before the others, also where room is shared pro rata.
     """
     return _pro_rata(orders, book, limits, market, preferred) if limits.pro_rata else _in_turn(orders, book, limits, market, preferred)
 
@@ -98,7 +97,7 @@ def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mar
         closed.take(result.column, closing)
         held[result.column] += result.allowed
         openings.append(Opening(result.allowed - closing, book.price_micros[result.column]))
-    shared = share_room(openings, closed, limits, book.nav_micros)
+    shared = _shared(results, openings, closed, limits, book.nav_micros, preferred)
     scaled = [
         replace(
             result,
@@ -124,6 +123,21 @@ def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mar
     ]
 
 
+def _shared(
+    results: Sequence[Gated], openings: list[Opening], closed: Projection, limits: Limits, nav_micros: int, preferred: int
+) -> list[Opening]:
+    """Openings scaled to the room there is: first those that are preferred among themselves, then the others in what is left."""
+    shared = list(openings)
+    book = closed.copy()
+    for first in (True, False):
+        places = [place for place, result in enumerate(results) if (result.place < preferred) is first]
+        scaled = share_room([openings[place] for place in places], book, limits, nav_micros)
+        for place, one in zip(places, scaled, strict=True):
+            shared[place] = one
+            book.take(results[place].column, one.shares)
+    return shared
+
+
 def restraint_of(book: Book, limits: Limits) -> Restraint | None:
     """What holds every order of the session back; None if nothing does."""
     nav, peak, previous = book.nav_micros, book.peak_nav_micros, book.previous_nav_micros
@@ -139,6 +153,8 @@ def restraint_of(book: Book, limits: Limits) -> Restraint | None:
 
 def most_in_ticker(book: Book, limits: Limits, market: Market, column: int) -> tuple[int, Limit]:
     """The largest absolute value of a position that the limits of its ticker allow, in micro-dollars, and which of them it is."""
+    if not limits.volatility_target_bp:
+        return limits.position_bp * book.nav_micros // BASIS_POINTS, Limit.POSITION_LIMIT
     return min((most, limit) for limit, _, most in _ticker_bounds(book, limits, market, column))
 
 

@@ -41,6 +41,14 @@ class Projection:
         self.orders = 0
         """How many orders were taken in."""
 
+    def copy(self) -> Projection:
+        """One of its own with the same content."""
+        same = object.__new__(Projection)
+        for name in self.__slots__:
+            kept = getattr(self, name)
+            setattr(same, name, list(kept) if isinstance(kept, list) else kept)
+        return same
+
     def value(self, column: int) -> int:
         """Signed value of a position."""
         return self.quantity[column] * self._price_micros[column]

@@ -540,9 +540,12 @@ def test_only_limits_that_are_on_are_shown() -> None:
     assert {one.limit for one in limits_that_are_on(full)} == set(Limit) - {Limit.NONE, Limit.NO_PRICE, Limit.MARGIN_CALL}
 
 
-def test_orders_that_are_preferred_get_the_room_and_what_reduces_is_still_first() -> None:
+@pytest.mark.parametrize("pro_rata", [False, True])
+def test_orders_that_are_preferred_get_the_room_and_what_reduces_is_still_first(pro_rata: bool) -> None:
     book = Book(1_000_000, 1_000_000, [0, 0, 100], [100, 100, 100])
-    limits = Limits(10_000, 5_000, 5_000, 0, shorts_allowed=True)
+    limits = Limits(10_000, 5_000, 5_000, 0, shorts_allowed=True, pro_rata=pro_rata)
     wanted = [(1, 4_000), (0, 4_000), (2, -50)]
     assert [(one.column, one.allowed) for one in apply_limits(wanted, book, limits, preferred=1)] == [(2, -50), (1, 4_000), (0, 950)]
-    assert [(one.column, one.allowed) for one in apply_limits(wanted, book, limits)] == [(2, -50), (0, 4_000), (1, 950)]
+    assert [(one.column, one.allowed) for one in apply_limits(wanted, book, limits)] == (
+        [(2, -50), (0, 2_475), (1, 2_475)] if pro_rata else [(2, -50), (0, 4_000), (1, 950)]
+    )

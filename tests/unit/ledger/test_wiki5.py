@@ -22,7 +22,9 @@ from trademesh_ledger.execution import Fill
 from trademesh_ledger.maintenance import margin_call
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.portfolio import Portfolio
-from trademesh_trading.store import EMBEDDED_SETS, MarketSet, load_set
+from trademesh_trading.market_set import LoadedSet
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import EMBEDDED_SETS
 
 DOLLAR = 1_000_000
 CENT = 10_000
@@ -45,7 +47,7 @@ ORDERS = {
 
 
 @cache
-def wiki5() -> tuple[MarketSet, dict[str, list[CorporateAction]]]:
+def wiki5() -> tuple[LoadedSet, dict[str, list[CorporateAction]]]:
     """Prices as traded, and actions by ex-date."""
     folder = EMBEDDED_SETS / "wiki5"
     actions = defaultdict[str, list[CorporateAction]](list)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from trademesh_trading import wire
 from trademesh_trading.corporate_actions import FIRST_SESSION_LEAD_S, ActionRecord, actions_known, read_actions
-from trademesh_trading.store import EMBEDDED_SETS, load_set
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import EMBEDDED_SETS
 
 SESSIONS = ("2024-01-02", "2024-01-03", "2024-01-05")
 OPENS = (1_000_000, 1_100_000, 1_300_000)

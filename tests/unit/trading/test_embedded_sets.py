@@ -14,10 +14,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from trademesh_news.store import load_news
+from trademesh_news.derived_sets import load_news
 from trademesh_trading.derivation import FIGURES, KINDS, derive_news
+from trademesh_trading.set_files import load_set
 from trademesh_trading.setwriter import content_hash
-from trademesh_trading.store import EMBEDDED_SETS, load_set
+from trademesh_trading.store import EMBEDDED_SETS
 
 ROOT = Path(__file__).resolve().parents[3]
 NEWS = ROOT / "services" / "trademesh_news" / "data"
@@ -139,9 +140,9 @@ def test_no_news_is_made_of_a_split() -> None:
 @pytest.mark.parametrize("name", ["us20", "wiki5"])
 def test_volatility_rises_and_calms_down_in_turn(name: str) -> None:
     told = [item for item in load_news(NEWS / name).items if item.kind == KINDS["VOLATILITY_CHANGE"]]
-    for ticker in {item.ticker for item in told}:
-        ways = ["rises" in item.headline for item in told if item.ticker == ticker]
-        assert all(one != other for one, other in pairwise(ways)), ticker
+    for tickers in {item.tickers for item in told}:
+        ways = ["rises" in item.headline for item in told if item.tickers == tickers]
+        assert all(one != other for one, other in pairwise(ways)), tickers
 
 
 @pytest.mark.parametrize("name", ["us20", "wiki5"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime
+import shutil
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trademesh_kernel.errors import DataAbsent
-from trademesh_trading import importer
-from trademesh_trading.importer import ImportOrder, ImportRefused, RowsRefused, default_name, import_set
+from trademesh_trading import importer, importing
+from trademesh_trading.bar_matrices import Bars
 from trademesh_trading.importer_files import read_files
-from trademesh_trading.importer_rows import judge
-from trademesh_trading.store import MarketStore, load_set
+from trademesh_trading.importer_rows import judge_bars
+from trademesh_trading.importer_values import trading_days
+from trademesh_trading.importing import ImportedSet, ImportOrder, ImportRefused, RowsRefused, default_name, import_set
+from trademesh_trading.market_set import MarketSet
+from trademesh_trading.set_files import load_set
+from trademesh_trading.store import EMBEDDED_SETS, MarketStore
 
 # exchange-calendars uses what pandas 3 deprecates; no name of ours is involved.
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")
@@ -38,6 +43,14 @@ def written(folder: Path, **files: str) -> Path:
 
 def order(path: Path, name: str = "mine", **more: str) -> ImportOrder:
     return ImportOrder(path, name, TODAY, **more)
+
+
+def loaded(imported: ImportedSet) -> MarketSet:
+    return load_set(Path(imported.folder))
+
+
+def all_bars(data: MarketSet) -> Bars:
+    return data.window(range(len(data.sessions)), range(len(data.instruments)))
 
 
 def refused(folder: Path, **files: str) -> list[str]:
@@ -127,14 +140,15 @@ def test_what_is_absent_stays_absent(tmp_path: Path) -> None:
     assert imported.ignored_columns == ["Adj Close"]
     data = load_set(Path(imported.folder))
     assert data.sessions == tuple(day.isoformat() for day in SESSIONS[:4])
-    assert data.close_micros[:, 0].tolist() == [10_000_000, 0, 0, 11_000_000]
-    assert data.open_micros is not None
-    assert data.open_micros[:, 0].tolist() == [0, 0, 0, 0]
+    bars = all_bars(data)
+    assert bars.close_micros[:, 0].tolist() == [10_000_000, 0, 0, 11_000_000]
+    assert bars.open_micros is not None
+    assert bars.open_micros[:, 0].tolist() == [0, 0, 0, 0]
     assert [instrument.fields for instrument in data.instruments] == [set(), {"open", "high", "low", "volume"}]
     assert [instrument.last_session for instrument in data.instruments] == ["2024-01-05", "2024-01-02"]
     closes_only = import_set(order(tmp_path / "given" / "AAA.csv"), tmp_path / "sets")
-    data = load_set(Path(closes_only.folder))
-    assert (data.open_micros, data.high_micros, data.low_micros, data.volume_plus_one) == (None, None, None, None)
+    bars = all_bars(loaded(closes_only))
+    assert (bars.open_micros, bars.high_micros, bars.low_micros, bars.volume_plus_one) == (None, None, None, None)
 
 
 def test_csv_and_parquet_of_the_same_prices_are_the_same_set(tmp_path: Path) -> None:
@@ -150,7 +164,7 @@ def test_csv_and_parquet_of_the_same_prices_are_the_same_set(tmp_path: Path) -> 
     )
     (tmp_path / "parquet").mkdir()
     table.write_parquet(tmp_path / "parquet" / "any.parquet")
-    assert import_set(order(tmp_path / "parquet"), tmp_path / "sets") == importer.ImportedSet(**{**vars(first), "already": True})
+    assert import_set(order(tmp_path / "parquet"), tmp_path / "sets") == ImportedSet(**{**vars(first), "already": True})
     narrow = table.with_columns(pl.col("close").cast(pl.Float32), pl.col("date").dt.date())
     narrow.write_parquet(tmp_path / "parquet" / "any.parquet")
     assert import_set(order(tmp_path / "parquet"), tmp_path / "sets").snapshot == first.snapshot
@@ -180,7 +194,7 @@ def test_quality_flags_depend_on_nothing_later(tmp_path: Path) -> None:
     flags = list[list[int]]()
     for count in (3, 4):
         path = written(tmp_path / str(count), A="\n".join(lines[:count]) + "\n")
-        flags.append(load_set(Path(import_set(order(path), tmp_path / "sets").folder)).quality[:, 0].tolist())
+        flags.append(all_bars(loaded(import_set(order(path), tmp_path / "sets"))).quality[:, 0].tolist())
     assert flags == [[2, 2], [2, 2, 0]]
 
 
@@ -188,7 +202,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full(_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(importer, "_to_disk", full)
+    monkeypatch.setattr(importing, "_to_disk", full)
     with pytest.raises(OSError, match="No space"):
         import_set(order(written(tmp_path / "given", A=GOOD)), tmp_path / "sets")
     assert list((tmp_path / "sets").iterdir()) == []
@@ -211,6 +225,33 @@ def test_a_store_finds_what_is_imported_while_it_runs(tmp_path: Path) -> None:
     with pytest.raises(DataAbsent, match=f"several sets are called mine: say which of .*{other.name}"):
         store.get("mine")
     assert len(store.get(other.name).instruments) == 2
+
+
+def test_a_set_that_an_older_version_imported_is_served_still(tmp_path: Path) -> None:
+    old = MarketStore().get("wiki5")
+    shutil.copytree(EMBEDDED_SETS / "wiki5", tmp_path / "sets" / "mine-0123456789ab")
+    store = MarketStore(tmp_path / "sets")
+    assert store.names() == ["us20", "wiki5", "mine@0123456789ab"]
+    assert store.get("mine").record.snapshot == old.record.snapshot
+
+
+def test_a_damaged_year_is_said_and_the_others_are_read(tmp_path: Path) -> None:
+    imported = import_set(order(written(tmp_path / "given", A="date,close\n2023-12-29,10\n2024-01-02,11\n")), tmp_path / "sets")
+    file = Path(imported.folder) / "bars-2023.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"X")
+    data = MarketStore(tmp_path / "sets").get("mine")
+    assert data.window(range(1, 2), [0]).close_micros.tolist() == [[11_000_000]]
+    with pytest.raises(DataAbsent, match=r"2023 of set mine@.* is not the file that was written"):
+        data.window(range(2), [0])
+    with pytest.raises(ImportRefused, match="is damaged"):
+        import_set(order(tmp_path / "given"), tmp_path / "sets")
+
+
+def test_a_year_is_read_without_the_others(tmp_path: Path) -> None:
+    imported = import_set(order(written(tmp_path / "given", A="date,close\n2023-12-29,10\n2024-01-02,11\n")), tmp_path / "sets")
+    (Path(imported.folder) / "bars-2023.parquet").unlink()
+    data = MarketStore(tmp_path / "sets").get("mine")
+    assert data.window(range(1, 2), [0]).close_micros.tolist() == [[11_000_000]]
 
 
 def test_a_damaged_set_is_refused_and_not_listed(tmp_path: Path) -> None:
@@ -240,11 +281,28 @@ def test_kinds_and_words_of_a_set_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "said"), [({"name": "us20"}, "comes with"), ({"name": "a@b"}, "no name"), ({"calendar": "MOON"}, "no calendar")]
+    ("more", "said"),
+    [
+        ({"name": "us20"}, "comes with"),
+        ({"name": "mock-20"}, "made up"),
+        ({"name": "a@b"}, "no name"),
+        ({"calendar": "MOON"}, "no calendar"),
+    ],
 )
 def test_what_cannot_be_asked_for_is_said(tmp_path: Path, more: dict[str, str], said: str) -> None:
     with pytest.raises(ImportRefused, match=said):
         import_set(order(written(tmp_path / "given", A=GOOD), **more), tmp_path / "sets")
+
+
+def test_dates_are_those_of_the_exchange_that_is_named(tmp_path: Path) -> None:
+    # In New York the 15th was a holiday; in London the 24th of December closed at half past twelve.
+    given = written(tmp_path / "given", A="date,close\n2024-01-15,10\n2024-12-24,11\n")
+    data = loaded(import_set(order(given, calendar="XLON"), tmp_path / "sets"))
+    assert (data.record.calendar, data.sessions[0], data.sessions[-1]) == ("XLON", "2024-01-15", "2024-12-24")
+    closes = [datetime.fromtimestamp(int(data.close_unix_s[row]), UTC).time().isoformat() for row in (0, -1)]
+    assert closes == ["16:30:00", "12:30:00"]
+    with pytest.raises(RowsRefused):
+        import_set(order(given), tmp_path / "sets")
 
 
 def test_a_name_is_made_of_that_of_the_folder(tmp_path: Path) -> None:
@@ -280,6 +338,7 @@ def test_prices_of_up_to_six_decimals_arrive_exactly(tmp_path: Path, drawn: list
     (tmp_path / "A.csv").write_text("\n".join(["date,close", *lines]))
     pl.DataFrame({"date": SESSIONS[: len(prices)], "close": [float(price) for price in prices]}).write_parquet(tmp_path / "A.parquet")
     for file in ("A.csv", "A.parquet"):
-        judged = judge(read_files([tmp_path / file]).rows, "XNYS", TODAY)
+        rows = read_files([tmp_path / file]).rows
+        judged = judge_bars(rows, trading_days("XNYS", [rows["date"]], TODAY))
         assert judged.faults == ()
-        assert judged.bars["close_micros"].to_list() == [int(price * 10**6) for price in prices]
+        assert judged.table.sort("session")["close_micros"].to_list() == [int(price * 10**6) for price in prices]

@@ -1,7 +1,7 @@
 /** Events in words: one line each, and the reasons behind it, item by item. */
 
 import { Action, Side } from "@trademesh/contracts/trademesh/common/v1/vocabulary_pb.js";
-import { type CorporateActionApplied, Direction, type Event, ExpiryReason, LimitCode, LimitUnit, OrderOrigin, PipelineState, Severity, type Signals, Stance, TimeInForce } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
+import { type CorporateActionApplied, Direction, type Event, ExpiryReason, LimitCode, LimitUnit, OrderOrigin, PipelineState, SessionMoment, Severity, type Signals, Stance, TimeInForce } from "@trademesh/contracts/trademesh/gateway/v1/event_pb.js";
 import { dollars, exactly, percent, ratio, signedPercent, whole, words } from "./format";
 
 export interface Description {
@@ -111,6 +111,11 @@ export function describe(event: Event): Description {
     }
     case "sessionOpened":
       return said(`session ${whole(payload.value.sessionNumber)} opened`);
+    case "pricesObserved": {
+      const { moment, priceMicros } = payload.value;
+      const traded = count(priceMicros, (one) => one > 0n);
+      return said(`prices of the ${words(SessionMoment, moment)}: ${whole(traded)} of ${whole(priceMicros.length)} tickers traded`);
+    }
     case "signals":
       return signals(payload.value, said);
     case "predictions":

@@ -134,6 +134,11 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
 
         {"reason": "DISK_LOW", "domain": "trademesh", "metadata": {"free_bytes": "104857600", "needed_bytes": "536870912"}}
     """
+    ERROR_REASON_NOT_CONFIGURED: _ErrorReason.ValueType  # 23
+    """What the call needs is not set up on this server; the metadata names the setting. Status FAILED_PRECONDITION.
+
+        {"reason": "NOT_CONFIGURED", "domain": "trademesh", "metadata": {"setting": "TRADEMESH_FINNHUB_API_KEY"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error carries exactly one google.rpc.ErrorInfo with domain `trademesh` and, as its
@@ -251,4 +256,9 @@ ERROR_REASON_DISK_LOW: ErrorReason.ValueType  # 22
 """The disk has too little room for a run to be started safely. Status FAILED_PRECONDITION.
 
     {"reason": "DISK_LOW", "domain": "trademesh", "metadata": {"free_bytes": "104857600", "needed_bytes": "536870912"}}
+"""
+ERROR_REASON_NOT_CONFIGURED: ErrorReason.ValueType  # 23
+"""What the call needs is not set up on this server; the metadata names the setting. Status FAILED_PRECONDITION.
+
+    {"reason": "NOT_CONFIGURED", "domain": "trademesh", "metadata": {"setting": "TRADEMESH_FINNHUB_API_KEY"}}
 """

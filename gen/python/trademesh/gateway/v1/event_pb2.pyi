@@ -107,6 +107,29 @@ PIPELINE_STATE_FINISHED: PipelineState.ValueType  # 4
 PIPELINE_STATE_STOPPED: PipelineState.ValueType  # 5
 """Ended before its last session by StopPipeline, for good."""
 
+class _SessionMoment:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionMomentEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_SessionMoment.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    SESSION_MOMENT_UNSPECIFIED: _SessionMoment.ValueType  # 0
+    """Never sent."""
+    SESSION_MOMENT_OPEN: _SessionMoment.ValueType  # 1
+    """The official open."""
+    SESSION_MOMENT_CLOSE: _SessionMoment.ValueType  # 2
+    """The official close; early on half days."""
+
+class SessionMoment(_SessionMoment, metaclass=_SessionMomentEnumTypeWrapper):
+    """A moment of a session."""
+
+SESSION_MOMENT_UNSPECIFIED: SessionMoment.ValueType  # 0
+"""Never sent."""
+SESSION_MOMENT_OPEN: SessionMoment.ValueType  # 1
+"""The official open."""
+SESSION_MOMENT_CLOSE: SessionMoment.ValueType  # 2
+"""The official close; early on half days."""
+
 class _Stance:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -533,6 +556,7 @@ class Event(message.Message):
     MESSAGE_ANSWERED_FIELD_NUMBER: builtins.int
     CORPORATE_ACTIONS_APPLIED_FIELD_NUMBER: builtins.int
     MARGIN_CALLED_FIELD_NUMBER: builtins.int
+    PRICES_OBSERVED_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Place in the run's journal: gapless, from 1."""
     event_id: builtins.str
@@ -653,6 +677,10 @@ class Event(message.Message):
     def margin_called(self) -> MarginCalled:
         """At a close the account was worth less than its maintenance margin."""
 
+    @builtins.property
+    def prices_observed(self) -> PricesObserved:
+        """The prices of a session's open or close came from a live feed."""
+
     def __init__(
         self,
         *,
@@ -689,12 +717,13 @@ class Event(message.Message):
         message_answered: MessageAnswered | None = ...,
         corporate_actions_applied: CorporateActionsApplied | None = ...,
         margin_called: MarginCalled | None = ...,
+        prices_observed: PricesObserved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "corporate_actions_applied", b"corporate_actions_applied", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "margin_called", b"margin_called", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "corporate_actions_applied", b"corporate_actions_applied", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "gateway_started", b"gateway_started", "journal_truncated", b"journal_truncated", "margin_called", b"margin_called", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "prices_observed", b"prices_observed", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "corporate_actions_applied", b"corporate_actions_applied", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "margin_called", b"margin_called", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "corporate_actions_applied", b"corporate_actions_applied", "cycle_failed", b"cycle_failed", "decisions", b"decisions", "event_id", b"event_id", "gateway_started", b"gateway_started", "generation", b"generation", "journal_truncated", b"journal_truncated", "margin_called", b"margin_called", "message_answered", b"message_answered", "message_sent", b"message_sent", "order_canceled", b"order_canceled", "order_expired", b"order_expired", "order_filled", b"order_filled", "order_rejected", b"order_rejected", "order_submitted", b"order_submitted", "orders_gated", b"orders_gated", "pace_changed", b"pace_changed", "payload", b"payload", "phase", b"phase", "pipeline_state_changed", b"pipeline_state_changed", "predictions", b"predictions", "prices_observed", b"prices_observed", "recorded_at", b"recorded_at", "risk_notes", b"risk_notes", "run_finished", b"run_finished", "run_started", b"run_started", "sequence", b"sequence", "session_date", b"session_date", "session_opened", b"session_opened", "settled", b"settled", "signals", b"signals", "state_checkpoint", b"state_checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired", "message_sent", "message_answered", "corporate_actions_applied", "margin_called"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["gateway_started", "pipeline_state_changed", "pace_changed", "state_checkpoint", "journal_truncated", "run_started", "session_opened", "signals", "predictions", "risk_notes", "decisions", "orders_gated", "approval_requested", "approval_resolved", "order_filled", "order_rejected", "settled", "run_finished", "cycle_failed", "order_submitted", "order_canceled", "order_expired", "message_sent", "message_answered", "corporate_actions_applied", "margin_called", "prices_observed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1167,6 +1196,48 @@ class MarginCalled(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["missing_micros", b"missing_micros", "nav_micros", b"nav_micros", "required_micros", b"required_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PricesObserved(message.Message):
+    """Mode PAPER: the prices of a session's open or close, as a live feed told them. Journaled before anything is done at them: quotes are gone after a
+    restart, and a session that is done again has to find the same prices.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MOMENT_FIELD_NUMBER: builtins.int
+    PRICE_MICROS_FIELD_NUMBER: builtins.int
+    HIGH_MICROS_FIELD_NUMBER: builtins.int
+    LOW_MICROS_FIELD_NUMBER: builtins.int
+    moment: SessionMoment.ValueType
+    """Of which moment."""
+    @builtins.property
+    def price_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """One per ticker, in the run's order, in micro-dollars: the first trade at or after the open, the last at or before the close; 0 where there was
+        none. Without a close a position keeps its last mark.
+        """
+
+    @builtins.property
+    def high_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """With the close: the highest price of the session, likewise. What executes orders with a limit or a stop within it."""
+
+    @builtins.property
+    def low_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """With the close: the lowest price of the session, likewise."""
+
+    def __init__(
+        self,
+        *,
+        moment: SessionMoment.ValueType = ...,
+        price_micros: abc.Iterable[builtins.int] | None = ...,
+        high_micros: abc.Iterable[builtins.int] | None = ...,
+        low_micros: abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["high_micros", b"high_micros", "low_micros", b"low_micros", "moment", b"moment", "price_micros", b"price_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -126,7 +126,8 @@ class PipelineServiceServicer:
 
     def StopPipeline(self, request, context):
         """Ends the pipeline for good, and answers once it stands: a session in hand is settled first, unless the pipeline is paused in the middle of
-        it. The gateway goes on serving as after the last session; the run then ends as STOPPED.
+        it. The gateway goes on serving as after the last session; the run then ends as STOPPED. In mode PAPER a session is settled at its close, which
+        may be hours away: pause first to end at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

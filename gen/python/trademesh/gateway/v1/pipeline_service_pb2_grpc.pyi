@@ -26,7 +26,8 @@ class PipelineServiceStub:
     """Runs exactly one phase or one cycle of a paused pipeline, and answers when it is done."""
     StopPipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.StopPipelineRequest, _pipeline_service_pb2.StopPipelineResponse]
     """Ends the pipeline for good, and answers once it stands: a session in hand is settled first, unless the pipeline is paused in the middle of
-    it. The gateway goes on serving as after the last session; the run then ends as STOPPED.
+    it. The gateway goes on serving as after the last session; the run then ends as STOPPED. In mode PAPER a session is settled at its close, which
+    may be hours away: pause first to end at once.
     """
     GetPipeline: _aio.UnaryUnaryMultiCallable[_pipeline_service_pb2.GetPipelineRequest, _pipeline_service_pb2.GetPipelineResponse]
     """Where the pipeline stands."""
@@ -96,7 +97,8 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_pipeline_service_pb2.StopPipelineRequest, _abc.Awaitable[_pipeline_service_pb2.StopPipelineResponse]],
     ) -> _abc.Awaitable[_pipeline_service_pb2.StopPipelineResponse]:
         """Ends the pipeline for good, and answers once it stands: a session in hand is settled first, unless the pipeline is paused in the middle of
-        it. The gateway goes on serving as after the last session; the run then ends as STOPPED.
+        it. The gateway goes on serving as after the last session; the run then ends as STOPPED. In mode PAPER a session is settled at its close, which
+        may be hours away: pause first to end at once.
         """
 
     @_abc_1.abstractmethod

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trademesh/news/v1/news_service.proto\x12\x11trademesh.news.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x03\n\x08NewsItem\x12\x17\n\x07news_id\x18\x01 \x01(\tR\x06newsId\x12\x35\n\x06source\x18\x02 \x01(\x0e\x32\x1d.trademesh.news.v1.NewsSourceR\x06source\x12/\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.trademesh.news.v1.NewsKindR\x04kind\x12\x18\n\x07tickers\x18\x04 \x03(\tR\x07tickers\x12=\n\x0cpublished_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bpublishedAt\x12!\n\x0csession_date\x18\x06 \x01(\tR\x0bsessionDate\x12\x1a\n\x08headline\x18\x07 \x01(\tR\x08headline\x12\x42\n\x07\x66igures\x18\x08 \x03(\x0b\x32(.trademesh.news.v1.NewsItem.FiguresEntryR\x07\x66igures\x12\x1c\n\tdirection\x18\t \x01(\x11R\tdirection\x1a:\n\x0c\x46iguresEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"\xac\x02\n\x0fListNewsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12\x43\n\x0fpublished_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epublishedAfter\x12\x37\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x05 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"m\n\x10ListNewsResponse\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.trademesh.news.v1.NewsItemR\x05items\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*B\n\nNewsSource\x12\x1b\n\x17NEWS_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13NEWS_SOURCE_DERIVED\x10\x01*\x8f\x01\n\x08NewsKind\x12\x19\n\x15NEWS_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14NEWS_KIND_LARGE_MOVE\x10\x01\x12\x16\n\x12NEWS_KIND_NEW_HIGH\x10\x02\x12\x15\n\x11NEWS_KIND_NEW_LOW\x10\x03\x12\x1f\n\x1bNEWS_KIND_VOLATILITY_CHANGE\x10\x04\x32\x62\n\x0bNewsService\x12S\n\x08ListNews\x12\".trademesh.news.v1.ListNewsRequest\x1a#.trademesh.news.v1.ListNewsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$trademesh/news/v1/news_service.proto\x12\x11trademesh.news.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x05\n\x08NewsItem\x12\x17\n\x07news_id\x18\x01 \x01(\tR\x06newsId\x12\x35\n\x06source\x18\x02 \x01(\x0e\x32\x1d.trademesh.news.v1.NewsSourceR\x06source\x12/\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.trademesh.news.v1.NewsKindR\x04kind\x12\x18\n\x07tickers\x18\x04 \x03(\tR\x07tickers\x12=\n\x0cpublished_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bpublishedAt\x12!\n\x0csession_date\x18\x06 \x01(\tR\x0bsessionDate\x12\x1a\n\x08headline\x18\x07 \x01(\tR\x08headline\x12\x42\n\x07\x66igures\x18\x08 \x03(\x0b\x32(.trademesh.news.v1.NewsItem.FiguresEntryR\x07\x66igures\x12\x1c\n\tdirection\x18\t \x01(\x11R\tdirection\x12M\n\x10\x64irection_method\x18\n \x01(\x0e\x32\".trademesh.news.v1.DirectionMethodR\x0f\x64irectionMethod\x12\x35\n\x08known_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07knownAt\x12\x1a\n\x08revision\x18\x0c \x01(\rR\x08revision\x12\x1c\n\tpublisher\x18\r \x01(\tR\tpublisher\x12\x10\n\x03url\x18\x0e \x01(\tR\x03url\x1a:\n\x0c\x46iguresEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\"\xd3\x02\n\x0fListNewsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12\x43\n\x0fpublished_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epublishedAfter\x12\x37\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x05 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12%\n\x0e\x65very_revision\x18\x07 \x01(\x08R\reveryRevision\"m\n\x10ListNewsResponse\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.trademesh.news.v1.NewsItemR\x05items\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x90\x01\n\x12GetNewsItemRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12#\n\x07news_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x06newsId\x12\x37\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\"\x99\x01\n\x13GetNewsItemResponse\x12/\n\x04item\x18\x01 \x01(\x0b\x32\x1b.trademesh.news.v1.NewsItemR\x04item\x12\x12\n\x04\x62ody\x18\x02 \x01(\tR\x04\x62ody\x12=\n\trevisions\x18\x03 \x03(\x0b\x32\x1f.trademesh.news.v1.NewsRevisionR\trevisions\"}\n\x0cNewsRevision\x12\x1a\n\x08revision\x18\x01 \x01(\rR\x08revision\x12\x35\n\x08known_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07knownAt\x12\x1a\n\x08headline\x18\x03 \x01(\tR\x08headline\"\xd0\x02\n\x11SearchNewsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12 \n\x05query\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05query\x12-\n\x07tickers\x18\x03 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12\x43\n\x0fpublished_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epublishedAfter\x12\x37\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x06 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x82\x01\n\x12SearchNewsResponse\x12.\n\x04hits\x18\x01 \x03(\x0b\x32\x1a.trademesh.news.v1.NewsHitR\x04hits\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n\x05total\x18\x03 \x01(\rR\x05total\"N\n\x07NewsHit\x12/\n\x04item\x18\x01 \x01(\x0b\x32\x1b.trademesh.news.v1.NewsItemR\x04item\x12\x12\n\x04rank\x18\x02 \x01(\x01R\x04rank\"\x83\x02\n\x11StreamNewsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12\x43\n\x0fpublished_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epublishedAfter\x12/\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04\x61sOf\x12+\n\x0cresume_after\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0bresumeAfter\"\xcd\x01\n\x12StreamNewsResponse\x12\x34\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1c.trademesh.news.v1.NewsBatchH\x00R\x05\x62\x61tch\x12\x43\n\ncheckpoint\x18\x02 \x01(\x0b\x32!.trademesh.news.v1.NewsCheckpointH\x00R\ncheckpoint\x12\x34\n\x03\x65nd\x18\x03 \x01(\x0b\x32 .trademesh.news.v1.NewsStreamEndH\x00R\x03\x65ndB\x06\n\x04kind\">\n\tNewsBatch\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.trademesh.news.v1.NewsItemR\x05items\"T\n\x0eNewsCheckpoint\x12\x16\n\x06\x63ursor\x18\x01 \x01(\tR\x06\x63ursor\x12*\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\"\xa3\x01\n\rNewsStreamEnd\x12>\n\x06reason\x18\x01 \x01(\x0e\x32&.trademesh.news.v1.NewsStreamEndReasonR\x06reason\x12\x16\n\x06\x63ursor\x18\x02 \x01(\tR\x06\x63ursor\x12:\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"\xd0\x03\n\x14ListSentimentRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12\x43\n\x0fpublished_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0epublishedAfter\x12\x37\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12J\n\thalf_life\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x06\x08\x80\x86\xb0\x96\x01\x32\x02\x08<R\x08halfLife\x12Q\n\x07methods\x18\x06 \x03(\x0e\x32\".trademesh.news.v1.DirectionMethodB\x13\xbaH\x10\x92\x01\r\x10\x08\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x07methods\x12%\n\tpage_size\x18\x07 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x83\x01\n\x15ListSentimentResponse\x12\x42\n\nsentiments\x18\x01 \x03(\x0b\x32\".trademesh.news.v1.TickerSentimentR\nsentiments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xeb\x02\n\x0fTickerSentiment\x12\x16\n\x06ticker\x18\x01 \x01(\tR\x06ticker\x12\x19\n\x05score\x18\x02 \x01(\x01H\x00R\x05score\x88\x01\x01\x12\x37\n\x05label\x18\x03 \x01(\x0e\x32!.trademesh.news.v1.SentimentLabelR\x05label\x12\x14\n\x05items\x18\x04 \x01(\rR\x05items\x12\x1a\n\x08positive\x18\x05 \x01(\rR\x08positive\x12\x1a\n\x08negative\x18\x06 \x01(\rR\x08negative\x12\x1d\n\nby_figures\x18\x07 \x01(\rR\tbyFigures\x12!\n\x0c\x62y_statement\x18\x08 \x01(\rR\x0b\x62yStatement\x12\x19\n\x08\x62y_words\x18\t \x01(\rR\x07\x62yWords\x12\x1c\n\tundefined\x18\n \x01(\tR\tundefined\x12\x19\n\x08news_ids\x18\x0b \x03(\tR\x07newsIdsB\x08\n\x06_score*\\\n\nNewsSource\x12\x1b\n\x17NEWS_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13NEWS_SOURCE_DERIVED\x10\x01\x12\x18\n\x14NEWS_SOURCE_IMPORTED\x10\x02*\xa6\x01\n\x08NewsKind\x12\x19\n\x15NEWS_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14NEWS_KIND_LARGE_MOVE\x10\x01\x12\x16\n\x12NEWS_KIND_NEW_HIGH\x10\x02\x12\x15\n\x11NEWS_KIND_NEW_LOW\x10\x03\x12\x1f\n\x1bNEWS_KIND_VOLATILITY_CHANGE\x10\x04\x12\x15\n\x11NEWS_KIND_ARTICLE\x10\x05*\x8a\x01\n\x0f\x44irectionMethod\x12 \n\x1c\x44IRECTION_METHOD_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44IRECTION_METHOD_FIGURES\x10\x01\x12\x1b\n\x17\x44IRECTION_METHOD_STATED\x10\x02\x12\x1a\n\x16\x44IRECTION_METHOD_WORDS\x10\x03*\x87\x01\n\x13NewsStreamEndReason\x12&\n\"NEWS_STREAM_END_REASON_UNSPECIFIED\x10\x00\x12#\n\x1fNEWS_STREAM_END_REASON_COMPLETE\x10\x01\x12#\n\x1fNEWS_STREAM_END_REASON_DRAINING\x10\x02*\x8a\x01\n\x0eSentimentLabel\x12\x1f\n\x1bSENTIMENT_LABEL_UNSPECIFIED\x10\x00\x12\x1c\n\x18SENTIMENT_LABEL_POSITIVE\x10\x01\x12\x1c\n\x18SENTIMENT_LABEL_NEGATIVE\x10\x02\x12\x1b\n\x17SENTIMENT_LABEL_NEUTRAL\x10\x03\x32\xdc\x03\n\x0bNewsService\x12S\n\x08ListNews\x12\".trademesh.news.v1.ListNewsRequest\x1a#.trademesh.news.v1.ListNewsResponse\x12\\\n\x0bGetNewsItem\x12%.trademesh.news.v1.GetNewsItemRequest\x1a&.trademesh.news.v1.GetNewsItemResponse\x12Y\n\nSearchNews\x12$.trademesh.news.v1.SearchNewsRequest\x1a%.trademesh.news.v1.SearchNewsResponse\x12[\n\nStreamNews\x12$.trademesh.news.v1.StreamNewsRequest\x1a%.trademesh.news.v1.StreamNewsResponse0\x01\x12\x62\n\rListSentiment\x12\'.trademesh.news.v1.ListSentimentRequest\x1a(.trademesh.news.v1.ListSentimentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,18 +46,90 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTNEWSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\210\''
   _globals['_LISTNEWSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTNEWSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
-  _globals['_NEWSSOURCE']._serialized_start=987
-  _globals['_NEWSSOURCE']._serialized_end=1053
-  _globals['_NEWSKIND']._serialized_start=1056
-  _globals['_NEWSKIND']._serialized_end=1199
-  _globals['_NEWSITEM']._serialized_start=122
-  _globals['_NEWSITEM']._serialized_end=571
-  _globals['_NEWSITEM_FIGURESENTRY']._serialized_start=513
-  _globals['_NEWSITEM_FIGURESENTRY']._serialized_end=571
-  _globals['_LISTNEWSREQUEST']._serialized_start=574
-  _globals['_LISTNEWSREQUEST']._serialized_end=874
-  _globals['_LISTNEWSRESPONSE']._serialized_start=876
-  _globals['_LISTNEWSRESPONSE']._serialized_end=985
-  _globals['_NEWSSERVICE']._serialized_start=1201
-  _globals['_NEWSSERVICE']._serialized_end=1299
+  _globals['_GETNEWSITEMREQUEST'].fields_by_name['set']._loaded_options = None
+  _globals['_GETNEWSITEMREQUEST'].fields_by_name['set']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_GETNEWSITEMREQUEST'].fields_by_name['news_id']._loaded_options = None
+  _globals['_GETNEWSITEMREQUEST'].fields_by_name['news_id']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_GETNEWSITEMREQUEST'].fields_by_name['as_of']._loaded_options = None
+  _globals['_GETNEWSITEMREQUEST'].fields_by_name['as_of']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['set']._loaded_options = None
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['set']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['query']._loaded_options = None
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['query']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['tickers']._loaded_options = None
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['tickers']._serialized_options = b'\272H\020\222\001\r\020\210\'\030\001\"\006r\004\020\001\030 '
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['as_of']._loaded_options = None
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['as_of']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_SEARCHNEWSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_STREAMNEWSREQUEST'].fields_by_name['set']._loaded_options = None
+  _globals['_STREAMNEWSREQUEST'].fields_by_name['set']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_STREAMNEWSREQUEST'].fields_by_name['tickers']._loaded_options = None
+  _globals['_STREAMNEWSREQUEST'].fields_by_name['tickers']._serialized_options = b'\272H\020\222\001\r\020\210\'\030\001\"\006r\004\020\001\030 '
+  _globals['_STREAMNEWSREQUEST'].fields_by_name['resume_after']._loaded_options = None
+  _globals['_STREAMNEWSREQUEST'].fields_by_name['resume_after']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['set']._loaded_options = None
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['set']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['tickers']._loaded_options = None
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['tickers']._serialized_options = b'\272H\020\222\001\r\020\210\'\030\001\"\006r\004\020\001\030 '
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['as_of']._loaded_options = None
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['as_of']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['half_life']._loaded_options = None
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['half_life']._serialized_options = b'\272H\017\252\001\014\"\006\010\200\206\260\226\0012\002\010<'
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['methods']._loaded_options = None
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['methods']._serialized_options = b'\272H\020\222\001\r\020\010\030\001\"\007\202\001\004\020\001 \000'
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSENTIMENTREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_NEWSSOURCE']._serialized_start=4003
+  _globals['_NEWSSOURCE']._serialized_end=4095
+  _globals['_NEWSKIND']._serialized_start=4098
+  _globals['_NEWSKIND']._serialized_end=4264
+  _globals['_DIRECTIONMETHOD']._serialized_start=4267
+  _globals['_DIRECTIONMETHOD']._serialized_end=4405
+  _globals['_NEWSSTREAMENDREASON']._serialized_start=4408
+  _globals['_NEWSSTREAMENDREASON']._serialized_end=4543
+  _globals['_SENTIMENTLABEL']._serialized_start=4546
+  _globals['_SENTIMENTLABEL']._serialized_end=4684
+  _globals['_NEWSITEM']._serialized_start=154
+  _globals['_NEWSITEM']._serialized_end=813
+  _globals['_NEWSITEM_FIGURESENTRY']._serialized_start=755
+  _globals['_NEWSITEM_FIGURESENTRY']._serialized_end=813
+  _globals['_LISTNEWSREQUEST']._serialized_start=816
+  _globals['_LISTNEWSREQUEST']._serialized_end=1155
+  _globals['_LISTNEWSRESPONSE']._serialized_start=1157
+  _globals['_LISTNEWSRESPONSE']._serialized_end=1266
+  _globals['_GETNEWSITEMREQUEST']._serialized_start=1269
+  _globals['_GETNEWSITEMREQUEST']._serialized_end=1413
+  _globals['_GETNEWSITEMRESPONSE']._serialized_start=1416
+  _globals['_GETNEWSITEMRESPONSE']._serialized_end=1569
+  _globals['_NEWSREVISION']._serialized_start=1571
+  _globals['_NEWSREVISION']._serialized_end=1696
+  _globals['_SEARCHNEWSREQUEST']._serialized_start=1699
+  _globals['_SEARCHNEWSREQUEST']._serialized_end=2035
+  _globals['_SEARCHNEWSRESPONSE']._serialized_start=2038
+  _globals['_SEARCHNEWSRESPONSE']._serialized_end=2168
+  _globals['_NEWSHIT']._serialized_start=2170
+  _globals['_NEWSHIT']._serialized_end=2248
+  _globals['_STREAMNEWSREQUEST']._serialized_start=2251
+  _globals['_STREAMNEWSREQUEST']._serialized_end=2510
+  _globals['_STREAMNEWSRESPONSE']._serialized_start=2513
+  _globals['_STREAMNEWSRESPONSE']._serialized_end=2718
+  _globals['_NEWSBATCH']._serialized_start=2720
+  _globals['_NEWSBATCH']._serialized_end=2782
+  _globals['_NEWSCHECKPOINT']._serialized_start=2784
+  _globals['_NEWSCHECKPOINT']._serialized_end=2868
+  _globals['_NEWSSTREAMEND']._serialized_start=2871
+  _globals['_NEWSSTREAMEND']._serialized_end=3034
+  _globals['_LISTSENTIMENTREQUEST']._serialized_start=3037
+  _globals['_LISTSENTIMENTREQUEST']._serialized_end=3501
+  _globals['_LISTSENTIMENTRESPONSE']._serialized_start=3504
+  _globals['_LISTSENTIMENTRESPONSE']._serialized_end=3635
+  _globals['_TICKERSENTIMENT']._serialized_start=3638
+  _globals['_TICKERSENTIMENT']._serialized_end=4001
+  _globals['_NEWSSERVICE']._serialized_start=4687
+  _globals['_NEWSSERVICE']._serialized_end=5163
 # @@protoc_insertion_point(module_scope)

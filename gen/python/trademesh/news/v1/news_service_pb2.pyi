@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
@@ -30,6 +31,8 @@ class _NewsSourceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_NewsSource.
     """Never sent."""
     NEWS_SOURCE_DERIVED: _NewsSource.ValueType  # 1
     """Derived from recorded prices by this project: a fact with its numbers, not journalism."""
+    NEWS_SOURCE_IMPORTED: _NewsSource.ValueType  # 2
+    """Imported by a user (`trademesh data import-news`): whose it is, is in `publisher` and `url`."""
 
 class NewsSource(_NewsSource, metaclass=_NewsSourceEnumTypeWrapper):
     """Where an item comes from."""
@@ -38,6 +41,8 @@ NEWS_SOURCE_UNSPECIFIED: NewsSource.ValueType  # 0
 """Never sent."""
 NEWS_SOURCE_DERIVED: NewsSource.ValueType  # 1
 """Derived from recorded prices by this project: a fact with its numbers, not journalism."""
+NEWS_SOURCE_IMPORTED: NewsSource.ValueType  # 2
+"""Imported by a user (`trademesh data import-news`): whose it is, is in `publisher` and `url`."""
 
 class _NewsKind:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -55,6 +60,8 @@ class _NewsKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_NewsKind.Valu
     """The lowest close for a year."""
     NEWS_KIND_VOLATILITY_CHANGE: _NewsKind.ValueType  # 4
     """Volatility has changed its level."""
+    NEWS_KIND_ARTICLE: _NewsKind.ValueType  # 5
+    """What somebody wrote."""
 
 class NewsKind(_NewsKind, metaclass=_NewsKindEnumTypeWrapper):
     """What an item tells."""
@@ -69,6 +76,89 @@ NEWS_KIND_NEW_LOW: NewsKind.ValueType  # 3
 """The lowest close for a year."""
 NEWS_KIND_VOLATILITY_CHANGE: NewsKind.ValueType  # 4
 """Volatility has changed its level."""
+NEWS_KIND_ARTICLE: NewsKind.ValueType  # 5
+"""What somebody wrote."""
+
+class _DirectionMethod:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DirectionMethodEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_DirectionMethod.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    DIRECTION_METHOD_UNSPECIFIED: _DirectionMethod.ValueType  # 0
+    """Never sent."""
+    DIRECTION_METHOD_FIGURES: _DirectionMethod.ValueType  # 1
+    """From the figures that it was derived from."""
+    DIRECTION_METHOD_STATED: _DirectionMethod.ValueType  # 2
+    """Stated by whoever imported it."""
+    DIRECTION_METHOD_WORDS: _DirectionMethod.ValueType  # 3
+    """Words of its headline and text that are good or bad for a holder, by trademesh's own list, counted when it was imported: `figures` has
+    `positive_words` and `negative_words`. It knows no grammar: `not good` is good.
+    """
+
+class DirectionMethod(_DirectionMethod, metaclass=_DirectionMethodEnumTypeWrapper):
+    """How it was told which way an item points."""
+
+DIRECTION_METHOD_UNSPECIFIED: DirectionMethod.ValueType  # 0
+"""Never sent."""
+DIRECTION_METHOD_FIGURES: DirectionMethod.ValueType  # 1
+"""From the figures that it was derived from."""
+DIRECTION_METHOD_STATED: DirectionMethod.ValueType  # 2
+"""Stated by whoever imported it."""
+DIRECTION_METHOD_WORDS: DirectionMethod.ValueType  # 3
+"""Words of its headline and text that are good or bad for a holder, by trademesh's own list, counted when it was imported: `figures` has
+`positive_words` and `negative_words`. It knows no grammar: `not good` is good.
+"""
+
+class _NewsStreamEndReason:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NewsStreamEndReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_NewsStreamEndReason.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    NEWS_STREAM_END_REASON_UNSPECIFIED: _NewsStreamEndReason.ValueType  # 0
+    """Never sent."""
+    NEWS_STREAM_END_REASON_COMPLETE: _NewsStreamEndReason.ValueType  # 1
+    """Everything known at `as_of` was sent."""
+    NEWS_STREAM_END_REASON_DRAINING: _NewsStreamEndReason.ValueType  # 2
+    """The server goes down: come back with the cursor."""
+
+class NewsStreamEndReason(_NewsStreamEndReason, metaclass=_NewsStreamEndReasonEnumTypeWrapper):
+    """Why a stream of news ended."""
+
+NEWS_STREAM_END_REASON_UNSPECIFIED: NewsStreamEndReason.ValueType  # 0
+"""Never sent."""
+NEWS_STREAM_END_REASON_COMPLETE: NewsStreamEndReason.ValueType  # 1
+"""Everything known at `as_of` was sent."""
+NEWS_STREAM_END_REASON_DRAINING: NewsStreamEndReason.ValueType  # 2
+"""The server goes down: come back with the cursor."""
+
+class _SentimentLabel:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SentimentLabelEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_SentimentLabel.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    SENTIMENT_LABEL_UNSPECIFIED: _SentimentLabel.ValueType  # 0
+    """The score is undefined."""
+    SENTIMENT_LABEL_POSITIVE: _SentimentLabel.ValueType  # 1
+    """The score is over 0.2."""
+    SENTIMENT_LABEL_NEGATIVE: _SentimentLabel.ValueType  # 2
+    """The score is under -0.2."""
+    SENTIMENT_LABEL_NEUTRAL: _SentimentLabel.ValueType  # 3
+    """Neither."""
+
+class SentimentLabel(_SentimentLabel, metaclass=_SentimentLabelEnumTypeWrapper):
+    """What news say of a holder's luck."""
+
+SENTIMENT_LABEL_UNSPECIFIED: SentimentLabel.ValueType  # 0
+"""The score is undefined."""
+SENTIMENT_LABEL_POSITIVE: SentimentLabel.ValueType  # 1
+"""The score is over 0.2."""
+SENTIMENT_LABEL_NEGATIVE: SentimentLabel.ValueType  # 2
+"""The score is under -0.2."""
+SENTIMENT_LABEL_NEUTRAL: SentimentLabel.ValueType  # 3
+"""Neither."""
 
 @typing.final
 class NewsItem(message.Message):
@@ -105,6 +195,11 @@ class NewsItem(message.Message):
     HEADLINE_FIELD_NUMBER: builtins.int
     FIGURES_FIELD_NUMBER: builtins.int
     DIRECTION_FIELD_NUMBER: builtins.int
+    DIRECTION_METHOD_FIELD_NUMBER: builtins.int
+    KNOWN_AT_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    PUBLISHER_FIELD_NUMBER: builtins.int
+    URL_FIELD_NUMBER: builtins.int
     news_id: builtins.str
     """Name within the set: the same in every copy of it."""
     source: NewsSource.ValueType
@@ -112,22 +207,34 @@ class NewsItem(message.Message):
     kind: NewsKind.ValueType
     """What it tells."""
     session_date: builtins.str
-    """Session that it is about, ISO date."""
+    """Session that it is about, ISO date; empty if the source does not say."""
     headline: builtins.str
     """In one line."""
     direction: builtins.int
     """1 good, -1 bad, 0 neither, for who holds the ticker."""
+    direction_method: DirectionMethod.ValueType
+    """How that was told."""
+    revision: builtins.int
+    """Which version this is, counted from 1."""
+    publisher: builtins.str
+    """Who published it; empty if the source does not say."""
+    url: builtins.str
+    """Where it is to be read; empty if the source does not say."""
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tickers that it is about."""
 
     @builtins.property
     def published_at(self) -> timestamp_pb2.Timestamp:
-        """When it became known."""
+        """When it was published: when its first version became known."""
 
     @builtins.property
     def figures(self) -> containers.ScalarMap[builtins.str, builtins.float]:
         """The numbers in it, by name."""
+
+    @builtins.property
+    def known_at(self) -> timestamp_pb2.Timestamp:
+        """When this version of it became known."""
 
     def __init__(
         self,
@@ -141,10 +248,15 @@ class NewsItem(message.Message):
         headline: builtins.str = ...,
         figures: abc.Mapping[builtins.str, builtins.float] | None = ...,
         direction: builtins.int = ...,
+        direction_method: DirectionMethod.ValueType = ...,
+        known_at: timestamp_pb2.Timestamp | None = ...,
+        revision: builtins.int = ...,
+        publisher: builtins.str = ...,
+        url: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["published_at", b"published_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["known_at", b"known_at", "published_at", b"published_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["direction", b"direction", "figures", b"figures", "headline", b"headline", "kind", b"kind", "news_id", b"news_id", "published_at", b"published_at", "session_date", b"session_date", "source", b"source", "tickers", b"tickers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["direction", b"direction", "direction_method", b"direction_method", "figures", b"figures", "headline", b"headline", "kind", b"kind", "known_at", b"known_at", "news_id", b"news_id", "published_at", b"published_at", "publisher", b"publisher", "revision", b"revision", "session_date", b"session_date", "source", b"source", "tickers", b"tickers", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,19 +272,22 @@ class ListNewsRequest(message.Message):
     AS_OF_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    EVERY_REVISION_FIELD_NUMBER: builtins.int
     set: builtins.str
     """Which set of news, named as the market data it belongs to, for example `us20`."""
     page_size: builtins.int
     """Most items to return; default 100, at most 5000."""
     page_token: builtins.str
     """From the page before; empty for the first."""
+    every_revision: builtins.bool
+    """True: each version of an item that was known by then, not the newest alone."""
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """About one of these tickers; empty: about any."""
 
     @builtins.property
     def published_after(self) -> timestamp_pb2.Timestamp:
-        """Published after this instant; absent: from the beginning."""
+        """Became known after this instant, also as a new version of an earlier item; absent: from the beginning."""
 
     @builtins.property
     def as_of(self) -> timestamp_pb2.Timestamp:
@@ -187,10 +302,11 @@ class ListNewsRequest(message.Message):
         as_of: timestamp_pb2.Timestamp | None = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        every_revision: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "published_after", b"published_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "page_size", b"page_size", "page_token", b"page_token", "published_after", b"published_after", "set", b"set", "tickers", b"tickers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "every_revision", b"every_revision", "page_size", b"page_size", "page_token", b"page_token", "published_after", b"published_after", "set", b"set", "tickers", b"tickers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,7 +322,7 @@ class ListNewsResponse(message.Message):
     """For the next page; empty on the last."""
     @builtins.property
     def items(self) -> containers.RepeatedCompositeFieldContainer[NewsItem]:
-        """Oldest first."""
+        """Oldest first, by when each version became known."""
 
     def __init__(
         self,
@@ -219,3 +335,507 @@ class ListNewsResponse(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["items", b"items", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetNewsItemRequest(message.Message):
+    """Asks for one item."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    NEWS_ID_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set of news, named as the market data it belongs to, for example `us20`."""
+    news_id: builtins.str
+    """Which item."""
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """The item is told as it was known at this instant."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        news_id: builtins.str = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "news_id", b"news_id", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetNewsItemResponse(message.Message):
+    """One item."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: builtins.int
+    BODY_FIELD_NUMBER: builtins.int
+    REVISIONS_FIELD_NUMBER: builtins.int
+    body: builtins.str
+    """Its text; empty if the source has none."""
+    @builtins.property
+    def item(self) -> NewsItem:
+        """As it was known."""
+
+    @builtins.property
+    def revisions(self) -> containers.RepeatedCompositeFieldContainer[NewsRevision]:
+        """Its versions that were known by then, oldest first; the last is the one that is told."""
+
+    def __init__(
+        self,
+        *,
+        item: NewsItem | None = ...,
+        body: builtins.str = ...,
+        revisions: abc.Iterable[NewsRevision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["item", b"item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["body", b"body", "item", b"item", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NewsRevision(message.Message):
+    """A version of an item."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: builtins.int
+    KNOWN_AT_FIELD_NUMBER: builtins.int
+    HEADLINE_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """Counted from 1."""
+    headline: builtins.str
+    """Its headline."""
+    @builtins.property
+    def known_at(self) -> timestamp_pb2.Timestamp:
+        """When it became known."""
+
+    def __init__(
+        self,
+        *,
+        revision: builtins.int = ...,
+        known_at: timestamp_pb2.Timestamp | None = ...,
+        headline: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["known_at", b"known_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["headline", b"headline", "known_at", b"known_at", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SearchNewsRequest(message.Message):
+    """Asks for news that hold some words."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    PUBLISHED_AFTER_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set of news, named as the market data it belongs to, for example `us20`."""
+    query: builtins.str
+    """Words that must all be in an item, whatever their case and accents; words in double quotes must follow each other."""
+    page_size: builtins.int
+    """Most items to return; default 50, at most 1000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """About one of these tickers; empty: about any."""
+
+    @builtins.property
+    def published_after(self) -> timestamp_pb2.Timestamp:
+        """Published after this instant; absent: from the beginning."""
+
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """Nothing known later than this is in the answer, nor does it move a rank."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        query: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        published_after: timestamp_pb2.Timestamp | None = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "published_after", b"published_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "page_size", b"page_size", "page_token", b"page_token", "published_after", b"published_after", "query", b"query", "set", b"set", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SearchNewsResponse(message.Message):
+    """A page of what was found."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HITS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    total: builtins.int
+    """How many items were found, on all pages together."""
+    @builtins.property
+    def hits(self) -> containers.RepeatedCompositeFieldContainer[NewsHit]:
+        """Those that fit best first, of equals the newest."""
+
+    def __init__(
+        self,
+        *,
+        hits: abc.Iterable[NewsHit] | None = ...,
+        next_page_token: builtins.str = ...,
+        total: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["hits", b"hits", "next_page_token", b"next_page_token", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NewsHit(message.Message):
+    """An item that was found."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    rank: builtins.float
+    """How well it fits, more being better: Okapi BM25 with k1 = 1.2 and b = 0.75 (Robertson and others 1994) over the items known at `as_of`."""
+    @builtins.property
+    def item(self) -> NewsItem:
+        """The item."""
+
+    def __init__(
+        self,
+        *,
+        item: NewsItem | None = ...,
+        rank: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["item", b"item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["item", b"item", "rank", b"rank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StreamNewsRequest(message.Message):
+    """Asks for news as they become known."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    PUBLISHED_AFTER_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    RESUME_AFTER_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set of news, named as the market data it belongs to, for example `us20`."""
+    resume_after: builtins.str
+    """Only what an earlier stream has not sent: the cursor of its last checkpoint or end; empty: begin anew."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """About one of these tickers; empty: about any."""
+
+    @builtins.property
+    def published_after(self) -> timestamp_pb2.Timestamp:
+        """Became known after this instant, also as a new version of an earlier item; absent: from the beginning."""
+
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """Nothing known later than this is sent, and the stream ends once all else is; absent: the stream goes on with the clock."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        published_after: timestamp_pb2.Timestamp | None = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+        resume_after: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "published_after", b"published_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "published_after", b"published_after", "resume_after", b"resume_after", "set", b"set", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StreamNewsResponse(message.Message):
+    """One part of a stream of news."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def batch(self) -> NewsBatch:
+        """Items."""
+
+    @builtins.property
+    def checkpoint(self) -> NewsCheckpoint:
+        """Everything so far was sent. Sent after what is, then while nothing happens."""
+
+    @builtins.property
+    def end(self) -> NewsStreamEnd:
+        """The last message, if the stream ends by the server's will."""
+
+    def __init__(
+        self,
+        *,
+        batch: NewsBatch | None = ...,
+        checkpoint: NewsCheckpoint | None = ...,
+        end: NewsStreamEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["batch", b"batch", "checkpoint", b"checkpoint", "end", b"end", "kind", b"kind"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["batch", b"batch", "checkpoint", b"checkpoint", "end", b"end", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["batch", "checkpoint", "end"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+@typing.final
+class NewsBatch(message.Message):
+    """Items that became known."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def items(self) -> containers.RepeatedCompositeFieldContainer[NewsItem]:
+        """Each version that is new to the stream, by when it became known. What is imported late comes late: its time is in it."""
+
+    def __init__(
+        self,
+        *,
+        items: abc.Iterable[NewsItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NewsCheckpoint(message.Message):
+    """Everything known at an instant was sent."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: builtins.int
+    AT_FIELD_NUMBER: builtins.int
+    cursor: builtins.str
+    """For `resume_after`."""
+    @builtins.property
+    def at(self) -> timestamp_pb2.Timestamp:
+        """That instant."""
+
+    def __init__(
+        self,
+        *,
+        cursor: builtins.str = ...,
+        at: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["at", b"at", "cursor", b"cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class NewsStreamEnd(message.Message):
+    """The end of a stream of news."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    RETRY_AFTER_FIELD_NUMBER: builtins.int
+    reason: NewsStreamEndReason.ValueType
+    """Why."""
+    cursor: builtins.str
+    """For `resume_after`."""
+    @builtins.property
+    def retry_after(self) -> duration_pb2.Duration:
+        """When to come back; absent if there is nothing to come back for."""
+
+    def __init__(
+        self,
+        *,
+        reason: NewsStreamEndReason.ValueType = ...,
+        cursor: builtins.str = ...,
+        retry_after: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cursor", b"cursor", "reason", b"reason", "retry_after", b"retry_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSentimentRequest(message.Message):
+    """Asks which way news point."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    PUBLISHED_AFTER_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    HALF_LIFE_FIELD_NUMBER: builtins.int
+    METHODS_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set of news, named as the market data it belongs to, for example `us20`."""
+    page_size: builtins.int
+    """Most tickers to return; default 100, at most 1000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """These tickers; empty: all that have news in the window."""
+
+    @builtins.property
+    def published_after(self) -> timestamp_pb2.Timestamp:
+        """The window begins after this instant; absent: 14 days before `as_of`."""
+
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """The window ends here, and nothing known later is used."""
+
+    @builtins.property
+    def half_life(self) -> duration_pb2.Duration:
+        """Time after which an item weighs half; absent: three days."""
+
+    @builtins.property
+    def methods(self) -> containers.RepeatedScalarFieldContainer[DirectionMethod.ValueType]:
+        """Only items whose direction was told in one of these ways; empty: in any."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        published_after: timestamp_pb2.Timestamp | None = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+        half_life: duration_pb2.Duration | None = ...,
+        methods: abc.Iterable[DirectionMethod.ValueType] | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "half_life", b"half_life", "published_after", b"published_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "half_life", b"half_life", "methods", b"methods", "page_size", b"page_size", "page_token", b"page_token", "published_after", b"published_after", "set", b"set", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSentimentResponse(message.Message):
+    """A page of sentiments."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SENTIMENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    @builtins.property
+    def sentiments(self) -> containers.RepeatedCompositeFieldContainer[TickerSentiment]:
+        """By ticker; in the request's order if it names some."""
+
+    def __init__(
+        self,
+        *,
+        sentiments: abc.Iterable[TickerSentiment] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "sentiments", b"sentiments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class TickerSentiment(message.Message):
+    """Which way the news of one ticker pointed. An item points by its `direction`, and where that is from words, by (positive - negative) /
+    (positive + negative) of them, 0 without any (after Loughran and McDonald 2011, whose list of words this is not).
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
+    POSITIVE_FIELD_NUMBER: builtins.int
+    NEGATIVE_FIELD_NUMBER: builtins.int
+    BY_FIGURES_FIELD_NUMBER: builtins.int
+    BY_STATEMENT_FIELD_NUMBER: builtins.int
+    BY_WORDS_FIELD_NUMBER: builtins.int
+    UNDEFINED_FIELD_NUMBER: builtins.int
+    NEWS_IDS_FIELD_NUMBER: builtins.int
+    ticker: builtins.str
+    """Which ticker."""
+    score: builtins.float
+    """Mean of where items point, from -1 to 1, each weighing 0.5 to the power of its age over the half-life; absent with fewer than three."""
+    label: SentimentLabel.ValueType
+    """The score in a word."""
+    items: builtins.int
+    """Items of the window; a headline that is told twice counts once, as it was told first."""
+    positive: builtins.int
+    """Those that point up."""
+    negative: builtins.int
+    """Those that point down."""
+    by_figures: builtins.int
+    """Those whose direction is from figures."""
+    by_statement: builtins.int
+    """Those whose direction was stated."""
+    by_words: builtins.int
+    """Those whose direction is from words."""
+    undefined: builtins.str
+    """Why there is no score; empty if there is one."""
+    @builtins.property
+    def news_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The newest items behind it, newest first, at most 20."""
+
+    def __init__(
+        self,
+        *,
+        ticker: builtins.str = ...,
+        score: builtins.float | None = ...,
+        label: SentimentLabel.ValueType = ...,
+        items: builtins.int = ...,
+        positive: builtins.int = ...,
+        negative: builtins.int = ...,
+        by_figures: builtins.int = ...,
+        by_statement: builtins.int = ...,
+        by_words: builtins.int = ...,
+        undefined: builtins.str = ...,
+        news_ids: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_score", b"_score", "by_figures", b"by_figures", "by_statement", b"by_statement", "by_words", b"by_words", "items", b"items", "label", b"label", "negative", b"negative", "news_ids", b"news_ids", "positive", b"positive", "score", b"score", "ticker", b"ticker", "undefined", b"undefined"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__score: _TypeAlias = typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = typing.Literal["_score", b"_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...

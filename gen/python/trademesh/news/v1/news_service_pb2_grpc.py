@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class NewsServiceStub:
-    """News by the time at which they were published.
+    """News by the time at which they became known. An item that was updated is told as it was known at the instant asked for: no call tells
+    anything of a later version, in its figures and its ranks neither.
     """
 
     def __init__(self, channel):
@@ -40,14 +41,63 @@ class NewsServiceStub:
                 request_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.ListNewsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.ListNewsResponse.FromString,
                 _registered_method=True)
+        self.GetNewsItem = channel.unary_unary(
+                '/trademesh.news.v1.NewsService/GetNewsItem',
+                request_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.GetNewsItemRequest.SerializeToString,
+                response_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.GetNewsItemResponse.FromString,
+                _registered_method=True)
+        self.SearchNews = channel.unary_unary(
+                '/trademesh.news.v1.NewsService/SearchNews',
+                request_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.SearchNewsRequest.SerializeToString,
+                response_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.SearchNewsResponse.FromString,
+                _registered_method=True)
+        self.StreamNews = channel.unary_stream(
+                '/trademesh.news.v1.NewsService/StreamNews',
+                request_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.StreamNewsRequest.SerializeToString,
+                response_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.StreamNewsResponse.FromString,
+                _registered_method=True)
+        self.ListSentiment = channel.unary_unary(
+                '/trademesh.news.v1.NewsService/ListSentiment',
+                request_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.ListSentimentRequest.SerializeToString,
+                response_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.ListSentimentResponse.FromString,
+                _registered_method=True)
 
 
 class NewsServiceServicer:
-    """News by the time at which they were published.
+    """News by the time at which they became known. An item that was updated is told as it was known at the instant asked for: no call tells
+    anything of a later version, in its figures and its ranks neither.
     """
 
     def ListNews(self, request, context):
         """News known at `as_of`, oldest first, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNewsItem(self, request, context):
+        """One item with its text, as it was known at `as_of`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchNews(self, request, context):
+        """News known at `as_of` that hold some words, those that fit best first, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamNews(self, request, context):
+        """News that are known, then each item and each new version of one as it becomes known, with a checkpoint while idle.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSentiment(self, request, context):
+        """Which way the news of each ticker pointed, as known at `as_of`, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +111,26 @@ def add_NewsServiceServicer_to_server(servicer, server):
                     request_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.ListNewsRequest.FromString,
                     response_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.ListNewsResponse.SerializeToString,
             ),
+            'GetNewsItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNewsItem,
+                    request_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.GetNewsItemRequest.FromString,
+                    response_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.GetNewsItemResponse.SerializeToString,
+            ),
+            'SearchNews': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchNews,
+                    request_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.SearchNewsRequest.FromString,
+                    response_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.SearchNewsResponse.SerializeToString,
+            ),
+            'StreamNews': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamNews,
+                    request_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.StreamNewsRequest.FromString,
+                    response_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.StreamNewsResponse.SerializeToString,
+            ),
+            'ListSentiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSentiment,
+                    request_deserializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.ListSentimentRequest.FromString,
+                    response_serializer=trademesh_dot_news_dot_v1_dot_news__service__pb2.ListSentimentResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'trademesh.news.v1.NewsService', rpc_method_handlers)
@@ -70,7 +140,8 @@ def add_NewsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NewsService:
-    """News by the time at which they were published.
+    """News by the time at which they became known. An item that was updated is told as it was known at the instant asked for: no call tells
+    anything of a later version, in its figures and its ranks neither.
     """
 
     @staticmethod
@@ -90,6 +161,114 @@ class NewsService:
             '/trademesh.news.v1.NewsService/ListNews',
             trademesh_dot_news_dot_v1_dot_news__service__pb2.ListNewsRequest.SerializeToString,
             trademesh_dot_news_dot_v1_dot_news__service__pb2.ListNewsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNewsItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.news.v1.NewsService/GetNewsItem',
+            trademesh_dot_news_dot_v1_dot_news__service__pb2.GetNewsItemRequest.SerializeToString,
+            trademesh_dot_news_dot_v1_dot_news__service__pb2.GetNewsItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchNews(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.news.v1.NewsService/SearchNews',
+            trademesh_dot_news_dot_v1_dot_news__service__pb2.SearchNewsRequest.SerializeToString,
+            trademesh_dot_news_dot_v1_dot_news__service__pb2.SearchNewsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamNews(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trademesh.news.v1.NewsService/StreamNews',
+            trademesh_dot_news_dot_v1_dot_news__service__pb2.StreamNewsRequest.SerializeToString,
+            trademesh_dot_news_dot_v1_dot_news__service__pb2.StreamNewsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSentiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.news.v1.NewsService/ListSentiment',
+            trademesh_dot_news_dot_v1_dot_news__service__pb2.ListSentimentRequest.SerializeToString,
+            trademesh_dot_news_dot_v1_dot_news__service__pb2.ListSentimentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,14 +13,26 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class NewsServiceStub:
-    """News by the time at which they were published."""
+    """News by the time at which they became known. An item that was updated is told as it was known at the instant asked for: no call tells
+    anything of a later version, in its figures and its ranks neither.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListNews: _aio.UnaryUnaryMultiCallable[_news_service_pb2.ListNewsRequest, _news_service_pb2.ListNewsResponse]
     """News known at `as_of`, oldest first, in pages."""
+    GetNewsItem: _aio.UnaryUnaryMultiCallable[_news_service_pb2.GetNewsItemRequest, _news_service_pb2.GetNewsItemResponse]
+    """One item with its text, as it was known at `as_of`."""
+    SearchNews: _aio.UnaryUnaryMultiCallable[_news_service_pb2.SearchNewsRequest, _news_service_pb2.SearchNewsResponse]
+    """News known at `as_of` that hold some words, those that fit best first, in pages."""
+    StreamNews: _aio.UnaryStreamMultiCallable[_news_service_pb2.StreamNewsRequest, _news_service_pb2.StreamNewsResponse]
+    """News that are known, then each item and each new version of one as it becomes known, with a checkpoint while idle."""
+    ListSentiment: _aio.UnaryUnaryMultiCallable[_news_service_pb2.ListSentimentRequest, _news_service_pb2.ListSentimentResponse]
+    """Which way the news of each ticker pointed, as known at `as_of`, in pages."""
 
 class NewsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """News by the time at which they were published."""
+    """News by the time at which they became known. An item that was updated is told as it was known at the instant asked for: no call tells
+    anything of a later version, in its figures and its ranks neither.
+    """
 
     @_abc_1.abstractmethod
     def ListNews(
@@ -29,5 +41,37 @@ class NewsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_news_service_pb2.ListNewsRequest, _abc.Awaitable[_news_service_pb2.ListNewsResponse]],
     ) -> _abc.Awaitable[_news_service_pb2.ListNewsResponse]:
         """News known at `as_of`, oldest first, in pages."""
+
+    @_abc_1.abstractmethod
+    def GetNewsItem(
+        self,
+        request: _news_service_pb2.GetNewsItemRequest,
+        context: _aio.ServicerContext[_news_service_pb2.GetNewsItemRequest, _abc.Awaitable[_news_service_pb2.GetNewsItemResponse]],
+    ) -> _abc.Awaitable[_news_service_pb2.GetNewsItemResponse]:
+        """One item with its text, as it was known at `as_of`."""
+
+    @_abc_1.abstractmethod
+    def SearchNews(
+        self,
+        request: _news_service_pb2.SearchNewsRequest,
+        context: _aio.ServicerContext[_news_service_pb2.SearchNewsRequest, _abc.Awaitable[_news_service_pb2.SearchNewsResponse]],
+    ) -> _abc.Awaitable[_news_service_pb2.SearchNewsResponse]:
+        """News known at `as_of` that hold some words, those that fit best first, in pages."""
+
+    @_abc_1.abstractmethod
+    def StreamNews(
+        self,
+        request: _news_service_pb2.StreamNewsRequest,
+        context: _aio.ServicerContext[_news_service_pb2.StreamNewsRequest, _abc.AsyncIterator[_news_service_pb2.StreamNewsResponse]],
+    ) -> _abc.AsyncIterator[_news_service_pb2.StreamNewsResponse]:
+        """News that are known, then each item and each new version of one as it becomes known, with a checkpoint while idle."""
+
+    @_abc_1.abstractmethod
+    def ListSentiment(
+        self,
+        request: _news_service_pb2.ListSentimentRequest,
+        context: _aio.ServicerContext[_news_service_pb2.ListSentimentRequest, _abc.Awaitable[_news_service_pb2.ListSentimentResponse]],
+    ) -> _abc.Awaitable[_news_service_pb2.ListSentimentResponse]:
+        """Which way the news of each ticker pointed, as known at `as_of`, in pages."""
 
 def add_NewsServiceServicer_to_server(servicer: NewsServiceServicer, server: _aio.Server) -> None: ...

@@ -32,6 +32,15 @@ class _RunModeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RunMode.ValueT
     """Recorded sessions with a simulated clock."""
     RUN_MODE_MOCK: _RunMode.ValueType  # 2
     """Like BACKTEST, on made-up prices: a seeded random walk (`data.seed`). Says nothing about any market."""
+    RUN_MODE_PAPER: _RunMode.ValueType  # 3
+    """Sessions to come by the clock of the wall and the exchange's calendar, half days as well: decided half an hour before the open on the set's bars
+    and the closes since, filled on paper at the first trade from the open on, or the last up to the close, of live quotes (see GetQuotes).
+    A session whose open has passed is not traded: the run begins with the next one. Splits and dividends of sessions to come are not known.
+    """
+    RUN_MODE_REPLAY: _RunMode.ValueType  # 4
+    """Shows a run that has ended (`replay_of`) again, at any pace, to be paused and stepped like any run: the same events of the desk, taken from
+    that run's journal. Nothing is decided anew, and nobody can order or ask anything.
+    """
 
 class RunMode(_RunMode, metaclass=_RunModeEnumTypeWrapper):
     """Where prices and time come from."""
@@ -42,6 +51,15 @@ RUN_MODE_BACKTEST: RunMode.ValueType  # 1
 """Recorded sessions with a simulated clock."""
 RUN_MODE_MOCK: RunMode.ValueType  # 2
 """Like BACKTEST, on made-up prices: a seeded random walk (`data.seed`). Says nothing about any market."""
+RUN_MODE_PAPER: RunMode.ValueType  # 3
+"""Sessions to come by the clock of the wall and the exchange's calendar, half days as well: decided half an hour before the open on the set's bars
+and the closes since, filled on paper at the first trade from the open on, or the last up to the close, of live quotes (see GetQuotes).
+A session whose open has passed is not traded: the run begins with the next one. Splits and dividends of sessions to come are not known.
+"""
+RUN_MODE_REPLAY: RunMode.ValueType  # 4
+"""Shows a run that has ended (`replay_of`) again, at any pace, to be paused and stepped like any run: the same events of the desk, taken from
+that run's journal. Nothing is decided anew, and nobody can order or ask anything.
+"""
 
 class _FillPolicy:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -104,7 +122,7 @@ class _RoomSharing:
 class _RoomSharingEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_RoomSharing.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     ROOM_SHARING_UNSPECIFIED: _RoomSharing.ValueType  # 0
-    """Left out; read as IN_TURN."""
+    """Left out; read as PRO_RATA."""
     ROOM_SHARING_IN_TURN: _RoomSharing.ValueType  # 1
     """Who comes first, by ticker; those that come last are cut."""
     ROOM_SHARING_PRO_RATA: _RoomSharing.ValueType  # 2
@@ -114,7 +132,7 @@ class RoomSharing(_RoomSharing, metaclass=_RoomSharingEnumTypeWrapper):
     """Who gets the room that limits on the whole book leave to orders that open or enlarge positions."""
 
 ROOM_SHARING_UNSPECIFIED: RoomSharing.ValueType  # 0
-"""Left out; read as IN_TURN."""
+"""Left out; read as PRO_RATA."""
 ROOM_SHARING_IN_TURN: RoomSharing.ValueType  # 1
 """Who comes first, by ticker; those that come last are cut."""
 ROOM_SHARING_PRO_RATA: RoomSharing.ValueType  # 2
@@ -217,6 +235,7 @@ class RunConfig(message.Message):
     AGENTS_FIELD_NUMBER: builtins.int
     APPROVALS_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
+    REPLAY_OF_FIELD_NUMBER: builtins.int
     schema_version: builtins.int
     """Version of this layout; 1."""
     run_id: builtins.str
@@ -227,6 +246,10 @@ class RunConfig(message.Message):
     """Name of a workspace of agent_service whose agents and skills this run takes; empty: the built-in desk."""
     prompt: builtins.str
     """The prompt for all agents: the body of BOOTSTRAP.md, not part of its front matter."""
+    replay_of: builtins.str
+    """For mode REPLAY: the run that is shown again. It has ended, and decides everything else: beside `run_id`, `mode` and this only `pipeline` and
+    `supervision` are the replay's own.
+    """
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """What the desk trades. Empty: every STOCK instrument of the data set."""
@@ -295,10 +318,11 @@ class RunConfig(message.Message):
         agents: abc.Mapping[builtins.str, AgentOptions] | None = ...,
         approvals: ApprovalPolicy | None = ...,
         prompt: builtins.str = ...,
+        replay_of: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["approvals", b"approvals", "capital", b"capital", "costs", b"costs", "data", b"data", "execution", b"execution", "margin", b"margin", "pipeline", b"pipeline", "risk", b"risk", "sessions", b"sessions", "supervision", b"supervision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "approvals", b"approvals", "capital", b"capital", "costs", b"costs", "data", b"data", "execution", b"execution", "margin", b"margin", "mode", b"mode", "pipeline", b"pipeline", "prompt", b"prompt", "risk", b"risk", "run_id", b"run_id", "schema_version", b"schema_version", "sessions", b"sessions", "supervision", b"supervision", "tickers", b"tickers", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "approvals", b"approvals", "capital", b"capital", "costs", b"costs", "data", b"data", "execution", b"execution", "margin", b"margin", "mode", b"mode", "pipeline", b"pipeline", "prompt", b"prompt", "replay_of", b"replay_of", "risk", b"risk", "run_id", b"run_id", "schema_version", b"schema_version", "sessions", b"sessions", "supervision", b"supervision", "tickers", b"tickers", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,9 +336,9 @@ class SessionRange(message.Message):
     END_FIELD_NUMBER: builtins.int
     CALENDAR_FIELD_NUMBER: builtins.int
     start: builtins.str
-    """First session, ISO date; empty: the first that the data set has."""
+    """First session, ISO date; empty: the first that the data set has, in mode PAPER the next that opens."""
     end: builtins.str
-    """Last session, ISO date; empty: the last that the data set has."""
+    """Last session, ISO date; empty: the last that the data set has, in mode PAPER that of a year later."""
     calendar: builtins.str
     """Exchange calendar, ISO 10383 market identifier; empty: the data set's, which is the only one that fits."""
     def __init__(
@@ -587,7 +611,7 @@ class RiskLimits(message.Message):
     volume_share: builtins.float
     """Largest share of the mean volume of 20 sessions that one order may be, where volume is known; default 0 = off."""
     sharing: RoomSharing.ValueType
-    """Who gets the room that the limits on gross, net and turnover leave; default IN_TURN."""
+    """Who gets the room that the limits on gross, net and turnover leave; default PRO_RATA."""
     @builtins.property
     def halted_tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tickers in which no order passes, reductions neither."""
@@ -781,7 +805,9 @@ class AgentOptions(message.Message):
     """What the agent does; needed only for agent ids that are not a role's own name."""
     @builtins.property
     def skills(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Skills to use, by name; empty: those of the role."""
+        """Skills to use, by name; empty: those of the role. On the built-in desk the technical analyst has `momentum`, `mean-reversion` and
+        `volatility`, and `trend`, `macd`, `rsi` and `bollinger` if they are named.
+        """
 
     def __init__(
         self,

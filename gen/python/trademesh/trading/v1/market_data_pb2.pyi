@@ -20,6 +20,33 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _DataTable:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DataTableEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_DataTable.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    DATA_TABLE_UNSPECIFIED: _DataTable.ValueType  # 0
+    """Never sent."""
+    DATA_TABLE_CORPORATE_ACTIONS: _DataTable.ValueType  # 1
+    """Splits, dividends and delistings."""
+    DATA_TABLE_FUNDAMENTALS: _DataTable.ValueType  # 2
+    """Financial statements."""
+    DATA_TABLE_INSIDER_TRADES: _DataTable.ValueType  # 3
+    """What insiders bought and sold."""
+
+class DataTable(_DataTable, metaclass=_DataTableEnumTypeWrapper):
+    """What a set can hold besides bars."""
+
+DATA_TABLE_UNSPECIFIED: DataTable.ValueType  # 0
+"""Never sent."""
+DATA_TABLE_CORPORATE_ACTIONS: DataTable.ValueType  # 1
+"""Splits, dividends and delistings."""
+DATA_TABLE_FUNDAMENTALS: DataTable.ValueType  # 2
+"""Financial statements."""
+DATA_TABLE_INSIDER_TRADES: DataTable.ValueType  # 3
+"""What insiders bought and sold."""
+
 class _Adjustment:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -124,6 +151,56 @@ BAR_QUALITY_SUSPECT: BarQuality.ValueType  # 1
 BAR_QUALITY_COARSE_TICK: BarQuality.ValueType  # 2
 """Prices are so coarse that half a step is more than 5 basis points."""
 
+class _FiscalPeriod:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FiscalPeriodEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FiscalPeriod.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    FISCAL_PERIOD_UNSPECIFIED: _FiscalPeriod.ValueType  # 0
+    """Never sent."""
+    FISCAL_PERIOD_QUARTER: _FiscalPeriod.ValueType  # 1
+    """Three months."""
+    FISCAL_PERIOD_HALF_YEAR: _FiscalPeriod.ValueType  # 2
+    """Six months."""
+    FISCAL_PERIOD_YEAR: _FiscalPeriod.ValueType  # 3
+    """Twelve months."""
+
+class FiscalPeriod(_FiscalPeriod, metaclass=_FiscalPeriodEnumTypeWrapper):
+    """How long a statement's period is."""
+
+FISCAL_PERIOD_UNSPECIFIED: FiscalPeriod.ValueType  # 0
+"""Never sent."""
+FISCAL_PERIOD_QUARTER: FiscalPeriod.ValueType  # 1
+"""Three months."""
+FISCAL_PERIOD_HALF_YEAR: FiscalPeriod.ValueType  # 2
+"""Six months."""
+FISCAL_PERIOD_YEAR: FiscalPeriod.ValueType  # 3
+"""Twelve months."""
+
+class _InsiderTradeCode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InsiderTradeCodeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_InsiderTradeCode.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    INSIDER_TRADE_CODE_UNSPECIFIED: _InsiderTradeCode.ValueType  # 0
+    """Never sent."""
+    INSIDER_TRADE_CODE_PURCHASE: _InsiderTradeCode.ValueType  # 1
+    """P: bought."""
+    INSIDER_TRADE_CODE_SALE: _InsiderTradeCode.ValueType  # 2
+    """S: sold."""
+
+class InsiderTradeCode(_InsiderTradeCode, metaclass=_InsiderTradeCodeEnumTypeWrapper):
+    """What an insider did on the open market, by the code of the form on which it was filed."""
+
+INSIDER_TRADE_CODE_UNSPECIFIED: InsiderTradeCode.ValueType  # 0
+"""Never sent."""
+INSIDER_TRADE_CODE_PURCHASE: InsiderTradeCode.ValueType  # 1
+"""P: bought."""
+INSIDER_TRADE_CODE_SALE: InsiderTradeCode.ValueType  # 2
+"""S: sold."""
+
 @typing.final
 class DataSet(message.Message):
     """A set of market data: what it holds, where it comes from, what it lacks."""
@@ -138,6 +215,7 @@ class DataSet(message.Message):
     FIRST_SESSION_FIELD_NUMBER: builtins.int
     LAST_SESSION_FIELD_NUMBER: builtins.int
     CALENDAR_FIELD_NUMBER: builtins.int
+    TABLES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, for example `us20`; an imported set is `name@` and the first 12 digits of its hash."""
     snapshot: builtins.str
@@ -154,6 +232,10 @@ class DataSet(message.Message):
     """Last session, ISO date."""
     calendar: builtins.str
     """Exchange calendar, ISO 10383 market identifier."""
+    @builtins.property
+    def tables(self) -> containers.RepeatedScalarFieldContainer[DataTable.ValueType]:
+        """What it holds besides bars. What is not named here, its source does not tell."""
+
     def __init__(
         self,
         *,
@@ -165,10 +247,11 @@ class DataSet(message.Message):
         first_session: builtins.str = ...,
         last_session: builtins.str = ...,
         calendar: builtins.str = ...,
+        tables: abc.Iterable[DataTable.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["adjustment", b"adjustment", "calendar", b"calendar", "first_session", b"first_session", "last_session", b"last_session", "licence", b"licence", "name", b"name", "snapshot", b"snapshot", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["adjustment", b"adjustment", "calendar", b"calendar", "first_session", b"first_session", "last_session", b"last_session", "licence", b"licence", "name", b"name", "snapshot", b"snapshot", "source", b"source", "tables", b"tables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,7 +322,7 @@ class Bar(message.Message):
     """Shares traded."""
     @builtins.property
     def known_at(self) -> timestamp_pb2.Timestamp:
-        """When it became known: the close of its session."""
+        """When it became known in this form: the close of its session, or later where it was late or was told again."""
 
     @builtins.property
     def qualities(self) -> containers.RepeatedScalarFieldContainer[BarQuality.ValueType]:
@@ -285,7 +368,11 @@ class Bar(message.Message):
 
 @typing.final
 class BarBlock(message.Message):
-    """Bars of many sessions and tickers, by column. Row r of every column is the bar of session_dates[r / n] and tickers[r % n], n tickers."""
+    """Bars of many sessions and tickers, by column. Row r of every column is the bar of session_dates[r / n] and tickers[r % n], n tickers.
+
+    Columns hold what was known at the close of each session. What became known later is in `revisions`; who leaves those out sees the bars as
+    they were first told, and nothing ahead of its time.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -298,6 +385,7 @@ class BarBlock(message.Message):
     LOW_MICROS_FIELD_NUMBER: builtins.int
     VOLUME_SHARES_PLUS_ONE_FIELD_NUMBER: builtins.int
     QUALITY_BITS_FIELD_NUMBER: builtins.int
+    REVISIONS_FIELD_NUMBER: builtins.int
     @builtins.property
     def session_dates(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Sessions, ISO dates, oldest first."""
@@ -334,6 +422,10 @@ class BarBlock(message.Message):
     def quality_bits(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """What is doubtful: bit q - 1 is set for a BarQuality q; empty if nothing in the block is."""
 
+    @builtins.property
+    def revisions(self) -> BarRevisions:
+        """Bars of these sessions that came, or were told again, after the close of their session; absent if there are none."""
+
     def __init__(
         self,
         *,
@@ -346,10 +438,79 @@ class BarBlock(message.Message):
         low_micros: abc.Iterable[builtins.int] | None = ...,
         volume_shares_plus_one: abc.Iterable[builtins.int] | None = ...,
         quality_bits: abc.Iterable[builtins.int] | None = ...,
+        revisions: BarRevisions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["close_micros", b"close_micros", "high_micros", b"high_micros", "known_at_unix_s", b"known_at_unix_s", "low_micros", b"low_micros", "open_micros", b"open_micros", "quality_bits", b"quality_bits", "revisions", b"revisions", "session_dates", b"session_dates", "tickers", b"tickers", "volume_shares_plus_one", b"volume_shares_plus_one"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class BarRevisions(message.Message):
+    """Bars that became known after the close of their session, in the order in which they did: entry k of every column belongs together.
+
+    From known_at_unix_s[k] on, the bar in row rows[k] of the block is entry k and no longer what it was before, in all of its fields.
+    A reader with a time of its own takes, for each row, the last entry that is known by then, and where there is none the block's columns.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KNOWN_AT_UNIX_S_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    CLOSE_MICROS_FIELD_NUMBER: builtins.int
+    OPEN_MICROS_FIELD_NUMBER: builtins.int
+    HIGH_MICROS_FIELD_NUMBER: builtins.int
+    LOW_MICROS_FIELD_NUMBER: builtins.int
+    VOLUME_SHARES_PLUS_ONE_FIELD_NUMBER: builtins.int
+    QUALITY_BITS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def known_at_unix_s(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """When each became known: Unix seconds, ascending, all later than the close of its session."""
+
+    @builtins.property
+    def rows(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Which row of the block each is about."""
+
+    @builtins.property
+    def close_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Close prices in micro-dollars, never 0."""
+
+    @builtins.property
+    def open_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Open prices; empty if no entry has one, else 0 where absent."""
+
+    @builtins.property
+    def high_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """High prices; empty if no entry has one, else 0 where absent."""
+
+    @builtins.property
+    def low_micros(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Low prices; empty if no entry has one, else 0 where absent."""
+
+    @builtins.property
+    def volume_shares_plus_one(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Shares traded, plus one; empty if no entry has them, else 0 where absent."""
+
+    @builtins.property
+    def quality_bits(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """What is doubtful, as in the block; empty if nothing is."""
+
+    def __init__(
+        self,
+        *,
+        known_at_unix_s: abc.Iterable[builtins.int] | None = ...,
+        rows: abc.Iterable[builtins.int] | None = ...,
+        close_micros: abc.Iterable[builtins.int] | None = ...,
+        open_micros: abc.Iterable[builtins.int] | None = ...,
+        high_micros: abc.Iterable[builtins.int] | None = ...,
+        low_micros: abc.Iterable[builtins.int] | None = ...,
+        volume_shares_plus_one: abc.Iterable[builtins.int] | None = ...,
+        quality_bits: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["close_micros", b"close_micros", "high_micros", b"high_micros", "known_at_unix_s", b"known_at_unix_s", "low_micros", b"low_micros", "open_micros", b"open_micros", "quality_bits", b"quality_bits", "session_dates", b"session_dates", "tickers", b"tickers", "volume_shares_plus_one", b"volume_shares_plus_one"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["close_micros", b"close_micros", "high_micros", b"high_micros", "known_at_unix_s", b"known_at_unix_s", "low_micros", b"low_micros", "open_micros", b"open_micros", "quality_bits", b"quality_bits", "rows", b"rows", "volume_shares_plus_one", b"volume_shares_plus_one"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,3 +633,248 @@ class Delisting(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["last_price_micros", b"last_price_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FinancialStatement(message.Message):
+    """Lines of a company's financial statements for one period, as they were filed at one time. A line that the source lacks is absent, never 0.
+    Income and cash flow are those of the period, balances those of its last day.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: builtins.int
+    FISCAL_PERIOD_END_FIELD_NUMBER: builtins.int
+    PERIOD_FIELD_NUMBER: builtins.int
+    KNOWN_AT_FIELD_NUMBER: builtins.int
+    REVENUE_MICROS_FIELD_NUMBER: builtins.int
+    COST_OF_REVENUE_MICROS_FIELD_NUMBER: builtins.int
+    OPERATING_INCOME_MICROS_FIELD_NUMBER: builtins.int
+    INTEREST_EXPENSE_MICROS_FIELD_NUMBER: builtins.int
+    NET_INCOME_MICROS_FIELD_NUMBER: builtins.int
+    DEPRECIATION_MICROS_FIELD_NUMBER: builtins.int
+    OPERATING_CASH_FLOW_MICROS_FIELD_NUMBER: builtins.int
+    CAPITAL_EXPENDITURE_MICROS_FIELD_NUMBER: builtins.int
+    DIVIDENDS_PAID_MICROS_FIELD_NUMBER: builtins.int
+    CASH_MICROS_FIELD_NUMBER: builtins.int
+    RECEIVABLES_MICROS_FIELD_NUMBER: builtins.int
+    INVENTORY_MICROS_FIELD_NUMBER: builtins.int
+    CURRENT_ASSETS_MICROS_FIELD_NUMBER: builtins.int
+    TOTAL_ASSETS_MICROS_FIELD_NUMBER: builtins.int
+    CURRENT_LIABILITIES_MICROS_FIELD_NUMBER: builtins.int
+    TOTAL_DEBT_MICROS_FIELD_NUMBER: builtins.int
+    EQUITY_MICROS_FIELD_NUMBER: builtins.int
+    EARNINGS_PER_SHARE_MICROS_FIELD_NUMBER: builtins.int
+    SHARES_OUTSTANDING_FIELD_NUMBER: builtins.int
+    ticker: builtins.str
+    """Which ticker."""
+    fiscal_period_end: builtins.str
+    """Last day of the period, ISO date."""
+    period: FiscalPeriod.ValueType
+    """How long the period is."""
+    revenue_micros: builtins.int
+    """Sales."""
+    cost_of_revenue_micros: builtins.int
+    """What was sold cost so much."""
+    operating_income_micros: builtins.int
+    """Earnings before interest and taxes."""
+    interest_expense_micros: builtins.int
+    """Interest paid on debt."""
+    net_income_micros: builtins.int
+    """What is left for shareholders."""
+    depreciation_micros: builtins.int
+    """Depreciation and amortisation."""
+    operating_cash_flow_micros: builtins.int
+    """Cash from operations."""
+    capital_expenditure_micros: builtins.int
+    """Cash spent on plant and equipment; above zero where it was spent."""
+    dividends_paid_micros: builtins.int
+    """Cash paid to shareholders; above zero where it was paid."""
+    cash_micros: builtins.int
+    """Cash and its equivalents."""
+    receivables_micros: builtins.int
+    """What customers owe."""
+    inventory_micros: builtins.int
+    """Goods on stock."""
+    current_assets_micros: builtins.int
+    """Assets that turn into cash within a year."""
+    total_assets_micros: builtins.int
+    """All assets."""
+    current_liabilities_micros: builtins.int
+    """Debts due within a year."""
+    total_debt_micros: builtins.int
+    """Debt that bears interest, short and long."""
+    equity_micros: builtins.int
+    """What belongs to shareholders: book value."""
+    earnings_per_share_micros: builtins.int
+    """Diluted earnings per share."""
+    shares_outstanding: builtins.int
+    """Shares outstanding on the last day of the period."""
+    @builtins.property
+    def known_at(self) -> timestamp_pb2.Timestamp:
+        """When the filing was accepted, or, where the source tells only the day, the next open of the exchange after it. A restatement is another
+        statement of the same ticker and period, known later.
+        """
+
+    def __init__(
+        self,
+        *,
+        ticker: builtins.str = ...,
+        fiscal_period_end: builtins.str = ...,
+        period: FiscalPeriod.ValueType = ...,
+        known_at: timestamp_pb2.Timestamp | None = ...,
+        revenue_micros: builtins.int | None = ...,
+        cost_of_revenue_micros: builtins.int | None = ...,
+        operating_income_micros: builtins.int | None = ...,
+        interest_expense_micros: builtins.int | None = ...,
+        net_income_micros: builtins.int | None = ...,
+        depreciation_micros: builtins.int | None = ...,
+        operating_cash_flow_micros: builtins.int | None = ...,
+        capital_expenditure_micros: builtins.int | None = ...,
+        dividends_paid_micros: builtins.int | None = ...,
+        cash_micros: builtins.int | None = ...,
+        receivables_micros: builtins.int | None = ...,
+        inventory_micros: builtins.int | None = ...,
+        current_assets_micros: builtins.int | None = ...,
+        total_assets_micros: builtins.int | None = ...,
+        current_liabilities_micros: builtins.int | None = ...,
+        total_debt_micros: builtins.int | None = ...,
+        equity_micros: builtins.int | None = ...,
+        earnings_per_share_micros: builtins.int | None = ...,
+        shares_outstanding: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_capital_expenditure_micros", b"_capital_expenditure_micros", "_cash_micros", b"_cash_micros", "_cost_of_revenue_micros", b"_cost_of_revenue_micros", "_current_assets_micros", b"_current_assets_micros", "_current_liabilities_micros", b"_current_liabilities_micros", "_depreciation_micros", b"_depreciation_micros", "_dividends_paid_micros", b"_dividends_paid_micros", "_earnings_per_share_micros", b"_earnings_per_share_micros", "_equity_micros", b"_equity_micros", "_interest_expense_micros", b"_interest_expense_micros", "_inventory_micros", b"_inventory_micros", "_net_income_micros", b"_net_income_micros", "_operating_cash_flow_micros", b"_operating_cash_flow_micros", "_operating_income_micros", b"_operating_income_micros", "_receivables_micros", b"_receivables_micros", "_revenue_micros", b"_revenue_micros", "_shares_outstanding", b"_shares_outstanding", "_total_assets_micros", b"_total_assets_micros", "_total_debt_micros", b"_total_debt_micros", "capital_expenditure_micros", b"capital_expenditure_micros", "cash_micros", b"cash_micros", "cost_of_revenue_micros", b"cost_of_revenue_micros", "current_assets_micros", b"current_assets_micros", "current_liabilities_micros", b"current_liabilities_micros", "depreciation_micros", b"depreciation_micros", "dividends_paid_micros", b"dividends_paid_micros", "earnings_per_share_micros", b"earnings_per_share_micros", "equity_micros", b"equity_micros", "interest_expense_micros", b"interest_expense_micros", "inventory_micros", b"inventory_micros", "known_at", b"known_at", "net_income_micros", b"net_income_micros", "operating_cash_flow_micros", b"operating_cash_flow_micros", "operating_income_micros", b"operating_income_micros", "receivables_micros", b"receivables_micros", "revenue_micros", b"revenue_micros", "shares_outstanding", b"shares_outstanding", "total_assets_micros", b"total_assets_micros", "total_debt_micros", b"total_debt_micros"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_capital_expenditure_micros", b"_capital_expenditure_micros", "_cash_micros", b"_cash_micros", "_cost_of_revenue_micros", b"_cost_of_revenue_micros", "_current_assets_micros", b"_current_assets_micros", "_current_liabilities_micros", b"_current_liabilities_micros", "_depreciation_micros", b"_depreciation_micros", "_dividends_paid_micros", b"_dividends_paid_micros", "_earnings_per_share_micros", b"_earnings_per_share_micros", "_equity_micros", b"_equity_micros", "_interest_expense_micros", b"_interest_expense_micros", "_inventory_micros", b"_inventory_micros", "_net_income_micros", b"_net_income_micros", "_operating_cash_flow_micros", b"_operating_cash_flow_micros", "_operating_income_micros", b"_operating_income_micros", "_receivables_micros", b"_receivables_micros", "_revenue_micros", b"_revenue_micros", "_shares_outstanding", b"_shares_outstanding", "_total_assets_micros", b"_total_assets_micros", "_total_debt_micros", b"_total_debt_micros", "capital_expenditure_micros", b"capital_expenditure_micros", "cash_micros", b"cash_micros", "cost_of_revenue_micros", b"cost_of_revenue_micros", "current_assets_micros", b"current_assets_micros", "current_liabilities_micros", b"current_liabilities_micros", "depreciation_micros", b"depreciation_micros", "dividends_paid_micros", b"dividends_paid_micros", "earnings_per_share_micros", b"earnings_per_share_micros", "equity_micros", b"equity_micros", "fiscal_period_end", b"fiscal_period_end", "interest_expense_micros", b"interest_expense_micros", "inventory_micros", b"inventory_micros", "known_at", b"known_at", "net_income_micros", b"net_income_micros", "operating_cash_flow_micros", b"operating_cash_flow_micros", "operating_income_micros", b"operating_income_micros", "period", b"period", "receivables_micros", b"receivables_micros", "revenue_micros", b"revenue_micros", "shares_outstanding", b"shares_outstanding", "ticker", b"ticker", "total_assets_micros", b"total_assets_micros", "total_debt_micros", b"total_debt_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__capital_expenditure_micros: _TypeAlias = typing.Literal["capital_expenditure_micros"]  # noqa: Y015
+    _WhichOneofArgType__capital_expenditure_micros: _TypeAlias = typing.Literal["_capital_expenditure_micros", b"_capital_expenditure_micros"]  # noqa: Y015
+    _WhichOneofReturnType__cash_micros: _TypeAlias = typing.Literal["cash_micros"]  # noqa: Y015
+    _WhichOneofArgType__cash_micros: _TypeAlias = typing.Literal["_cash_micros", b"_cash_micros"]  # noqa: Y015
+    _WhichOneofReturnType__cost_of_revenue_micros: _TypeAlias = typing.Literal["cost_of_revenue_micros"]  # noqa: Y015
+    _WhichOneofArgType__cost_of_revenue_micros: _TypeAlias = typing.Literal["_cost_of_revenue_micros", b"_cost_of_revenue_micros"]  # noqa: Y015
+    _WhichOneofReturnType__current_assets_micros: _TypeAlias = typing.Literal["current_assets_micros"]  # noqa: Y015
+    _WhichOneofArgType__current_assets_micros: _TypeAlias = typing.Literal["_current_assets_micros", b"_current_assets_micros"]  # noqa: Y015
+    _WhichOneofReturnType__current_liabilities_micros: _TypeAlias = typing.Literal["current_liabilities_micros"]  # noqa: Y015
+    _WhichOneofArgType__current_liabilities_micros: _TypeAlias = typing.Literal["_current_liabilities_micros", b"_current_liabilities_micros"]  # noqa: Y015
+    _WhichOneofReturnType__depreciation_micros: _TypeAlias = typing.Literal["depreciation_micros"]  # noqa: Y015
+    _WhichOneofArgType__depreciation_micros: _TypeAlias = typing.Literal["_depreciation_micros", b"_depreciation_micros"]  # noqa: Y015
+    _WhichOneofReturnType__dividends_paid_micros: _TypeAlias = typing.Literal["dividends_paid_micros"]  # noqa: Y015
+    _WhichOneofArgType__dividends_paid_micros: _TypeAlias = typing.Literal["_dividends_paid_micros", b"_dividends_paid_micros"]  # noqa: Y015
+    _WhichOneofReturnType__earnings_per_share_micros: _TypeAlias = typing.Literal["earnings_per_share_micros"]  # noqa: Y015
+    _WhichOneofArgType__earnings_per_share_micros: _TypeAlias = typing.Literal["_earnings_per_share_micros", b"_earnings_per_share_micros"]  # noqa: Y015
+    _WhichOneofReturnType__equity_micros: _TypeAlias = typing.Literal["equity_micros"]  # noqa: Y015
+    _WhichOneofArgType__equity_micros: _TypeAlias = typing.Literal["_equity_micros", b"_equity_micros"]  # noqa: Y015
+    _WhichOneofReturnType__interest_expense_micros: _TypeAlias = typing.Literal["interest_expense_micros"]  # noqa: Y015
+    _WhichOneofArgType__interest_expense_micros: _TypeAlias = typing.Literal["_interest_expense_micros", b"_interest_expense_micros"]  # noqa: Y015
+    _WhichOneofReturnType__inventory_micros: _TypeAlias = typing.Literal["inventory_micros"]  # noqa: Y015
+    _WhichOneofArgType__inventory_micros: _TypeAlias = typing.Literal["_inventory_micros", b"_inventory_micros"]  # noqa: Y015
+    _WhichOneofReturnType__net_income_micros: _TypeAlias = typing.Literal["net_income_micros"]  # noqa: Y015
+    _WhichOneofArgType__net_income_micros: _TypeAlias = typing.Literal["_net_income_micros", b"_net_income_micros"]  # noqa: Y015
+    _WhichOneofReturnType__operating_cash_flow_micros: _TypeAlias = typing.Literal["operating_cash_flow_micros"]  # noqa: Y015
+    _WhichOneofArgType__operating_cash_flow_micros: _TypeAlias = typing.Literal["_operating_cash_flow_micros", b"_operating_cash_flow_micros"]  # noqa: Y015
+    _WhichOneofReturnType__operating_income_micros: _TypeAlias = typing.Literal["operating_income_micros"]  # noqa: Y015
+    _WhichOneofArgType__operating_income_micros: _TypeAlias = typing.Literal["_operating_income_micros", b"_operating_income_micros"]  # noqa: Y015
+    _WhichOneofReturnType__receivables_micros: _TypeAlias = typing.Literal["receivables_micros"]  # noqa: Y015
+    _WhichOneofArgType__receivables_micros: _TypeAlias = typing.Literal["_receivables_micros", b"_receivables_micros"]  # noqa: Y015
+    _WhichOneofReturnType__revenue_micros: _TypeAlias = typing.Literal["revenue_micros"]  # noqa: Y015
+    _WhichOneofArgType__revenue_micros: _TypeAlias = typing.Literal["_revenue_micros", b"_revenue_micros"]  # noqa: Y015
+    _WhichOneofReturnType__shares_outstanding: _TypeAlias = typing.Literal["shares_outstanding"]  # noqa: Y015
+    _WhichOneofArgType__shares_outstanding: _TypeAlias = typing.Literal["_shares_outstanding", b"_shares_outstanding"]  # noqa: Y015
+    _WhichOneofReturnType__total_assets_micros: _TypeAlias = typing.Literal["total_assets_micros"]  # noqa: Y015
+    _WhichOneofArgType__total_assets_micros: _TypeAlias = typing.Literal["_total_assets_micros", b"_total_assets_micros"]  # noqa: Y015
+    _WhichOneofReturnType__total_debt_micros: _TypeAlias = typing.Literal["total_debt_micros"]  # noqa: Y015
+    _WhichOneofArgType__total_debt_micros: _TypeAlias = typing.Literal["_total_debt_micros", b"_total_debt_micros"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__capital_expenditure_micros) -> _WhichOneofReturnType__capital_expenditure_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cash_micros) -> _WhichOneofReturnType__cash_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_of_revenue_micros) -> _WhichOneofReturnType__cost_of_revenue_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__current_assets_micros) -> _WhichOneofReturnType__current_assets_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__current_liabilities_micros) -> _WhichOneofReturnType__current_liabilities_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__depreciation_micros) -> _WhichOneofReturnType__depreciation_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dividends_paid_micros) -> _WhichOneofReturnType__dividends_paid_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__earnings_per_share_micros) -> _WhichOneofReturnType__earnings_per_share_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__equity_micros) -> _WhichOneofReturnType__equity_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interest_expense_micros) -> _WhichOneofReturnType__interest_expense_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inventory_micros) -> _WhichOneofReturnType__inventory_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__net_income_micros) -> _WhichOneofReturnType__net_income_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__operating_cash_flow_micros) -> _WhichOneofReturnType__operating_cash_flow_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__operating_income_micros) -> _WhichOneofReturnType__operating_income_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__receivables_micros) -> _WhichOneofReturnType__receivables_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revenue_micros) -> _WhichOneofReturnType__revenue_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shares_outstanding) -> _WhichOneofReturnType__shares_outstanding | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_assets_micros) -> _WhichOneofReturnType__total_assets_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_debt_micros) -> _WhichOneofReturnType__total_debt_micros | None: ...
+
+@typing.final
+class InsiderTrade(message.Message):
+    """A purchase or sale of a company's shares by one of its insiders, as it was filed at one time."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: builtins.int
+    TRADE_ID_FIELD_NUMBER: builtins.int
+    TRANSACTION_DATE_FIELD_NUMBER: builtins.int
+    CODE_FIELD_NUMBER: builtins.int
+    SHARES_FIELD_NUMBER: builtins.int
+    PRICE_MICROS_FIELD_NUMBER: builtins.int
+    INSIDER_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    KNOWN_AT_FIELD_NUMBER: builtins.int
+    ticker: builtins.str
+    """Which ticker."""
+    trade_id: builtins.str
+    """Name of the trade within its ticker, where the source gives it one; an amended filing of the same trade has the same name. Else empty."""
+    transaction_date: builtins.str
+    """Day of the trade, ISO date. Nobody else knew of it then."""
+    code: InsiderTradeCode.ValueType
+    """What was done."""
+    shares: builtins.int
+    """Shares bought or sold."""
+    price_micros: builtins.int
+    """Price per share."""
+    insider: builtins.str
+    """Who did it; empty if the source does not tell."""
+    role: builtins.str
+    """What that person is to the company; empty if the source does not tell."""
+    @builtins.property
+    def known_at(self) -> timestamp_pb2.Timestamp:
+        """When it was filed, or, where the source tells only the day, the next open of the exchange after it."""
+
+    def __init__(
+        self,
+        *,
+        ticker: builtins.str = ...,
+        trade_id: builtins.str = ...,
+        transaction_date: builtins.str = ...,
+        code: InsiderTradeCode.ValueType = ...,
+        shares: builtins.int = ...,
+        price_micros: builtins.int | None = ...,
+        insider: builtins.str = ...,
+        role: builtins.str = ...,
+        known_at: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_price_micros", b"_price_micros", "known_at", b"known_at", "price_micros", b"price_micros"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_price_micros", b"_price_micros", "code", b"code", "insider", b"insider", "known_at", b"known_at", "price_micros", b"price_micros", "role", b"role", "shares", b"shares", "ticker", b"ticker", "trade_id", b"trade_id", "transaction_date", b"transaction_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__price_micros: _TypeAlias = typing.Literal["price_micros"]  # noqa: Y015
+    _WhichOneofArgType__price_micros: _TypeAlias = typing.Literal["_price_micros", b"_price_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__price_micros) -> _WhichOneofReturnType__price_micros | None: ...

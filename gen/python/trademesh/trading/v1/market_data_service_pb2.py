@@ -23,11 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trademesh.trading.v1 import market_data_pb2 as trademesh_dot_trading_dot_v1_dot_market__data__pb2
+from trademesh.trading.v1 import quote_pb2 as trademesh_dot_trading_dot_v1_dot_quote__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.trademesh/trading/v1/market_data_service.proto\x12\x14trademesh.trading.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&trademesh/trading/v1/market_data.proto\"4\n\x16ListInstrumentsRequest\x12\x1a\n\x03set\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x03set\"S\n\x17ListInstrumentsResponse\x12\x38\n\x04sets\x18\x01 \x03(\x0b\x32$.trademesh.trading.v1.SetInstrumentsR\x04sets\"\x85\x01\n\x0eSetInstruments\x12/\n\x03set\x18\x01 \x01(\x0b\x32\x1d.trademesh.trading.v1.DataSetR\x03set\x12\x42\n\x0binstruments\x18\x02 \x03(\x0b\x32 .trademesh.trading.v1.InstrumentR\x0binstruments\"\xce\x01\n\x13ListSessionsRequest\x12\x1a\n\x03set\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x03set\x12<\n\x05start\x18\x02 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12#\n\x08\x63\x61lendar\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18 R\x08\x63\x61lendar\"Q\n\x14ListSessionsResponse\x12\x39\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.trademesh.trading.v1.SessionR\x08sessions\"\x98\x01\n\x07Session\x12!\n\x0csession_date\x18\x01 \x01(\tR\x0bsessionDate\x12\x33\n\x07open_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06openAt\x12\x35\n\x08\x63lose_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x63loseAt\"\xeb\x02\n\x1bListCorporateActionsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12<\n\x05start\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12\x37\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x06 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x87\x01\n\x1cListCorporateActionsResponse\x12?\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32%.trademesh.trading.v1.CorporateActionR\x07\x61\x63tions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xdf\x02\n\x0fListBarsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12<\n\x05start\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12\x37\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x06 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"i\n\x10ListBarsResponse\x12-\n\x04\x62\x61rs\x18\x01 \x03(\x0b\x32\x19.trademesh.trading.v1.BarR\x04\x62\x61rs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc9\x02\n\x11StreamBarsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12<\n\x05start\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12\x37\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12\x36\n\x12sessions_per_block\x18\x06 \x01(\rB\x08\xbaH\x05*\x03\x18\x80\x10R\x10sessionsPerBlock\"J\n\x12StreamBarsResponse\x12\x34\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x1e.trademesh.trading.v1.BarBlockR\x05\x62lock2\xa7\x04\n\x11MarketDataService\x12n\n\x0fListInstruments\x12,.trademesh.trading.v1.ListInstrumentsRequest\x1a-.trademesh.trading.v1.ListInstrumentsResponse\x12\x65\n\x0cListSessions\x12).trademesh.trading.v1.ListSessionsRequest\x1a*.trademesh.trading.v1.ListSessionsResponse\x12}\n\x14ListCorporateActions\x12\x31.trademesh.trading.v1.ListCorporateActionsRequest\x1a\x32.trademesh.trading.v1.ListCorporateActionsResponse\x12Y\n\x08ListBars\x12%.trademesh.trading.v1.ListBarsRequest\x1a&.trademesh.trading.v1.ListBarsResponse\x12\x61\n\nStreamBars\x12\'.trademesh.trading.v1.StreamBarsRequest\x1a(.trademesh.trading.v1.StreamBarsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.trademesh/trading/v1/market_data_service.proto\x12\x14trademesh.trading.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&trademesh/trading/v1/market_data.proto\x1a trademesh/trading/v1/quote.proto\"4\n\x16ListInstrumentsRequest\x12\x1a\n\x03set\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x03set\"S\n\x17ListInstrumentsResponse\x12\x38\n\x04sets\x18\x01 \x03(\x0b\x32$.trademesh.trading.v1.SetInstrumentsR\x04sets\"\x85\x01\n\x0eSetInstruments\x12/\n\x03set\x18\x01 \x01(\x0b\x32\x1d.trademesh.trading.v1.DataSetR\x03set\x12\x42\n\x0binstruments\x18\x02 \x03(\x0b\x32 .trademesh.trading.v1.InstrumentR\x0binstruments\"W\n\x14GetInstrumentRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12!\n\x06ticker\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x06ticker\"\x8a\x01\n\x15GetInstrumentResponse\x12@\n\ninstrument\x18\x01 \x01(\x0b\x32 .trademesh.trading.v1.InstrumentR\ninstrument\x12/\n\x03set\x18\x02 \x01(\x0b\x32\x1d.trademesh.trading.v1.DataSetR\x03set\"\xce\x01\n\x13ListSessionsRequest\x12\x1a\n\x03set\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x03set\x12<\n\x05start\x18\x02 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12#\n\x08\x63\x61lendar\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18 R\x08\x63\x61lendar\"Q\n\x14ListSessionsResponse\x12\x39\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.trademesh.trading.v1.SessionR\x08sessions\"\x98\x01\n\x07Session\x12!\n\x0csession_date\x18\x01 \x01(\tR\x0bsessionDate\x12\x33\n\x07open_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06openAt\x12\x35\n\x08\x63lose_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x63loseAt\"\xeb\x02\n\x1bListCorporateActionsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12<\n\x05start\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12\x37\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x06 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x87\x01\n\x1cListCorporateActionsResponse\x12?\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32%.trademesh.trading.v1.CorporateActionR\x07\x61\x63tions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8c\x03\n\x17ListFundamentalsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12<\n\x05start\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12\x37\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12#\n\rall_revisions\x18\x06 \x01(\x08R\x0c\x61llRevisions\x12%\n\tpage_size\x18\x07 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x8c\x01\n\x18ListFundamentalsResponse\x12H\n\nstatements\x18\x01 \x03(\x0b\x32(.trademesh.trading.v1.FinancialStatementR\nstatements\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd2\x02\n\x18ListInsiderTradesRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12;\n\x0bknown_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nknownAfter\x12\x37\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12#\n\rall_revisions\x18\x05 \x01(\x08R\x0c\x61llRevisions\x12%\n\tpage_size\x18\x06 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"\x7f\n\x19ListInsiderTradesResponse\x12:\n\x06trades\x18\x01 \x03(\x0b\x32\".trademesh.trading.v1.InsiderTradeR\x06trades\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xdf\x02\n\x0fListBarsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12<\n\x05start\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12\x37\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12%\n\tpage_size\x18\x06 \x01(\rB\x08\xbaH\x05*\x03\x18\x88\'R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\"i\n\x10ListBarsResponse\x12-\n\x04\x62\x61rs\x18\x01 \x03(\x0b\x32\x19.trademesh.trading.v1.BarR\x04\x62\x61rs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc9\x02\n\x11StreamBarsRequest\x12\x1c\n\x03set\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x03set\x12-\n\x07tickers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12<\n\x05start\x18\x03 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x05start\x12\x38\n\x03\x65nd\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\xd8\x01\x01R\x03\x65nd\x12\x37\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04\x61sOf\x12\x36\n\x12sessions_per_block\x18\x06 \x01(\rB\x08\xbaH\x05*\x03\x18\x80\x10R\x10sessionsPerBlock\"J\n\x12StreamBarsResponse\x12\x34\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x1e.trademesh.trading.v1.BarBlockR\x05\x62lock\"\xe6\x01\n\x10GetQuotesRequest\x12/\n\x07tickers\x18\x01 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x08\x01\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12;\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\x14\x32\x00R\x04wait\x12\x32\n\x06\x61round\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06\x61round\x12\x30\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\"\x9c\x02\n\x11GetQuotesResponse\x12\x33\n\x06quotes\x18\x01 \x03(\x0b\x32\x1b.trademesh.trading.v1.QuoteR\x06quotes\x12\x18\n\x07missing\x18\x02 \x03(\tR\x07missing\x12?\n\x08provider\x18\x03 \x01(\x0b\x32#.trademesh.trading.v1.QuoteProviderR\x08provider\x12;\n\x0b\x61nswered_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nansweredAt\x12:\n\x06\x61round\x18\x05 \x03(\x0b\x32\".trademesh.trading.v1.TradesAroundR\x06\x61round\"\x92\x01\n\x13StreamQuotesRequest\x12/\n\x07tickers\x18\x01 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x08\x01\x10\x88\'\x18\x01\"\x06r\x04\x10\x01\x18 R\x07tickers\x12J\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00R\x0bminInterval\"\x9c\x02\n\x14StreamQuotesResponse\x12\x41\n\x08provider\x18\x01 \x01(\x0b\x32#.trademesh.trading.v1.QuoteProviderH\x00R\x08provider\x12\x36\n\x06quotes\x18\x02 \x01(\x0b\x32\x1c.trademesh.trading.v1.QuotesH\x00R\x06quotes\x12G\n\ncheckpoint\x18\x03 \x01(\x0b\x32%.trademesh.trading.v1.QuoteCheckpointH\x00R\ncheckpoint\x12\x38\n\x03\x65nd\x18\x04 \x01(\x0b\x32$.trademesh.trading.v1.QuoteStreamEndH\x00R\x03\x65ndB\x06\n\x04part\"=\n\x06Quotes\x12\x33\n\x06quotes\x18\x01 \x03(\x0b\x32\x1b.trademesh.trading.v1.QuoteR\x06quotes\"=\n\x0fQuoteCheckpoint\x12*\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\"L\n\x0eQuoteStreamEnd\x12:\n\x0bretry_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter2\xc1\x08\n\x11MarketDataService\x12n\n\x0fListInstruments\x12,.trademesh.trading.v1.ListInstrumentsRequest\x1a-.trademesh.trading.v1.ListInstrumentsResponse\x12h\n\rGetInstrument\x12*.trademesh.trading.v1.GetInstrumentRequest\x1a+.trademesh.trading.v1.GetInstrumentResponse\x12\x65\n\x0cListSessions\x12).trademesh.trading.v1.ListSessionsRequest\x1a*.trademesh.trading.v1.ListSessionsResponse\x12}\n\x14ListCorporateActions\x12\x31.trademesh.trading.v1.ListCorporateActionsRequest\x1a\x32.trademesh.trading.v1.ListCorporateActionsResponse\x12q\n\x10ListFundamentals\x12-.trademesh.trading.v1.ListFundamentalsRequest\x1a..trademesh.trading.v1.ListFundamentalsResponse\x12t\n\x11ListInsiderTrades\x12..trademesh.trading.v1.ListInsiderTradesRequest\x1a/.trademesh.trading.v1.ListInsiderTradesResponse\x12Y\n\x08ListBars\x12%.trademesh.trading.v1.ListBarsRequest\x1a&.trademesh.trading.v1.ListBarsResponse\x12\x61\n\nStreamBars\x12\'.trademesh.trading.v1.StreamBarsRequest\x1a(.trademesh.trading.v1.StreamBarsResponse0\x01\x12\\\n\tGetQuotes\x12&.trademesh.trading.v1.GetQuotesRequest\x1a\'.trademesh.trading.v1.GetQuotesResponse\x12g\n\x0cStreamQuotes\x12).trademesh.trading.v1.StreamQuotesRequest\x1a*.trademesh.trading.v1.StreamQuotesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTINSTRUMENTSREQUEST'].fields_by_name['set']._loaded_options = None
   _globals['_LISTINSTRUMENTSREQUEST'].fields_by_name['set']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_GETINSTRUMENTREQUEST'].fields_by_name['set']._loaded_options = None
+  _globals['_GETINSTRUMENTREQUEST'].fields_by_name['set']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_GETINSTRUMENTREQUEST'].fields_by_name['ticker']._loaded_options = None
+  _globals['_GETINSTRUMENTREQUEST'].fields_by_name['ticker']._serialized_options = b'\272H\006r\004\020\001\030 '
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['set']._loaded_options = None
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['set']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['start']._loaded_options = None
@@ -58,6 +64,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCORPORATEACTIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\210\''
   _globals['_LISTCORPORATEACTIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTCORPORATEACTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['set']._loaded_options = None
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['set']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['tickers']._loaded_options = None
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['tickers']._serialized_options = b'\272H\020\222\001\r\020\210\'\030\001\"\006r\004\020\001\030 '
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['start']._loaded_options = None
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['start']._serialized_options = b'\272H#r\0362\034^[0-9]{4}-[0-9]{2}-[0-9]{2}$\330\001\001'
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['end']._loaded_options = None
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['end']._serialized_options = b'\272H#r\0362\034^[0-9]{4}-[0-9]{2}-[0-9]{2}$\330\001\001'
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['as_of']._loaded_options = None
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['as_of']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\210\''
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTFUNDAMENTALSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['set']._loaded_options = None
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['set']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['tickers']._loaded_options = None
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['tickers']._serialized_options = b'\272H\020\222\001\r\020\210\'\030\001\"\006r\004\020\001\030 '
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['as_of']._loaded_options = None
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['as_of']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\210\''
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTINSIDERTRADESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_LISTBARSREQUEST'].fields_by_name['set']._loaded_options = None
   _globals['_LISTBARSREQUEST'].fields_by_name['set']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_LISTBARSREQUEST'].fields_by_name['tickers']._loaded_options = None
@@ -84,30 +114,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMBARSREQUEST'].fields_by_name['as_of']._serialized_options = b'\272H\003\310\001\001'
   _globals['_STREAMBARSREQUEST'].fields_by_name['sessions_per_block']._loaded_options = None
   _globals['_STREAMBARSREQUEST'].fields_by_name['sessions_per_block']._serialized_options = b'\272H\005*\003\030\200\020'
-  _globals['_LISTINSTRUMENTSREQUEST']._serialized_start=174
-  _globals['_LISTINSTRUMENTSREQUEST']._serialized_end=226
-  _globals['_LISTINSTRUMENTSRESPONSE']._serialized_start=228
-  _globals['_LISTINSTRUMENTSRESPONSE']._serialized_end=311
-  _globals['_SETINSTRUMENTS']._serialized_start=314
-  _globals['_SETINSTRUMENTS']._serialized_end=447
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=450
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=656
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=658
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=739
-  _globals['_SESSION']._serialized_start=742
-  _globals['_SESSION']._serialized_end=894
-  _globals['_LISTCORPORATEACTIONSREQUEST']._serialized_start=897
-  _globals['_LISTCORPORATEACTIONSREQUEST']._serialized_end=1260
-  _globals['_LISTCORPORATEACTIONSRESPONSE']._serialized_start=1263
-  _globals['_LISTCORPORATEACTIONSRESPONSE']._serialized_end=1398
-  _globals['_LISTBARSREQUEST']._serialized_start=1401
-  _globals['_LISTBARSREQUEST']._serialized_end=1752
-  _globals['_LISTBARSRESPONSE']._serialized_start=1754
-  _globals['_LISTBARSRESPONSE']._serialized_end=1859
-  _globals['_STREAMBARSREQUEST']._serialized_start=1862
-  _globals['_STREAMBARSREQUEST']._serialized_end=2191
-  _globals['_STREAMBARSRESPONSE']._serialized_start=2193
-  _globals['_STREAMBARSRESPONSE']._serialized_end=2267
-  _globals['_MARKETDATASERVICE']._serialized_start=2270
-  _globals['_MARKETDATASERVICE']._serialized_end=2821
+  _globals['_GETQUOTESREQUEST'].fields_by_name['tickers']._loaded_options = None
+  _globals['_GETQUOTESREQUEST'].fields_by_name['tickers']._serialized_options = b'\272H\022\222\001\017\010\001\020\210\'\030\001\"\006r\004\020\001\030 '
+  _globals['_GETQUOTESREQUEST'].fields_by_name['wait']._loaded_options = None
+  _globals['_GETQUOTESREQUEST'].fields_by_name['wait']._serialized_options = b'\272H\t\252\001\006\"\002\010\0242\000'
+  _globals['_STREAMQUOTESREQUEST'].fields_by_name['tickers']._loaded_options = None
+  _globals['_STREAMQUOTESREQUEST'].fields_by_name['tickers']._serialized_options = b'\272H\022\222\001\017\010\001\020\210\'\030\001\"\006r\004\020\001\030 '
+  _globals['_STREAMQUOTESREQUEST'].fields_by_name['min_interval']._loaded_options = None
+  _globals['_STREAMQUOTESREQUEST'].fields_by_name['min_interval']._serialized_options = b'\272H\t\252\001\006\"\002\010<2\000'
+  _globals['_LISTINSTRUMENTSREQUEST']._serialized_start=240
+  _globals['_LISTINSTRUMENTSREQUEST']._serialized_end=292
+  _globals['_LISTINSTRUMENTSRESPONSE']._serialized_start=294
+  _globals['_LISTINSTRUMENTSRESPONSE']._serialized_end=377
+  _globals['_SETINSTRUMENTS']._serialized_start=380
+  _globals['_SETINSTRUMENTS']._serialized_end=513
+  _globals['_GETINSTRUMENTREQUEST']._serialized_start=515
+  _globals['_GETINSTRUMENTREQUEST']._serialized_end=602
+  _globals['_GETINSTRUMENTRESPONSE']._serialized_start=605
+  _globals['_GETINSTRUMENTRESPONSE']._serialized_end=743
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=746
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=952
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=954
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1035
+  _globals['_SESSION']._serialized_start=1038
+  _globals['_SESSION']._serialized_end=1190
+  _globals['_LISTCORPORATEACTIONSREQUEST']._serialized_start=1193
+  _globals['_LISTCORPORATEACTIONSREQUEST']._serialized_end=1556
+  _globals['_LISTCORPORATEACTIONSRESPONSE']._serialized_start=1559
+  _globals['_LISTCORPORATEACTIONSRESPONSE']._serialized_end=1694
+  _globals['_LISTFUNDAMENTALSREQUEST']._serialized_start=1697
+  _globals['_LISTFUNDAMENTALSREQUEST']._serialized_end=2093
+  _globals['_LISTFUNDAMENTALSRESPONSE']._serialized_start=2096
+  _globals['_LISTFUNDAMENTALSRESPONSE']._serialized_end=2236
+  _globals['_LISTINSIDERTRADESREQUEST']._serialized_start=2239
+  _globals['_LISTINSIDERTRADESREQUEST']._serialized_end=2577
+  _globals['_LISTINSIDERTRADESRESPONSE']._serialized_start=2579
+  _globals['_LISTINSIDERTRADESRESPONSE']._serialized_end=2706
+  _globals['_LISTBARSREQUEST']._serialized_start=2709
+  _globals['_LISTBARSREQUEST']._serialized_end=3060
+  _globals['_LISTBARSRESPONSE']._serialized_start=3062
+  _globals['_LISTBARSRESPONSE']._serialized_end=3167
+  _globals['_STREAMBARSREQUEST']._serialized_start=3170
+  _globals['_STREAMBARSREQUEST']._serialized_end=3499
+  _globals['_STREAMBARSRESPONSE']._serialized_start=3501
+  _globals['_STREAMBARSRESPONSE']._serialized_end=3575
+  _globals['_GETQUOTESREQUEST']._serialized_start=3578
+  _globals['_GETQUOTESREQUEST']._serialized_end=3808
+  _globals['_GETQUOTESRESPONSE']._serialized_start=3811
+  _globals['_GETQUOTESRESPONSE']._serialized_end=4095
+  _globals['_STREAMQUOTESREQUEST']._serialized_start=4098
+  _globals['_STREAMQUOTESREQUEST']._serialized_end=4244
+  _globals['_STREAMQUOTESRESPONSE']._serialized_start=4247
+  _globals['_STREAMQUOTESRESPONSE']._serialized_end=4531
+  _globals['_QUOTES']._serialized_start=4533
+  _globals['_QUOTES']._serialized_end=4594
+  _globals['_QUOTECHECKPOINT']._serialized_start=4596
+  _globals['_QUOTECHECKPOINT']._serialized_end=4657
+  _globals['_QUOTESTREAMEND']._serialized_start=4659
+  _globals['_QUOTESTREAMEND']._serialized_end=4735
+  _globals['_MARKETDATASERVICE']._serialized_start=4738
+  _globals['_MARKETDATASERVICE']._serialized_end=5827
 # @@protoc_insertion_point(module_scope)

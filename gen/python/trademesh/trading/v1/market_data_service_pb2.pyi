@@ -5,10 +5,12 @@ isort:skip_file
 
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
 from trademesh.trading.v1 import market_data_pb2 as market_data_pb2
+from trademesh.trading.v1 import quote_pb2 as quote_pb2
 import builtins as builtins
 import sys
 import typing as typing
@@ -87,6 +89,58 @@ class SetInstruments(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["set", b"set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["instruments", b"instruments", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetInstrumentRequest(message.Message):
+    """Asks for one instrument."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set."""
+    ticker: builtins.str
+    """Which ticker."""
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        ticker: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["set", b"set", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetInstrumentResponse(message.Message):
+    """One instrument."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INSTRUMENT_FIELD_NUMBER: builtins.int
+    SET_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def instrument(self) -> market_data_pb2.Instrument:
+        """The instrument."""
+
+    @builtins.property
+    def set(self) -> market_data_pb2.DataSet:
+        """The set that it is of."""
+
+    def __init__(
+        self,
+        *,
+        instrument: market_data_pb2.Instrument | None = ...,
+        set: market_data_pb2.DataSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["instrument", b"instrument", "set", b"set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["instrument", b"instrument", "set", b"set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,6 +309,160 @@ class ListCorporateActionsResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ListFundamentalsRequest(message.Message):
+    """Asks for financial statements."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    ALL_REVISIONS_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set."""
+    start: builtins.str
+    """First end of a fiscal period, ISO date; empty: the set's first."""
+    end: builtins.str
+    """Last end of a fiscal period, ISO date; empty: the last known at `as_of`."""
+    all_revisions: builtins.bool
+    """Every form in which a statement was filed by then, restatements and what they replaced; else only the newest known of each."""
+    page_size: builtins.int
+    """Most statements to return; default 500, at most 5000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Which tickers; empty: all of the set."""
+
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """Nothing known later than this is in the answer."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        start: builtins.str = ...,
+        end: builtins.str = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+        all_revisions: builtins.bool = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["all_revisions", b"all_revisions", "as_of", b"as_of", "end", b"end", "page_size", b"page_size", "page_token", b"page_token", "set", b"set", "start", b"start", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListFundamentalsResponse(message.Message):
+    """A page of financial statements."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STATEMENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    @builtins.property
+    def statements(self) -> containers.RepeatedCompositeFieldContainer[market_data_pb2.FinancialStatement]:
+        """By the end of their period, then ticker, then length of period, then time of filing."""
+
+    def __init__(
+        self,
+        *,
+        statements: abc.Iterable[market_data_pb2.FinancialStatement] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "statements", b"statements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListInsiderTradesRequest(message.Message):
+    """Asks for insider trades."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SET_FIELD_NUMBER: builtins.int
+    TICKERS_FIELD_NUMBER: builtins.int
+    KNOWN_AFTER_FIELD_NUMBER: builtins.int
+    AS_OF_FIELD_NUMBER: builtins.int
+    ALL_REVISIONS_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    set: builtins.str
+    """Which set."""
+    all_revisions: builtins.bool
+    """Every form in which a trade was filed by then, amendments and what they replaced; else only the newest known of each."""
+    page_size: builtins.int
+    """Most trades to return; default 500, at most 5000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Which tickers; empty: all of the set."""
+
+    @builtins.property
+    def known_after(self) -> timestamp_pb2.Timestamp:
+        """Filed after this instant; absent: from the beginning."""
+
+    @builtins.property
+    def as_of(self) -> timestamp_pb2.Timestamp:
+        """Nothing known later than this is in the answer."""
+
+    def __init__(
+        self,
+        *,
+        set: builtins.str = ...,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        known_after: timestamp_pb2.Timestamp | None = ...,
+        as_of: timestamp_pb2.Timestamp | None = ...,
+        all_revisions: builtins.bool = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["as_of", b"as_of", "known_after", b"known_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["all_revisions", b"all_revisions", "as_of", b"as_of", "known_after", b"known_after", "page_size", b"page_size", "page_token", b"page_token", "set", b"set", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListInsiderTradesResponse(message.Message):
+    """A page of insider trades."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TRADES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    @builtins.property
+    def trades(self) -> containers.RepeatedCompositeFieldContainer[market_data_pb2.InsiderTrade]:
+        """By time of filing, then ticker, then day of the trade."""
+
+    def __init__(
+        self,
+        *,
+        trades: abc.Iterable[market_data_pb2.InsiderTrade] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "trades", b"trades"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListBarsRequest(message.Message):
     """Asks for bars in rows."""
 
@@ -347,7 +555,7 @@ class StreamBarsRequest(message.Message):
     end: builtins.str
     """Last session, ISO date; empty: the last known at `as_of`."""
     sessions_per_block: builtins.int
-    """Most sessions in a block; default 256, at most 2048."""
+    """Most sessions in a block; default 256, at most 2048. There are fewer where tickers are so many that a message would be too large."""
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Which tickers, in the order wanted; empty: all of the set."""
@@ -391,5 +599,227 @@ class StreamBarsResponse(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["block", b"block"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["block", b"block"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetQuotesRequest(message.Message):
+    """Asks for the newest trades."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: builtins.int
+    WAIT_FIELD_NUMBER: builtins.int
+    AROUND_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Which tickers, as the provider names them. From the first call on their trades are taken in, and for a few minutes after the last."""
+
+    @builtins.property
+    def wait(self) -> duration_pb2.Duration:
+        """How long to wait for tickers of which no trade is known; absent: not at all."""
+
+    @builtins.property
+    def around(self) -> timestamp_pb2.Timestamp:
+        """Also tells the trades around this instant, a whole five minutes, of the last day: an open or a close."""
+
+    @builtins.property
+    def since(self) -> timestamp_pb2.Timestamp:
+        """With `around`: also tells between which prices was traded from this instant on, a whole five minutes, too: the open that belongs to a close."""
+
+    def __init__(
+        self,
+        *,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        wait: duration_pb2.Duration | None = ...,
+        around: timestamp_pb2.Timestamp | None = ...,
+        since: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["around", b"around", "since", b"since", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["around", b"around", "since", b"since", "tickers", b"tickers", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetQuotesResponse(message.Message):
+    """The newest trades."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    QUOTES_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
+    PROVIDER_FIELD_NUMBER: builtins.int
+    ANSWERED_AT_FIELD_NUMBER: builtins.int
+    AROUND_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def quotes(self) -> containers.RepeatedCompositeFieldContainer[quote_pb2.Quote]:
+        """In the order asked for; those without a trade are left out."""
+
+    @builtins.property
+    def missing(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers of which no trade is known."""
+
+    @builtins.property
+    def provider(self) -> quote_pb2.QuoteProvider:
+        """Who tells them."""
+
+    @builtins.property
+    def answered_at(self) -> timestamp_pb2.Timestamp:
+        """When this was made."""
+
+    @builtins.property
+    def around(self) -> containers.RepeatedCompositeFieldContainer[quote_pb2.TradesAround]:
+        """Trades around the instant asked for, a ticker each, in the order asked for; empty if none was."""
+
+    def __init__(
+        self,
+        *,
+        quotes: abc.Iterable[quote_pb2.Quote] | None = ...,
+        missing: abc.Iterable[builtins.str] | None = ...,
+        provider: quote_pb2.QuoteProvider | None = ...,
+        answered_at: timestamp_pb2.Timestamp | None = ...,
+        around: abc.Iterable[quote_pb2.TradesAround] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answered_at", b"answered_at", "provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answered_at", b"answered_at", "around", b"around", "missing", b"missing", "provider", b"provider", "quotes", b"quotes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StreamQuotesRequest(message.Message):
+    """Asks for quotes as they change."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKERS_FIELD_NUMBER: builtins.int
+    MIN_INTERVAL_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Which tickers, as the provider names them."""
+
+    @builtins.property
+    def min_interval(self) -> duration_pb2.Duration:
+        """Least time between two messages with quotes; default 0.1 s."""
+
+    def __init__(
+        self,
+        *,
+        tickers: abc.Iterable[builtins.str] | None = ...,
+        min_interval: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["min_interval", b"min_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["min_interval", b"min_interval", "tickers", b"tickers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StreamQuotesResponse(message.Message):
+    """One part of a stream of quotes."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    QUOTES_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def provider(self) -> quote_pb2.QuoteProvider:
+        """How the provider's connection stands: first of all, and whenever it changes."""
+
+    @builtins.property
+    def quotes(self) -> Quotes:
+        """Quotes: first all that there are, then those that changed."""
+
+    @builtins.property
+    def checkpoint(self) -> QuoteCheckpoint:
+        """All that there was when the stream began was sent, or nothing changed for a while."""
+
+    @builtins.property
+    def end(self) -> QuoteStreamEnd:
+        """The last message, if the stream ends by the server's will."""
+
+    def __init__(
+        self,
+        *,
+        provider: quote_pb2.QuoteProvider | None = ...,
+        quotes: Quotes | None = ...,
+        checkpoint: QuoteCheckpoint | None = ...,
+        end: QuoteStreamEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "part", b"part", "provider", b"provider", "quotes", b"quotes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint", "end", b"end", "part", b"part", "provider", b"provider", "quotes", b"quotes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = typing.Literal["provider", "quotes", "checkpoint", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+@typing.final
+class Quotes(message.Message):
+    """Some quotes."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    QUOTES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def quotes(self) -> containers.RepeatedCompositeFieldContainer[quote_pb2.Quote]:
+        """At most one per ticker."""
+
+    def __init__(
+        self,
+        *,
+        quotes: abc.Iterable[quote_pb2.Quote] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["quotes", b"quotes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class QuoteCheckpoint(message.Message):
+    """The stream is alive, and everything was sent."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def at(self) -> timestamp_pb2.Timestamp:
+        """When, by the server's clock."""
+
+    def __init__(
+        self,
+        *,
+        at: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["at", b"at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class QuoteStreamEnd(message.Message):
+    """The server goes down. A new stream begins with what is then the newest."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RETRY_AFTER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def retry_after(self) -> duration_pb2.Duration:
+        """When to come back."""
+
+    def __init__(
+        self,
+        *,
+        retry_after: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

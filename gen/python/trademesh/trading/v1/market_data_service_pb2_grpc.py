@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class MarketDataServiceStub:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     def __init__(self, channel):
@@ -40,6 +44,11 @@ class MarketDataServiceStub:
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsResponse.FromString,
                 _registered_method=True)
+        self.GetInstrument = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/GetInstrument',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentResponse.FromString,
+                _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/trademesh.trading.v1.MarketDataService/ListSessions',
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsRequest.SerializeToString,
@@ -49,6 +58,16 @@ class MarketDataServiceStub:
                 '/trademesh.trading.v1.MarketDataService/ListCorporateActions',
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsResponse.FromString,
+                _registered_method=True)
+        self.ListFundamentals = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/ListFundamentals',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsResponse.FromString,
+                _registered_method=True)
+        self.ListInsiderTrades = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/ListInsiderTrades',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesResponse.FromString,
                 _registered_method=True)
         self.ListBars = channel.unary_unary(
                 '/trademesh.trading.v1.MarketDataService/ListBars',
@@ -60,14 +79,35 @@ class MarketDataServiceStub:
                 request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsResponse.FromString,
                 _registered_method=True)
+        self.GetQuotes = channel.unary_unary(
+                '/trademesh.trading.v1.MarketDataService/GetQuotes',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesResponse.FromString,
+                _registered_method=True)
+        self.StreamQuotes = channel.unary_stream(
+                '/trademesh.trading.v1.MarketDataService/StreamQuotes',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesResponse.FromString,
+                _registered_method=True)
 
 
 class MarketDataServiceServicer:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     def ListInstruments(self, request, context):
         """The instruments of a set, and the set itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInstrument(self, request, context):
+        """One instrument of a set, and the set itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,15 +127,43 @@ class MarketDataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFundamentals(self, request, context):
+        """Financial statements known at `as_of`, by the end of their period, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInsiderTrades(self, request, context):
+        """What insiders bought and sold, known at `as_of`, in the order in which it was filed, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBars(self, request, context):
-        """Bars in rows, for people.
+        """Bars in rows, for people: each in its newest form that is known at `as_of`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamBars(self, request, context):
-        """Bars in columns, many sessions a message, for programs.
+        """Bars in columns, many sessions a message, for programs: every form known at `as_of`, with the time from which it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQuotes(self, request, context):
+        """The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamQuotes(self, request, context):
+        """The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +177,11 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsResponse.SerializeToString,
             ),
+            'GetInstrument': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInstrument,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentResponse.SerializeToString,
+            ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListSessionsRequest.FromString,
@@ -118,6 +191,16 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
                     servicer.ListCorporateActions,
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListCorporateActionsResponse.SerializeToString,
+            ),
+            'ListFundamentals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFundamentals,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsResponse.SerializeToString,
+            ),
+            'ListInsiderTrades': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInsiderTrades,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesResponse.SerializeToString,
             ),
             'ListBars': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBars,
@@ -129,6 +212,16 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsResponse.SerializeToString,
             ),
+            'GetQuotes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuotes,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesResponse.SerializeToString,
+            ),
+            'StreamQuotes': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamQuotes,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'trademesh.trading.v1.MarketDataService', rpc_method_handlers)
@@ -138,7 +231,11 @@ def add_MarketDataServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MarketDataService:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
     """
 
     @staticmethod
@@ -158,6 +255,33 @@ class MarketDataService:
             '/trademesh.trading.v1.MarketDataService/ListInstruments',
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsRequest.SerializeToString,
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInstrumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInstrument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/GetInstrument',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetInstrumentResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -223,6 +347,60 @@ class MarketDataService:
             _registered_method=True)
 
     @staticmethod
+    def ListFundamentals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/ListFundamentals',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListFundamentalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInsiderTrades(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/ListInsiderTrades',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.ListInsiderTradesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListBars(request,
             target,
             options=(),
@@ -266,6 +444,60 @@ class MarketDataService:
             '/trademesh.trading.v1.MarketDataService/StreamBars',
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsRequest.SerializeToString,
             trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamBarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/GetQuotes',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.GetQuotesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamQuotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trademesh.trading.v1.MarketDataService/StreamQuotes',
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_market__data__service__pb2.StreamQuotesResponse.FromString,
             options,
             channel_credentials,
             insecure,

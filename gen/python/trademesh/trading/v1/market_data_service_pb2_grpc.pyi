@@ -13,22 +13,42 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MarketDataServiceStub:
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later."""
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListInstruments: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListInstrumentsRequest, _market_data_service_pb2.ListInstrumentsResponse]
     """The instruments of a set, and the set itself."""
+    GetInstrument: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.GetInstrumentRequest, _market_data_service_pb2.GetInstrumentResponse]
+    """One instrument of a set, and the set itself."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListSessionsRequest, _market_data_service_pb2.ListSessionsResponse]
     """Sessions of a set's exchange calendar that the set covers, or of any calendar in any span, also to come."""
     ListCorporateActions: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListCorporateActionsRequest, _market_data_service_pb2.ListCorporateActionsResponse]
     """Splits, dividends and delistings known at `as_of`, by ex-date, in pages."""
+    ListFundamentals: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListFundamentalsRequest, _market_data_service_pb2.ListFundamentalsResponse]
+    """Financial statements known at `as_of`, by the end of their period, in pages."""
+    ListInsiderTrades: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListInsiderTradesRequest, _market_data_service_pb2.ListInsiderTradesResponse]
+    """What insiders bought and sold, known at `as_of`, in the order in which it was filed, in pages."""
     ListBars: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.ListBarsRequest, _market_data_service_pb2.ListBarsResponse]
-    """Bars in rows, for people."""
+    """Bars in rows, for people: each in its newest form that is known at `as_of`."""
     StreamBars: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.StreamBarsRequest, _market_data_service_pb2.StreamBarsResponse]
-    """Bars in columns, many sessions a message, for programs."""
+    """Bars in columns, many sessions a message, for programs: every form known at `as_of`, with the time from which it is."""
+    GetQuotes: _aio.UnaryUnaryMultiCallable[_market_data_service_pb2.GetQuotesRequest, _market_data_service_pb2.GetQuotesResponse]
+    """The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none."""
+    StreamQuotes: _aio.UnaryStreamMultiCallable[_market_data_service_pb2.StreamQuotesRequest, _market_data_service_pb2.StreamQuotesResponse]
+    """The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost."""
 
 class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Recorded market data. Calls for data take `as_of` and never answer with anything known later."""
+    """Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
+
+    Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+    `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+    in no list of sets unless it is named.
+    """
 
     @_abc_1.abstractmethod
     def ListInstruments(
@@ -37,6 +57,14 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_market_data_service_pb2.ListInstrumentsRequest, _abc.Awaitable[_market_data_service_pb2.ListInstrumentsResponse]],
     ) -> _abc.Awaitable[_market_data_service_pb2.ListInstrumentsResponse]:
         """The instruments of a set, and the set itself."""
+
+    @_abc_1.abstractmethod
+    def GetInstrument(
+        self,
+        request: _market_data_service_pb2.GetInstrumentRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.GetInstrumentRequest, _abc.Awaitable[_market_data_service_pb2.GetInstrumentResponse]],
+    ) -> _abc.Awaitable[_market_data_service_pb2.GetInstrumentResponse]:
+        """One instrument of a set, and the set itself."""
 
     @_abc_1.abstractmethod
     def ListSessions(
@@ -55,12 +83,28 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         """Splits, dividends and delistings known at `as_of`, by ex-date, in pages."""
 
     @_abc_1.abstractmethod
+    def ListFundamentals(
+        self,
+        request: _market_data_service_pb2.ListFundamentalsRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.ListFundamentalsRequest, _abc.Awaitable[_market_data_service_pb2.ListFundamentalsResponse]],
+    ) -> _abc.Awaitable[_market_data_service_pb2.ListFundamentalsResponse]:
+        """Financial statements known at `as_of`, by the end of their period, in pages."""
+
+    @_abc_1.abstractmethod
+    def ListInsiderTrades(
+        self,
+        request: _market_data_service_pb2.ListInsiderTradesRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.ListInsiderTradesRequest, _abc.Awaitable[_market_data_service_pb2.ListInsiderTradesResponse]],
+    ) -> _abc.Awaitable[_market_data_service_pb2.ListInsiderTradesResponse]:
+        """What insiders bought and sold, known at `as_of`, in the order in which it was filed, in pages."""
+
+    @_abc_1.abstractmethod
     def ListBars(
         self,
         request: _market_data_service_pb2.ListBarsRequest,
         context: _aio.ServicerContext[_market_data_service_pb2.ListBarsRequest, _abc.Awaitable[_market_data_service_pb2.ListBarsResponse]],
     ) -> _abc.Awaitable[_market_data_service_pb2.ListBarsResponse]:
-        """Bars in rows, for people."""
+        """Bars in rows, for people: each in its newest form that is known at `as_of`."""
 
     @_abc_1.abstractmethod
     def StreamBars(
@@ -68,6 +112,22 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_data_service_pb2.StreamBarsRequest,
         context: _aio.ServicerContext[_market_data_service_pb2.StreamBarsRequest, _abc.AsyncIterator[_market_data_service_pb2.StreamBarsResponse]],
     ) -> _abc.AsyncIterator[_market_data_service_pb2.StreamBarsResponse]:
-        """Bars in columns, many sessions a message, for programs."""
+        """Bars in columns, many sessions a message, for programs: every form known at `as_of`, with the time from which it is."""
+
+    @_abc_1.abstractmethod
+    def GetQuotes(
+        self,
+        request: _market_data_service_pb2.GetQuotesRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.GetQuotesRequest, _abc.Awaitable[_market_data_service_pb2.GetQuotesResponse]],
+    ) -> _abc.Awaitable[_market_data_service_pb2.GetQuotesResponse]:
+        """The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none."""
+
+    @_abc_1.abstractmethod
+    def StreamQuotes(
+        self,
+        request: _market_data_service_pb2.StreamQuotesRequest,
+        context: _aio.ServicerContext[_market_data_service_pb2.StreamQuotesRequest, _abc.AsyncIterator[_market_data_service_pb2.StreamQuotesResponse]],
+    ) -> _abc.AsyncIterator[_market_data_service_pb2.StreamQuotesResponse]:
+        """The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost."""
 
 def add_MarketDataServiceServicer_to_server(servicer: MarketDataServiceServicer, server: _aio.Server) -> None: ...

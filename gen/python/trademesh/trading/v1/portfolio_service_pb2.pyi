@@ -22,6 +22,76 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _OrderState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrderStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderState.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    ORDER_STATE_UNSPECIFIED: _OrderState.ValueType  # 0
+    """Never sent."""
+    ORDER_STATE_NEW: _OrderState.ValueType  # 1
+    """In force, and nothing of it executed. FIX: New."""
+    ORDER_STATE_PENDING_APPROVAL: _OrderState.ValueType  # 2
+    """A person is asked whether it may go on. FIX: Pending New."""
+    ORDER_STATE_PARTIALLY_FILLED: _OrderState.ValueType  # 3
+    """In force, and a part of it executed."""
+    ORDER_STATE_FILLED: _OrderState.ValueType  # 4
+    """Executed as far as limits let it: `allowed_quantity` is filled, and `limit` says what cut it, if anything did."""
+    ORDER_STATE_CANCELED: _OrderState.ValueType  # 5
+    """Taken back by a person, or void since its cycle was given up. What had been filled by then is."""
+    ORDER_STATE_REJECTED: _OrderState.ValueType  # 6
+    """Refused whole: `limit` says by what."""
+    ORDER_STATE_EXPIRED: _OrderState.ValueType  # 7
+    """Its time is over. What had been filled by then is."""
+
+class OrderState(_OrderState, metaclass=_OrderStateEnumTypeWrapper):
+    """Where an order stands. The names are those of FIX (OrdStatus, field 39)."""
+
+ORDER_STATE_UNSPECIFIED: OrderState.ValueType  # 0
+"""Never sent."""
+ORDER_STATE_NEW: OrderState.ValueType  # 1
+"""In force, and nothing of it executed. FIX: New."""
+ORDER_STATE_PENDING_APPROVAL: OrderState.ValueType  # 2
+"""A person is asked whether it may go on. FIX: Pending New."""
+ORDER_STATE_PARTIALLY_FILLED: OrderState.ValueType  # 3
+"""In force, and a part of it executed."""
+ORDER_STATE_FILLED: OrderState.ValueType  # 4
+"""Executed as far as limits let it: `allowed_quantity` is filled, and `limit` says what cut it, if anything did."""
+ORDER_STATE_CANCELED: OrderState.ValueType  # 5
+"""Taken back by a person, or void since its cycle was given up. What had been filled by then is."""
+ORDER_STATE_REJECTED: OrderState.ValueType  # 6
+"""Refused whole: `limit` says by what."""
+ORDER_STATE_EXPIRED: OrderState.ValueType  # 7
+"""Its time is over. What had been filled by then is."""
+
+class _OrderOrigin:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrderOriginEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderOrigin.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    ORDER_ORIGIN_UNSPECIFIED: _OrderOrigin.ValueType  # 0
+    """In a request: anybody's. Never sent."""
+    ORDER_ORIGIN_DESK: _OrderOrigin.ValueType  # 1
+    """The desk's own: its portfolio manager decided on it."""
+    ORDER_ORIGIN_PERSON: _OrderOrigin.ValueType  # 2
+    """A person's (PipelineService.SubmitOrder)."""
+    ORDER_ORIGIN_FORCED: _OrderOrigin.ValueType  # 3
+    """Nobody's: a margin call closed a position, or a part of it, by force. It passes no limits; its fill is all that is told of it."""
+
+class OrderOrigin(_OrderOrigin, metaclass=_OrderOriginEnumTypeWrapper):
+    """Whose order it is."""
+
+ORDER_ORIGIN_UNSPECIFIED: OrderOrigin.ValueType  # 0
+"""In a request: anybody's. Never sent."""
+ORDER_ORIGIN_DESK: OrderOrigin.ValueType  # 1
+"""The desk's own: its portfolio manager decided on it."""
+ORDER_ORIGIN_PERSON: OrderOrigin.ValueType  # 2
+"""A person's (PipelineService.SubmitOrder)."""
+ORDER_ORIGIN_FORCED: OrderOrigin.ValueType  # 3
+"""Nobody's: a margin call closed a position, or a part of it, by force. It passes no limits; its fill is all that is told of it."""
+
 class _PerformanceFlag:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -127,6 +197,319 @@ class GetPortfolioResponse(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_date", b"session_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListPositionsRequest(message.Message):
+    """Asks for positions."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    AT_SEQUENCE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    at_sequence: builtins.int
+    """At which sequence; absent: the newest when the first page is asked for, and the same for the pages after it."""
+    page_size: builtins.int
+    """Most positions to return; default 100, at most 1000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    ticker: builtins.str
+    """Only this ticker; empty: all."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        at_sequence: builtins.int | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        ticker: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__at_sequence: _TypeAlias = typing.Literal["at_sequence"]  # noqa: Y015
+    _WhichOneofArgType__at_sequence: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__at_sequence) -> _WhichOneofReturnType__at_sequence | None: ...
+
+@typing.final
+class ListPositionsResponse(message.Message):
+    """A page of positions."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POSITIONS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    AS_OF_SEQUENCE_FIELD_NUMBER: builtins.int
+    SESSION_DATE_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    as_of_sequence: builtins.int
+    """The sequence that this covers."""
+    session_date: builtins.str
+    """Last session settled, ISO date, at whose close positions are valued; empty before the first. One opened since then has the price of its
+    first fill as its mark.
+    """
+    @builtins.property
+    def positions(self) -> containers.RepeatedCompositeFieldContainer[PositionRecord]:
+        """Those that are not zero, by ticker."""
+
+    def __init__(
+        self,
+        *,
+        positions: abc.Iterable[PositionRecord] | None = ...,
+        next_page_token: builtins.str = ...,
+        as_of_sequence: builtins.int = ...,
+        session_date: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "next_page_token", b"next_page_token", "positions", b"positions", "session_date", b"session_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PositionRecord(message.Message):
+    """A position and what it is worth. All amounts in micro-dollars."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TICKER_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    COST_MICROS_FIELD_NUMBER: builtins.int
+    AVERAGE_COST_MICROS_FIELD_NUMBER: builtins.int
+    MARK_MICROS_FIELD_NUMBER: builtins.int
+    VALUE_MICROS_FIELD_NUMBER: builtins.int
+    UNREALISED_MICROS_FIELD_NUMBER: builtins.int
+    ticker: builtins.str
+    """Which ticker."""
+    quantity: builtins.int
+    """Shares, below zero if short."""
+    cost_micros: builtins.int
+    """What those shares cost, exact; below zero if short."""
+    average_cost_micros: builtins.int
+    """Cost of a share, rounded half to even: for reading, the account is kept with `cost_micros`."""
+    mark_micros: builtins.int
+    """Price at which it is valued; absent before its first mark, and `value_micros` and `unrealised_micros` with it."""
+    value_micros: builtins.int
+    """Quantity times mark; below zero if short."""
+    unrealised_micros: builtins.int
+    """Value less cost: what closing at the mark would realise, before fees."""
+    def __init__(
+        self,
+        *,
+        ticker: builtins.str = ...,
+        quantity: builtins.int = ...,
+        cost_micros: builtins.int = ...,
+        average_cost_micros: builtins.int = ...,
+        mark_micros: builtins.int | None = ...,
+        value_micros: builtins.int | None = ...,
+        unrealised_micros: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_mark_micros", b"_mark_micros", "_unrealised_micros", b"_unrealised_micros", "_value_micros", b"_value_micros", "mark_micros", b"mark_micros", "unrealised_micros", b"unrealised_micros", "value_micros", b"value_micros"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_mark_micros", b"_mark_micros", "_unrealised_micros", b"_unrealised_micros", "_value_micros", b"_value_micros", "average_cost_micros", b"average_cost_micros", "cost_micros", b"cost_micros", "mark_micros", b"mark_micros", "quantity", b"quantity", "ticker", b"ticker", "unrealised_micros", b"unrealised_micros", "value_micros", b"value_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mark_micros: _TypeAlias = typing.Literal["mark_micros"]  # noqa: Y015
+    _WhichOneofArgType__mark_micros: _TypeAlias = typing.Literal["_mark_micros", b"_mark_micros"]  # noqa: Y015
+    _WhichOneofReturnType__unrealised_micros: _TypeAlias = typing.Literal["unrealised_micros"]  # noqa: Y015
+    _WhichOneofArgType__unrealised_micros: _TypeAlias = typing.Literal["_unrealised_micros", b"_unrealised_micros"]  # noqa: Y015
+    _WhichOneofReturnType__value_micros: _TypeAlias = typing.Literal["value_micros"]  # noqa: Y015
+    _WhichOneofArgType__value_micros: _TypeAlias = typing.Literal["_value_micros", b"_value_micros"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mark_micros) -> _WhichOneofReturnType__mark_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unrealised_micros) -> _WhichOneofReturnType__unrealised_micros | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value_micros) -> _WhichOneofReturnType__value_micros | None: ...
+
+@typing.final
+class ListOrdersRequest(message.Message):
+    """Asks for orders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    AT_SEQUENCE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    STATES_FIELD_NUMBER: builtins.int
+    TICKER_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """Which run."""
+    at_sequence: builtins.int
+    """At which sequence; absent: the newest when the first page is asked for, and the same for the pages after it."""
+    page_size: builtins.int
+    """Most orders to return; default 100, at most 1000."""
+    page_token: builtins.str
+    """From the page before; empty for the first."""
+    ticker: builtins.str
+    """Only this ticker; empty: all."""
+    start: builtins.str
+    """Only orders that took part in a session from this one on, ISO date; empty: from the first, and those that have been in none yet."""
+    end: builtins.str
+    """Only orders that took part in a session up to this one, ISO date; empty: up to the last, and those that have been in none yet."""
+    origin: OrderOrigin.ValueType
+    """Only those of one origin; unspecified: all."""
+    @builtins.property
+    def states(self) -> containers.RepeatedScalarFieldContainer[OrderState.ValueType]:
+        """Only orders in one of these states; empty: in any."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        at_sequence: builtins.int | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        states: abc.Iterable[OrderState.ValueType] | None = ...,
+        ticker: builtins.str = ...,
+        start: builtins.str = ...,
+        end: builtins.str = ...,
+        origin: OrderOrigin.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence", "at_sequence", b"at_sequence", "end", b"end", "origin", b"origin", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "start", b"start", "states", b"states", "ticker", b"ticker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__at_sequence: _TypeAlias = typing.Literal["at_sequence"]  # noqa: Y015
+    _WhichOneofArgType__at_sequence: _TypeAlias = typing.Literal["_at_sequence", b"_at_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__at_sequence) -> _WhichOneofReturnType__at_sequence | None: ...
+
+@typing.final
+class ListOrdersResponse(message.Message):
+    """A page of orders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDERS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    AS_OF_SEQUENCE_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last."""
+    as_of_sequence: builtins.int
+    """The sequence that this covers."""
+    @builtins.property
+    def orders(self) -> containers.RepeatedCompositeFieldContainer[OrderRecord]:
+        """Oldest first; those of one session in the order in which they were executed."""
+
+    def __init__(
+        self,
+        *,
+        orders: abc.Iterable[OrderRecord] | None = ...,
+        next_page_token: builtins.str = ...,
+        as_of_sequence: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["as_of_sequence", b"as_of_sequence", "next_page_token", b"next_page_token", "orders", b"orders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OrderRecord(message.Message):
+    """An order and what became of it. Quantities are whole shares, amounts micro-dollars."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    ALLOWED_QUANTITY_FIELD_NUMBER: builtins.int
+    FILLED_QUANTITY_FIELD_NUMBER: builtins.int
+    REMAINING_QUANTITY_FIELD_NUMBER: builtins.int
+    AVERAGE_PRICE_MICROS_FIELD_NUMBER: builtins.int
+    FEES_MICROS_FIELD_NUMBER: builtins.int
+    FILLS_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    GATE_FIELD_NUMBER: builtins.int
+    DECIDED_BY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    FIRST_SESSION_FIELD_NUMBER: builtins.int
+    LAST_SESSION_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: builtins.int
+    FROM_SESSION_FIELD_NUMBER: builtins.int
+    EXPIRY_FIELD_NUMBER: builtins.int
+    state: OrderState.ValueType
+    """Where it stands."""
+    origin: OrderOrigin.ValueType
+    """Whose it is."""
+    allowed_quantity: builtins.int
+    """Shares that limits have let pass, at the gate and at the fill, those that are filled among them. Before its first session: what was ordered."""
+    filled_quantity: builtins.int
+    """Shares filled."""
+    remaining_quantity: builtins.int
+    """Shares that may still be filled; 0 once it is no longer in force."""
+    average_price_micros: builtins.int
+    """Mean price of the shares filled, rounded half to even; absent without any."""
+    fees_micros: builtins.int
+    """Fees of its fills."""
+    fills: builtins.int
+    """How many fills it had."""
+    limit: event_pb2.LimitCode.ValueType
+    """What cut or refused it, the last of several; unspecified if nothing did."""
+    decided_by: builtins.str
+    """Who approved or denied it, or took it back; empty if nobody did."""
+    reason: builtins.str
+    """What was said of that, or why its cycle was given up."""
+    first_session: builtins.str
+    """First session that it took part in, ISO date; empty if in none yet."""
+    last_session: builtins.str
+    """Last session that it took part in, ISO date."""
+    sequence: builtins.int
+    """Sequence of the event that it began with: its submission, or the gate's for the desk's own."""
+    last_sequence: builtins.int
+    """Sequence of the newest event about it."""
+    from_session: builtins.int
+    """The first session for which a person's order is in force, counted from 1; 0 for the desk's own."""
+    expiry: event_pb2.ExpiryReason.ValueType
+    """Why its time was over, if not only since it was."""
+    @builtins.property
+    def order(self) -> event_pb2.Order:
+        """As it was asked for: its quantity is what was ordered."""
+
+    @builtins.property
+    def gate(self) -> event_pb2.GateResult:
+        """What the limits made of it when they were last applied, with the figure and the limit; absent before."""
+
+    def __init__(
+        self,
+        *,
+        order: event_pb2.Order | None = ...,
+        state: OrderState.ValueType = ...,
+        origin: OrderOrigin.ValueType = ...,
+        allowed_quantity: builtins.int = ...,
+        filled_quantity: builtins.int = ...,
+        remaining_quantity: builtins.int = ...,
+        average_price_micros: builtins.int | None = ...,
+        fees_micros: builtins.int = ...,
+        fills: builtins.int = ...,
+        limit: event_pb2.LimitCode.ValueType = ...,
+        gate: event_pb2.GateResult | None = ...,
+        decided_by: builtins.str = ...,
+        reason: builtins.str = ...,
+        first_session: builtins.str = ...,
+        last_session: builtins.str = ...,
+        sequence: builtins.int = ...,
+        last_sequence: builtins.int = ...,
+        from_session: builtins.int = ...,
+        expiry: event_pb2.ExpiryReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_average_price_micros", b"_average_price_micros", "average_price_micros", b"average_price_micros", "gate", b"gate", "order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_average_price_micros", b"_average_price_micros", "allowed_quantity", b"allowed_quantity", "average_price_micros", b"average_price_micros", "decided_by", b"decided_by", "expiry", b"expiry", "fees_micros", b"fees_micros", "filled_quantity", b"filled_quantity", "fills", b"fills", "first_session", b"first_session", "from_session", b"from_session", "gate", b"gate", "last_sequence", b"last_sequence", "last_session", b"last_session", "limit", b"limit", "order", b"order", "origin", b"origin", "reason", b"reason", "remaining_quantity", b"remaining_quantity", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__average_price_micros: _TypeAlias = typing.Literal["average_price_micros"]  # noqa: Y015
+    _WhichOneofArgType__average_price_micros: _TypeAlias = typing.Literal["_average_price_micros", b"_average_price_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__average_price_micros) -> _WhichOneofReturnType__average_price_micros | None: ...
 
 @typing.final
 class ListFillsRequest(message.Message):

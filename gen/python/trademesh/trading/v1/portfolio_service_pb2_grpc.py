@@ -40,6 +40,16 @@ class PortfolioServiceStub:
                 request_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPortfolioRequest.SerializeToString,
                 response_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPortfolioResponse.FromString,
                 _registered_method=True)
+        self.ListPositions = channel.unary_unary(
+                '/trademesh.trading.v1.PortfolioService/ListPositions',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListPositionsRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListPositionsResponse.FromString,
+                _registered_method=True)
+        self.ListOrders = channel.unary_unary(
+                '/trademesh.trading.v1.PortfolioService/ListOrders',
+                request_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListOrdersRequest.SerializeToString,
+                response_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListOrdersResponse.FromString,
+                _registered_method=True)
         self.ListFills = channel.unary_unary(
                 '/trademesh.trading.v1.PortfolioService/ListFills',
                 request_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListFillsRequest.SerializeToString,
@@ -73,6 +83,20 @@ class PortfolioServiceServicer:
 
     def GetPortfolio(self, request, context):
         """The account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPositions(self, request, context):
+        """Positions, by ticker, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrders(self, request, context):
+        """Orders, the desk's and people's, with what became of them, oldest first, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +144,16 @@ def add_PortfolioServiceServicer_to_server(servicer, server):
                     servicer.GetPortfolio,
                     request_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPortfolioRequest.FromString,
                     response_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPortfolioResponse.SerializeToString,
+            ),
+            'ListPositions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPositions,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListPositionsRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListPositionsResponse.SerializeToString,
+            ),
+            'ListOrders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrders,
+                    request_deserializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListOrdersRequest.FromString,
+                    response_serializer=trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListOrdersResponse.SerializeToString,
             ),
             'ListFills': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFills,
@@ -175,6 +209,60 @@ class PortfolioService:
             '/trademesh.trading.v1.PortfolioService/GetPortfolio',
             trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPortfolioRequest.SerializeToString,
             trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.GetPortfolioResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPositions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.PortfolioService/ListPositions',
+            trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListPositionsRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListPositionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trademesh.trading.v1.PortfolioService/ListOrders',
+            trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListOrdersRequest.SerializeToString,
+            trademesh_dot_trading_dot_v1_dot_portfolio__service__pb2.ListOrdersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,10 @@ class PortfolioServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetPortfolio: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.GetPortfolioRequest, _portfolio_service_pb2.GetPortfolioResponse]
     """The account."""
+    ListPositions: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.ListPositionsRequest, _portfolio_service_pb2.ListPositionsResponse]
+    """Positions, by ticker, in pages."""
+    ListOrders: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.ListOrdersRequest, _portfolio_service_pb2.ListOrdersResponse]
+    """Orders, the desk's and people's, with what became of them, oldest first, in pages."""
     ListFills: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.ListFillsRequest, _portfolio_service_pb2.ListFillsResponse]
     """Fills, in pages."""
     ListEquity: _aio.UnaryUnaryMultiCallable[_portfolio_service_pb2.ListEquityRequest, _portfolio_service_pb2.ListEquityResponse]
@@ -39,6 +43,22 @@ class PortfolioServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_portfolio_service_pb2.GetPortfolioRequest, _abc.Awaitable[_portfolio_service_pb2.GetPortfolioResponse]],
     ) -> _abc.Awaitable[_portfolio_service_pb2.GetPortfolioResponse]:
         """The account."""
+
+    @_abc_1.abstractmethod
+    def ListPositions(
+        self,
+        request: _portfolio_service_pb2.ListPositionsRequest,
+        context: _aio.ServicerContext[_portfolio_service_pb2.ListPositionsRequest, _abc.Awaitable[_portfolio_service_pb2.ListPositionsResponse]],
+    ) -> _abc.Awaitable[_portfolio_service_pb2.ListPositionsResponse]:
+        """Positions, by ticker, in pages."""
+
+    @_abc_1.abstractmethod
+    def ListOrders(
+        self,
+        request: _portfolio_service_pb2.ListOrdersRequest,
+        context: _aio.ServicerContext[_portfolio_service_pb2.ListOrdersRequest, _abc.Awaitable[_portfolio_service_pb2.ListOrdersResponse]],
+    ) -> _abc.Awaitable[_portfolio_service_pb2.ListOrdersResponse]:
+        """Orders, the desk's and people's, with what became of them, oldest first, in pages."""
 
     @_abc_1.abstractmethod
     def ListFills(

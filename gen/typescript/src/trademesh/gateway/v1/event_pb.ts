@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/gateway/v1/event.proto.
  */
 export const file_trademesh_gateway_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEipw4KBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAEj8KD29yZGVyX3N1Ym1pdHRlZBg2IAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyU3VibWl0dGVkSAASPQoOb3JkZXJfY2FuY2VsZWQYNyABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckNhbmNlbGVkSAASOwoNb3JkZXJfZXhwaXJlZBg4IAEoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRXhwaXJlZEgAEjkKDG1lc3NhZ2Vfc2VudBg5IAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VTZW50SAASQQoQbWVzc2FnZV9hbnN3ZXJlZBg6IAEoCzIlLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VBbnN3ZXJlZEgAElIKGWNvcnBvcmF0ZV9hY3Rpb25zX2FwcGxpZWQYOyABKAsyLS50cmFkZW1lc2guZ2F0ZXdheS52MS5Db3Jwb3JhdGVBY3Rpb25zQXBwbGllZEgAEjsKDW1hcmdpbl9jYWxsZWQYPCABKAsyIi50cmFkZW1lc2guZ2F0ZXdheS52MS5NYXJnaW5DYWxsZWRIAEIJCgdwYXlsb2FkIjgKDkdhdGV3YXlTdGFydGVkEg8KB3ZlcnNpb24YASABKAkSFQoNcmVzdW1lZF9hZnRlchgCIAEoBCJaChRQaXBlbGluZVN0YXRlQ2hhbmdlZBIyCgVzdGF0ZRgBIAEoDjIjLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGUSDgoGcmVhc29uGAIgASgJIiUKC1BhY2VDaGFuZ2VkEhYKDnNlc3Npb25zX3Blcl9zGAEgASgBImYKEEpvdXJuYWxUcnVuY2F0ZWQSFAoMa2VwdF90aHJvdWdoGAEgASgEEhUKDWtub3duX3Rocm91Z2gYAiABKAQSFQoNZWFybGllcl9lcG9jaBgDIAEoDRIOCgZyZWFzb24YBCABKAkiYQoLQ3ljbGVGYWlsZWQSKgoFcGhhc2UYASABKA4yGy50cmFkZW1lc2guZ2F0ZXdheS52MS5QaGFzZRIOCgZyZWFzb24YAiABKAkSFgoOdm9pZF9vcmRlcl9pZHMYAyADKAkivwEKD1N0YXRlQ2hlY2twb2ludBI3Cglwb3J0Zm9saW8YASABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRIYChBzZXNzaW9uc19zZXR0bGVkGAIgASgNEg0KBWZpbGxzGAMgASgNEhcKD3BlYWtfbmF2X21pY3JvcxgEIAEoAxIxCgliYXNlbGluZXMYBSADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZSLUAQoOUG9ydGZvbGlvU3RhdGUSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgBIAEoAxITCgtjYXNoX21pY3JvcxgCIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYAyABKAMSEwoLZmVlc19taWNyb3MYBCABKAMSFQoNYm9ycm93X21pY3JvcxgFIAEoAxIYChBkaXZpZGVuZHNfbWljcm9zGAYgASgDEjEKCXBvc2l0aW9ucxgHIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvc2l0aW9uImsKCFBvc2l0aW9uEg4KBnRpY2tlchgBIAEoCRIQCghxdWFudGl0eRgCIAEoAxITCgtjb3N0X21pY3JvcxgDIAEoAxIYCgttYXJrX21pY3JvcxgEIAEoA0gAiAEBQg4KDF9tYXJrX21pY3JvcyLXAQoKUnVuU3RhcnRlZBIVCg1jb25maWdfc2hhMjU2GAEgASgJEhMKC2RhdGFfc2hhMjU2GAIgASgJEhsKE2luaXRpYWxfY2FzaF9taWNyb3MYAyABKAMSDwoHdGlja2VycxgEIAMoCRIVCg1maXJzdF9zZXNzaW9uGAUgASgJEhQKDGxhc3Rfc2Vzc2lvbhgGIAEoCRIQCghzZXNzaW9ucxgHIAEoDRIRCglhZ2VudF9pZHMYCCADKAkSHQoVZGVjaWRlc19hdF9maWxsX3ByaWNlGAkgASgIIloKDVNlc3Npb25PcGVuZWQSFgoOc2Vzc2lvbl9udW1iZXIYASABKA0SMQoNZGVjaXNpb25fdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAibQoXQ29ycG9yYXRlQWN0aW9uc0FwcGxpZWQSPQoHYWN0aW9ucxgBIAMoCzIsLnRyYWRlbWVzaC5nYXRld2F5LnYxLkNvcnBvcmF0ZUFjdGlvbkFwcGxpZWQSEwoLY2FzaF9taWNyb3MYAiABKAMipAIKFkNvcnBvcmF0ZUFjdGlvbkFwcGxpZWQSDgoGdGlja2VyGAEgASgJEiMKGWRpdmlkZW5kX3Blcl9zaGFyZV9taWNyb3MYAiABKANIABIxCgVzcGxpdBgDIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNwbGl0UmF0aW9IABIcChJkZWxpc3RlZF9hdF9taWNyb3MYBCABKANIABIZChFsYXN0X3ByaWNlX21pY3JvcxgFIAEoAxIXCg9xdWFudGl0eV9iZWZvcmUYBiABKAMSFgoOcXVhbnRpdHlfYWZ0ZXIYByABKAMSFQoNYW1vdW50X21pY3JvcxgIIAEoAxIXCg9yZWFsaXNlZF9taWNyb3MYCSABKANCCAoGYWN0aW9uIiYKClNwbGl0UmF0aW8SCwoDbmV3GAEgASgDEgsKA29sZBgCIAEoAyJTCgxNYXJnaW5DYWxsZWQSEgoKbmF2X21pY3JvcxgBIAEoAxIXCg9yZXF1aXJlZF9taWNyb3MYAiABKAMSFgoObWlzc2luZ19taWNyb3MYAyABKAMiiAEKB1NpZ25hbHMSLQoHc2lnbmFscxgBIAMoCzIcLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbBIzCgdmaWd1cmVzGAIgAygLMiIudHJhZGVtZXNoLmdhdGV3YXkudjEuRmlndXJlQ29sdW1uEhkKEWFic3RhaW5lZF9iZWNhdXNlGAMgASgJIpEBCgZTaWduYWwSDgoGdGlja2VyGAEgASgJEiwKBnN0YW5jZRgCIAEoDjIcLnRyYWRlbWVzaC5nYXRld2F5LnYxLlN0YW5jZRINCgVzY29yZRgDIAEoARISCgpjb25maWRlbmNlGAQgASgBEhgKEGhvcml6b25fc2Vzc2lvbnMYBSABKA0SDAoEbm90ZRgGIAEoCSI6CgxGaWd1cmVDb2x1bW4SDAoEdG9vbBgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBnZhbHVlcxgDIAMoASJECgtQcmVkaWN0aW9ucxI1CgtwcmVkaWN0aW9ucxgBIAMoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb24iZAoKUHJlZGljdGlvbhIOCgZ0aWNrZXIYASABKAkSMgoJZGlyZWN0aW9uGAIgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuRGlyZWN0aW9uEhIKCmNvbmZpZGVuY2UYAyABKAEifAoJUmlza05vdGVzEhIKCm5hdl9taWNyb3MYASABKAMSDQoFZ3Jvc3MYAiABKAESCwoDbmV0GAMgASgBEhAKCGRyYXdkb3duGAQgASgBEi0KBW5vdGVzGAUgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUmlza05vdGUi1QEKCFJpc2tOb3RlEg4KBnRpY2tlchgBIAEoCRIwCghzZXZlcml0eRgCIAEoDjIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNldmVyaXR5EhcKCnZvbGF0aWxpdHkYAyABKAFIAIgBARIWCg5tYXhfYnV5X3NoYXJlcxgEIAEoAxIXCg9tYXhfc2VsbF9zaGFyZXMYBSABKAMSLgoFbGltaXQYBiABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGVCDQoLX3ZvbGF0aWxpdHkiPgoJRGVjaXNpb25zEjEKCWRlY2lzaW9ucxgBIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uIpMBCghEZWNpc2lvbhIOCgZ0aWNrZXIYASABKAkSKwoGYWN0aW9uGAIgASgOMhsudHJhZGVtZXNoLmNvbW1vbi52MS5BY3Rpb24SEAoIcXVhbnRpdHkYAyABKAMSEgoKY29uZmlkZW5jZRgEIAEoARINCgVzY29yZRgFIAEoARIVCg10YXJnZXRfd2VpZ2h0GAYgASgBIpoCCgVPcmRlchIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSJwoEc2lkZRgDIAEoDjIZLnRyYWRlbWVzaC5jb21tb24udjEuU2lkZRIQCghxdWFudGl0eRgEIAEoAxItCgR0eXBlGAUgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJUeXBlEhoKEmxpbWl0X3ByaWNlX21pY3JvcxgGIAEoAxIZChFzdG9wX3ByaWNlX21pY3JvcxgHIAEoAxI4Cg10aW1lX2luX2ZvcmNlGAggASgOMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuVGltZUluRm9yY2USFAoMc3VibWl0dGVkX2J5GAkgASgJIlIKDk9yZGVyU3VibWl0dGVkEioKBW9yZGVyGAEgASgLMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXISFAoMZnJvbV9zZXNzaW9uGAIgASgNIn0KDU9yZGVyQ2FuY2VsZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEhMKC2NhbmNlbGVkX2J5GAMgASgJEhgKEGdhdGVkX2luX3Nlc3Npb24YBCABKA0SGwoTZXhlY3V0ZWRfaW5fc2Vzc2lvbhgFIAEoDSJ2CgxPcmRlckV4cGlyZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEhAKCHF1YW50aXR5GAMgASgDEjIKBnJlYXNvbhgEIAEoDjIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkV4cGlyeVJlYXNvbiJACgtPcmRlcnNHYXRlZBIxCgdyZXN1bHRzGAEgAygLMiAudHJhZGVtZXNoLmdhdGV3YXkudjEuR2F0ZVJlc3VsdCKMAgoKR2F0ZVJlc3VsdBIqCgVvcmRlchgBIAEoCzIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyEhoKEnJlcXVlc3RlZF9xdWFudGl0eRgCIAEoAxIuCgVsaW1pdBgDIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZRIYCgtsaW1pdF92YWx1ZRgEIAEoAUgAiAEBEhMKBmZpZ3VyZRgFIAEoAUgBiAEBEi0KBHVuaXQYBiABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdFVuaXQSDQoFZ3JvdXAYByABKAlCDgoMX2xpbWl0X3ZhbHVlQgkKB19maWd1cmUihAEKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEioKBW9yZGVyGAIgASgLMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXISLgoKZXhwaXJlc19hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAibwoQQXBwcm92YWxSZXNvbHZlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIQCghvcmRlcl9pZBgCIAEoCRIQCghhcHByb3ZlZBgDIAEoCBISCgpkZWNpZGVkX2J5GAQgASgJEg4KBnJlYXNvbhgFIAEoCSJECgNMZWcSKwoEa2luZBgBIAEoDjIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxlZ0tpbmQSEAoIcXVhbnRpdHkYAiABKAMi6wIKC09yZGVyRmlsbGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRInCgRzaWRlGAMgASgOMhkudHJhZGVtZXNoLmNvbW1vbi52MS5TaWRlEhAKCHF1YW50aXR5GAQgASgDEhQKDHByaWNlX21pY3JvcxgFIAEoAxISCgpmZWVfbWljcm9zGAYgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgHIAEoAxInCgRsZWdzGAggAygLMhkudHJhZGVtZXNoLmdhdGV3YXkudjEuTGVnEhkKEXBvc2l0aW9uX3F1YW50aXR5GAkgASgDEhMKC2Nhc2hfbWljcm9zGAogASgDEhQKDHNlc3Npb25fZGF0ZRgLIAEoCRIxCgZvcmlnaW4YDCABKA4yIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlck9yaWdpbhIaChJyZW1haW5pbmdfcXVhbnRpdHkYDSABKAMidAoNT3JkZXJSZWplY3RlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSLwoGcmVhc29uGAMgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlEhAKCHF1YW50aXR5GAQgASgDIokCCgdTZXR0bGVkEhYKDnNlc3Npb25fbnVtYmVyGAEgASgNEhIKCm5hdl9taWNyb3MYAiABKAMSNwoJcG9ydGZvbGlvGAMgASgLMiQudHJhZGVtZXNoLmdhdGV3YXkudjEuUG9ydGZvbGlvU3RhdGUSMQoJYmFzZWxpbmVzGAQgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuQmFzZWxpbmUSFAoMY2xvc2VfbWljcm9zGAkgAygDEhwKFGVhcmxpZXJfY2xvc2VfbWljcm9zGAogAygDEjIKBmJvcnJvdxgLIAMoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJvcnJvd0NoYXJnZSJUCgxCb3Jyb3dDaGFyZ2USDgoGdGlja2VyGAEgASgJEg8KB3JhdGVfYnAYAiABKA0SDAoEZGF5cxgDIAEoDRIVCg1jaGFyZ2VfbWljcm9zGAQgASgDIiwKCEJhc2VsaW5lEgwKBG5hbWUYASABKAkSEgoKbmF2X21pY3JvcxgCIAEoAyJCCgtSdW5GaW5pc2hlZBIQCghzZXNzaW9ucxgBIAEoDRISCgpuYXZfbWljcm9zGAIgASgDEg0KBWZpbGxzGAMgASgNIncKC01lc3NhZ2VTZW50EhIKCm1lc3NhZ2VfaWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIOCgZzZW5kZXIYAyABKAkSEQoJYWdlbnRfaWRzGAQgAygJEgwKBHRleHQYBSABKAkSDwoHdGlja2VycxgGIAMoCSJECg9NZXNzYWdlQW5zd2VyZWQSEgoKbWVzc2FnZV9pZBgBIAEoCRIMCgR0ZXh0GAIgASgJEg8KB3RpY2tlcnMYAyADKAkqzgEKBVBoYXNlEhUKEVBIQVNFX1VOU1BFQ0lGSUVEEAASEQoNUEhBU0VfUFJFUEFSRRABEhIKDlBIQVNFX0FOQUxZU0lTEAISDgoKUEhBU0VfUklTSxADEhQKEFBIQVNFX1BSRURJQ1RJT04QBBISCg5QSEFTRV9ERUNJU0lPThAFEg4KClBIQVNFX0dBVEUQBhISCg5QSEFTRV9BUFBST1ZBTBAHEhMKD1BIQVNFX0VYRUNVVElPThAIEhQKEFBIQVNFX1NFVFRMRU1FTlQQCSq5AQoNUGlwZWxpbmVTdGF0ZRIeChpQSVBFTElORV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBJUEVMSU5FX1NUQVRFX1JFQURZEAESGgoWUElQRUxJTkVfU1RBVEVfUlVOTklORxACEhkKFVBJUEVMSU5FX1NUQVRFX1BBVVNFRBADEhsKF1BJUEVMSU5FX1NUQVRFX0ZJTklTSEVEEAQSGgoWUElQRUxJTkVfU1RBVEVfU1RPUFBFRBAFKnAKBlN0YW5jZRIWChJTVEFOQ0VfVU5TUEVDSUZJRUQQABISCg5TVEFOQ0VfQlVMTElTSBABEhIKDlNUQU5DRV9CRUFSSVNIEAISEgoOU1RBTkNFX05FVVRSQUwQAxISCg5TVEFOQ0VfQUJTVEFJThAEKmMKCURpcmVjdGlvbhIZChVESVJFQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxESVJFQ1RJT05fVVAQARISCg5ESVJFQ1RJT05fRE9XThACEhUKEURJUkVDVElPTl9ORVVUUkFMEAMqXgoIU2V2ZXJpdHkSGAoUU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIRCg1TRVZFUklUWV9JTkZPEAESEQoNU0VWRVJJVFlfV0FSThACEhIKDlNFVkVSSVRZX0JMT0NLEAMq5AUKCUxpbWl0Q29kZRIaChZMSU1JVF9DT0RFX1VOU1BFQ0lGSUVEEAASHQoZTElNSVRfQ09ERV9VTktOT1dOX1RJQ0tFUhABEhsKF0xJTUlUX0NPREVfQkFEX1FVQU5USVRZEAISFwoTTElNSVRfQ09ERV9OT19QUklDRRADEhwKGExJTUlUX0NPREVfRFJBV0RPV05fU1RPUBAEEh0KGUxJTUlUX0NPREVfU0hPUlRfRElTQUJMRUQQBRIdChlMSU1JVF9DT0RFX1BPU0lUSU9OX0xJTUlUEAYSGgoWTElNSVRfQ09ERV9HUk9TU19MSU1JVBAHEhgKFExJTUlUX0NPREVfTkVUX0xJTUlUEAgSIAocTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfQ0FTSBAJEiIKHkxJTUlUX0NPREVfSU5TVUZGSUNJRU5UX01BUkdJThAKEh4KGkxJTUlUX0NPREVfQVBQUk9WQUxfREVOSUVEEAsSHwobTElNSVRfQ09ERV9BUFBST1ZBTF9FWFBJUkVEEAwSGQoVTElNSVRfQ09ERV9SVU5fSEFMVEVEEA0SHAoYTElNSVRfQ09ERV9USUNLRVJfSEFMVEVEEA4SGQoVTElNSVRfQ09ERV9EQUlMWV9MT1NTEA8SGAoUTElNSVRfQ09ERV9OT19CT1JST1cQEBIYChRMSU1JVF9DT0RFX1ZPTF9MSU1JVBAREhsKF0xJTUlUX0NPREVfU0VDVE9SX0xJTUlUEBISHAoYTElNSVRfQ09ERV9DT05DRU5UUkFUSU9OEBMSGQoVTElNSVRfQ09ERV9PUkRFUl9TSVpFEBQSHQoZTElNSVRfQ09ERV9UVVJOT1ZFUl9MSU1JVBAVEhoKFkxJTUlUX0NPREVfT1JERVJfTElNSVQQFhIYChRMSU1JVF9DT0RFX0xJUVVJRElUWRAXEhoKFkxJTUlUX0NPREVfTUFSR0lOX0NBTEwQGCqUAgoJTGltaXRVbml0EhoKFkxJTUlUX1VOSVRfVU5TUEVDSUZJRUQQABIeChpMSU1JVF9VTklUX0ZSQUNUSU9OX09GX05BVhABEh8KG0xJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfUEVBSxACEicKI0xJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfUFJFVklPVVNfTkFWEAMSJQohTElNSVRfVU5JVF9TVU1fT0ZfU1FVQVJFRF9XRUlHSFRTEAQSIQodTElNSVRfVU5JVF9GUkFDVElPTl9PRl9WT0xVTUUQBRIVChFMSU1JVF9VTklUX09SREVSUxAGEiAKHExJTUlUX1VOSVRfQU5OVUFMX1ZPTEFUSUxJVFkQByppCglPcmRlclR5cGUSGgoWT1JERVJfVFlQRV9VTlNQRUNJRklFRBAAEhUKEU9SREVSX1RZUEVfTUFSS0VUEAESFAoQT1JERVJfVFlQRV9MSU1JVBACEhMKD09SREVSX1RZUEVfU1RPUBADKqsBCgtUaW1lSW5Gb3JjZRIdChlUSU1FX0lOX0ZPUkNFX1VOU1BFQ0lGSUVEEAASFQoRVElNRV9JTl9GT1JDRV9EQVkQARIkCiBUSU1FX0lOX0ZPUkNFX0dPT0RfVElMTF9DQU5DRUxFRBACEiAKHFRJTUVfSU5fRk9SQ0VfQVRfVEhFX09QRU5JTkcQAxIeChpUSU1FX0lOX0ZPUkNFX0FUX1RIRV9DTE9TRRAEKoMBCgxFeHBpcnlSZWFzb24SHQoZRVhQSVJZX1JFQVNPTl9VTlNQRUNJRklFRBAAEh8KG0VYUElSWV9SRUFTT05fUEFSVElDSVBBVElPThABEhcKE0VYUElSWV9SRUFTT05fU1BMSVQQAhIaChZFWFBJUllfUkVBU09OX0RFTElTVEVEEAMqcAoHTGVnS2luZBIYChRMRUdfS0lORF9VTlNQRUNJRklFRBAAEhAKDExFR19LSU5EX0JVWRABEhEKDUxFR19LSU5EX1NFTEwQAhISCg5MRUdfS0lORF9TSE9SVBADEhIKDkxFR19LSU5EX0NPVkVSEAQqUAoLT3JkZXJPcmlnaW4SHAoYT1JERVJfT1JJR0lOX1VOU1BFQ0lGSUVEEAASIwofT1JERVJfT1JJR0lOX0ZPUkNFRF9MSVFVSURBVElPThABYgZwcm90bzM", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
+  fileDesc("CiB0cmFkZW1lc2gvZ2F0ZXdheS92MS9ldmVudC5wcm90bxIUdHJhZGVtZXNoLmdhdGV3YXkudjEi6A4KBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEhAKCGV2ZW50X2lkGAIgASgJEi8KC3JlY29yZGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpnZW5lcmF0aW9uGAQgASgNEhQKDHNlc3Npb25fZGF0ZRgFIAEoCRIqCgVwaGFzZRgGIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhAKCGFnZW50X2lkGAcgASgJEj8KD2dhdGV3YXlfc3RhcnRlZBgUIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGV3YXlTdGFydGVkSAASTAoWcGlwZWxpbmVfc3RhdGVfY2hhbmdlZBgVIAEoCzIqLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBpcGVsaW5lU3RhdGVDaGFuZ2VkSAASOQoMcGFjZV9jaGFuZ2VkGBYgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUGFjZUNoYW5nZWRIABJBChBzdGF0ZV9jaGVja3BvaW50GBcgASgLMiUudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhdGVDaGVja3BvaW50SAASQwoRam91cm5hbF90cnVuY2F0ZWQYGCABKAsyJi50cmFkZW1lc2guZ2F0ZXdheS52MS5Kb3VybmFsVHJ1bmNhdGVkSAASNwoLcnVuX3N0YXJ0ZWQYKCABKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5SdW5TdGFydGVkSAASPQoOc2Vzc2lvbl9vcGVuZWQYKSABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXNzaW9uT3BlbmVkSAASMAoHc2lnbmFscxgqIAEoCzIdLnRyYWRlbWVzaC5nYXRld2F5LnYxLlNpZ25hbHNIABI4CgtwcmVkaWN0aW9ucxgrIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLlByZWRpY3Rpb25zSAASNQoKcmlza19ub3RlcxgsIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLlJpc2tOb3Rlc0gAEjQKCWRlY2lzaW9ucxgtIAEoCzIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkRlY2lzaW9uc0gAEjkKDG9yZGVyc19nYXRlZBguIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyc0dhdGVkSAASRQoSYXBwcm92YWxfcmVxdWVzdGVkGC8gASgLMicudHJhZGVtZXNoLmdhdGV3YXkudjEuQXBwcm92YWxSZXF1ZXN0ZWRIABJDChFhcHByb3ZhbF9yZXNvbHZlZBgwIAEoCzImLnRyYWRlbWVzaC5nYXRld2F5LnYxLkFwcHJvdmFsUmVzb2x2ZWRIABI5CgxvcmRlcl9maWxsZWQYMSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckZpbGxlZEgAEj0KDm9yZGVyX3JlamVjdGVkGDIgASgLMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXJSZWplY3RlZEgAEjAKB3NldHRsZWQYMyABKAsyHS50cmFkZW1lc2guZ2F0ZXdheS52MS5TZXR0bGVkSAASOQoMcnVuX2ZpbmlzaGVkGDQgASgLMiEudHJhZGVtZXNoLmdhdGV3YXkudjEuUnVuRmluaXNoZWRIABI5CgxjeWNsZV9mYWlsZWQYNSABKAsyIS50cmFkZW1lc2guZ2F0ZXdheS52MS5DeWNsZUZhaWxlZEgAEj8KD29yZGVyX3N1Ym1pdHRlZBg2IAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyU3VibWl0dGVkSAASPQoOb3JkZXJfY2FuY2VsZWQYNyABKAsyIy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlckNhbmNlbGVkSAASOwoNb3JkZXJfZXhwaXJlZBg4IAEoCzIiLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRXhwaXJlZEgAEjkKDG1lc3NhZ2Vfc2VudBg5IAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VTZW50SAASQQoQbWVzc2FnZV9hbnN3ZXJlZBg6IAEoCzIlLnRyYWRlbWVzaC5nYXRld2F5LnYxLk1lc3NhZ2VBbnN3ZXJlZEgAElIKGWNvcnBvcmF0ZV9hY3Rpb25zX2FwcGxpZWQYOyABKAsyLS50cmFkZW1lc2guZ2F0ZXdheS52MS5Db3Jwb3JhdGVBY3Rpb25zQXBwbGllZEgAEjsKDW1hcmdpbl9jYWxsZWQYPCABKAsyIi50cmFkZW1lc2guZ2F0ZXdheS52MS5NYXJnaW5DYWxsZWRIABI/Cg9wcmljZXNfb2JzZXJ2ZWQYRiABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5QcmljZXNPYnNlcnZlZEgAQgkKB3BheWxvYWQiOAoOR2F0ZXdheVN0YXJ0ZWQSDwoHdmVyc2lvbhgBIAEoCRIVCg1yZXN1bWVkX2FmdGVyGAIgASgEIloKFFBpcGVsaW5lU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuUGlwZWxpbmVTdGF0ZRIOCgZyZWFzb24YAiABKAkiJQoLUGFjZUNoYW5nZWQSFgoOc2Vzc2lvbnNfcGVyX3MYASABKAEiZgoQSm91cm5hbFRydW5jYXRlZBIUCgxrZXB0X3Rocm91Z2gYASABKAQSFQoNa25vd25fdGhyb3VnaBgCIAEoBBIVCg1lYXJsaWVyX2Vwb2NoGAMgASgNEg4KBnJlYXNvbhgEIAEoCSJhCgtDeWNsZUZhaWxlZBIqCgVwaGFzZRgBIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEg4KBnJlYXNvbhgCIAEoCRIWCg52b2lkX29yZGVyX2lkcxgDIAMoCSK/AQoPU3RhdGVDaGVja3BvaW50EjcKCXBvcnRmb2xpbxgBIAEoCzIkLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBvcnRmb2xpb1N0YXRlEhgKEHNlc3Npb25zX3NldHRsZWQYAiABKA0SDQoFZmlsbHMYAyABKA0SFwoPcGVha19uYXZfbWljcm9zGAQgASgDEjEKCWJhc2VsaW5lcxgFIAMoCzIeLnRyYWRlbWVzaC5nYXRld2F5LnYxLkJhc2VsaW5lItQBCg5Qb3J0Zm9saW9TdGF0ZRIbChNpbml0aWFsX2Nhc2hfbWljcm9zGAEgASgDEhMKC2Nhc2hfbWljcm9zGAIgASgDEhcKD3JlYWxpc2VkX21pY3JvcxgDIAEoAxITCgtmZWVzX21pY3JvcxgEIAEoAxIVCg1ib3Jyb3dfbWljcm9zGAUgASgDEhgKEGRpdmlkZW5kc19taWNyb3MYBiABKAMSMQoJcG9zaXRpb25zGAcgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuUG9zaXRpb24iawoIUG9zaXRpb24SDgoGdGlja2VyGAEgASgJEhAKCHF1YW50aXR5GAIgASgDEhMKC2Nvc3RfbWljcm9zGAMgASgDEhgKC21hcmtfbWljcm9zGAQgASgDSACIAQFCDgoMX21hcmtfbWljcm9zItcBCgpSdW5TdGFydGVkEhUKDWNvbmZpZ19zaGEyNTYYASABKAkSEwoLZGF0YV9zaGEyNTYYAiABKAkSGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgDIAEoAxIPCgd0aWNrZXJzGAQgAygJEhUKDWZpcnN0X3Nlc3Npb24YBSABKAkSFAoMbGFzdF9zZXNzaW9uGAYgASgJEhAKCHNlc3Npb25zGAcgASgNEhEKCWFnZW50X2lkcxgIIAMoCRIdChVkZWNpZGVzX2F0X2ZpbGxfcHJpY2UYCSABKAgiWgoNU2Vzc2lvbk9wZW5lZBIWCg5zZXNzaW9uX251bWJlchgBIAEoDRIxCg1kZWNpc2lvbl90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJtChdDb3Jwb3JhdGVBY3Rpb25zQXBwbGllZBI9CgdhY3Rpb25zGAEgAygLMiwudHJhZGVtZXNoLmdhdGV3YXkudjEuQ29ycG9yYXRlQWN0aW9uQXBwbGllZBITCgtjYXNoX21pY3JvcxgCIAEoAyKkAgoWQ29ycG9yYXRlQWN0aW9uQXBwbGllZBIOCgZ0aWNrZXIYASABKAkSIwoZZGl2aWRlbmRfcGVyX3NoYXJlX21pY3JvcxgCIAEoA0gAEjEKBXNwbGl0GAMgASgLMiAudHJhZGVtZXNoLmdhdGV3YXkudjEuU3BsaXRSYXRpb0gAEhwKEmRlbGlzdGVkX2F0X21pY3JvcxgEIAEoA0gAEhkKEWxhc3RfcHJpY2VfbWljcm9zGAUgASgDEhcKD3F1YW50aXR5X2JlZm9yZRgGIAEoAxIWCg5xdWFudGl0eV9hZnRlchgHIAEoAxIVCg1hbW91bnRfbWljcm9zGAggASgDEhcKD3JlYWxpc2VkX21pY3JvcxgJIAEoA0IICgZhY3Rpb24iJgoKU3BsaXRSYXRpbxILCgNuZXcYASABKAMSCwoDb2xkGAIgASgDIlMKDE1hcmdpbkNhbGxlZBISCgpuYXZfbWljcm9zGAEgASgDEhcKD3JlcXVpcmVkX21pY3JvcxgCIAEoAxIWCg5taXNzaW5nX21pY3JvcxgDIAEoAyKEAQoOUHJpY2VzT2JzZXJ2ZWQSMwoGbW9tZW50GAEgASgOMiMudHJhZGVtZXNoLmdhdGV3YXkudjEuU2Vzc2lvbk1vbWVudBIUCgxwcmljZV9taWNyb3MYAiADKAMSEwoLaGlnaF9taWNyb3MYAyADKAMSEgoKbG93X21pY3JvcxgEIAMoAyKIAQoHU2lnbmFscxItCgdzaWduYWxzGAEgAygLMhwudHJhZGVtZXNoLmdhdGV3YXkudjEuU2lnbmFsEjMKB2ZpZ3VyZXMYAiADKAsyIi50cmFkZW1lc2guZ2F0ZXdheS52MS5GaWd1cmVDb2x1bW4SGQoRYWJzdGFpbmVkX2JlY2F1c2UYAyABKAkikQEKBlNpZ25hbBIOCgZ0aWNrZXIYASABKAkSLAoGc3RhbmNlGAIgASgOMhwudHJhZGVtZXNoLmdhdGV3YXkudjEuU3RhbmNlEg0KBXNjb3JlGAMgASgBEhIKCmNvbmZpZGVuY2UYBCABKAESGAoQaG9yaXpvbl9zZXNzaW9ucxgFIAEoDRIMCgRub3RlGAYgASgJIjoKDEZpZ3VyZUNvbHVtbhIMCgR0b29sGAEgASgJEgwKBG5hbWUYAiABKAkSDgoGdmFsdWVzGAMgAygBIkQKC1ByZWRpY3Rpb25zEjUKC3ByZWRpY3Rpb25zGAEgAygLMiAudHJhZGVtZXNoLmdhdGV3YXkudjEuUHJlZGljdGlvbiJkCgpQcmVkaWN0aW9uEg4KBnRpY2tlchgBIAEoCRIyCglkaXJlY3Rpb24YAiABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5EaXJlY3Rpb24SEgoKY29uZmlkZW5jZRgDIAEoASJ8CglSaXNrTm90ZXMSEgoKbmF2X21pY3JvcxgBIAEoAxINCgVncm9zcxgCIAEoARILCgNuZXQYAyABKAESEAoIZHJhd2Rvd24YBCABKAESLQoFbm90ZXMYBSADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5SaXNrTm90ZSLVAQoIUmlza05vdGUSDgoGdGlja2VyGAEgASgJEjAKCHNldmVyaXR5GAIgASgOMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuU2V2ZXJpdHkSFwoKdm9sYXRpbGl0eRgDIAEoAUgAiAEBEhYKDm1heF9idXlfc2hhcmVzGAQgASgDEhcKD21heF9zZWxsX3NoYXJlcxgFIAEoAxIuCgVsaW1pdBgGIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0Q29kZUINCgtfdm9sYXRpbGl0eSI+CglEZWNpc2lvbnMSMQoJZGVjaXNpb25zGAEgAygLMh4udHJhZGVtZXNoLmdhdGV3YXkudjEuRGVjaXNpb24ikwEKCERlY2lzaW9uEg4KBnRpY2tlchgBIAEoCRIrCgZhY3Rpb24YAiABKA4yGy50cmFkZW1lc2guY29tbW9uLnYxLkFjdGlvbhIQCghxdWFudGl0eRgDIAEoAxISCgpjb25maWRlbmNlGAQgASgBEg0KBXNjb3JlGAUgASgBEhUKDXRhcmdldF93ZWlnaHQYBiABKAEimgIKBU9yZGVyEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRInCgRzaWRlGAMgASgOMhkudHJhZGVtZXNoLmNvbW1vbi52MS5TaWRlEhAKCHF1YW50aXR5GAQgASgDEi0KBHR5cGUYBSABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlclR5cGUSGgoSbGltaXRfcHJpY2VfbWljcm9zGAYgASgDEhkKEXN0b3BfcHJpY2VfbWljcm9zGAcgASgDEjgKDXRpbWVfaW5fZm9yY2UYCCABKA4yIS50cmFkZW1lc2guZ2F0ZXdheS52MS5UaW1lSW5Gb3JjZRIUCgxzdWJtaXR0ZWRfYnkYCSABKAkiUgoOT3JkZXJTdWJtaXR0ZWQSKgoFb3JkZXIYASABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIUCgxmcm9tX3Nlc3Npb24YAiABKA0ifQoNT3JkZXJDYW5jZWxlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSEwoLY2FuY2VsZWRfYnkYAyABKAkSGAoQZ2F0ZWRfaW5fc2Vzc2lvbhgEIAEoDRIbChNleGVjdXRlZF9pbl9zZXNzaW9uGAUgASgNInYKDE9yZGVyRXhwaXJlZBIQCghvcmRlcl9pZBgBIAEoCRIOCgZ0aWNrZXIYAiABKAkSEAoIcXVhbnRpdHkYAyABKAMSMgoGcmVhc29uGAQgASgOMiIudHJhZGVtZXNoLmdhdGV3YXkudjEuRXhwaXJ5UmVhc29uIkAKC09yZGVyc0dhdGVkEjEKB3Jlc3VsdHMYASADKAsyIC50cmFkZW1lc2guZ2F0ZXdheS52MS5HYXRlUmVzdWx0IowCCgpHYXRlUmVzdWx0EioKBW9yZGVyGAEgASgLMhsudHJhZGVtZXNoLmdhdGV3YXkudjEuT3JkZXISGgoScmVxdWVzdGVkX3F1YW50aXR5GAIgASgDEi4KBWxpbWl0GAMgASgOMh8udHJhZGVtZXNoLmdhdGV3YXkudjEuTGltaXRDb2RlEhgKC2xpbWl0X3ZhbHVlGAQgASgBSACIAQESEwoGZmlndXJlGAUgASgBSAGIAQESLQoEdW5pdBgGIAEoDjIfLnRyYWRlbWVzaC5nYXRld2F5LnYxLkxpbWl0VW5pdBINCgVncm91cBgHIAEoCUIOCgxfbGltaXRfdmFsdWVCCQoHX2ZpZ3VyZSKEAQoRQXBwcm92YWxSZXF1ZXN0ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSKgoFb3JkZXIYAiABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIuCgpleHBpcmVzX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJvChBBcHByb3ZhbFJlc29sdmVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEhAKCG9yZGVyX2lkGAIgASgJEhAKCGFwcHJvdmVkGAMgASgIEhIKCmRlY2lkZWRfYnkYBCABKAkSDgoGcmVhc29uGAUgASgJIkQKA0xlZxIrCgRraW5kGAEgASgOMh0udHJhZGVtZXNoLmdhdGV3YXkudjEuTGVnS2luZBIQCghxdWFudGl0eRgCIAEoAyLrAgoLT3JkZXJGaWxsZWQSEAoIb3JkZXJfaWQYASABKAkSDgoGdGlja2VyGAIgASgJEicKBHNpZGUYAyABKA4yGS50cmFkZW1lc2guY29tbW9uLnYxLlNpZGUSEAoIcXVhbnRpdHkYBCABKAMSFAoMcHJpY2VfbWljcm9zGAUgASgDEhIKCmZlZV9taWNyb3MYBiABKAMSFwoPcmVhbGlzZWRfbWljcm9zGAcgASgDEicKBGxlZ3MYCCADKAsyGS50cmFkZW1lc2guZ2F0ZXdheS52MS5MZWcSGQoRcG9zaXRpb25fcXVhbnRpdHkYCSABKAMSEwoLY2FzaF9taWNyb3MYCiABKAMSFAoMc2Vzc2lvbl9kYXRlGAsgASgJEjEKBm9yaWdpbhgMIAEoDjIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyT3JpZ2luEhoKEnJlbWFpbmluZ19xdWFudGl0eRgNIAEoAyJ0Cg1PcmRlclJlamVjdGVkEhAKCG9yZGVyX2lkGAEgASgJEg4KBnRpY2tlchgCIAEoCRIvCgZyZWFzb24YAyABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSEAoIcXVhbnRpdHkYBCABKAMiiQIKB1NldHRsZWQSFgoOc2Vzc2lvbl9udW1iZXIYASABKA0SEgoKbmF2X21pY3JvcxgCIAEoAxI3Cglwb3J0Zm9saW8YAyABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRIxCgliYXNlbGluZXMYBCADKAsyHi50cmFkZW1lc2guZ2F0ZXdheS52MS5CYXNlbGluZRIUCgxjbG9zZV9taWNyb3MYCSADKAMSHAoUZWFybGllcl9jbG9zZV9taWNyb3MYCiADKAMSMgoGYm9ycm93GAsgAygLMiIudHJhZGVtZXNoLmdhdGV3YXkudjEuQm9ycm93Q2hhcmdlIlQKDEJvcnJvd0NoYXJnZRIOCgZ0aWNrZXIYASABKAkSDwoHcmF0ZV9icBgCIAEoDRIMCgRkYXlzGAMgASgNEhUKDWNoYXJnZV9taWNyb3MYBCABKAMiLAoIQmFzZWxpbmUSDAoEbmFtZRgBIAEoCRISCgpuYXZfbWljcm9zGAIgASgDIkIKC1J1bkZpbmlzaGVkEhAKCHNlc3Npb25zGAEgASgNEhIKCm5hdl9taWNyb3MYAiABKAMSDQoFZmlsbHMYAyABKA0idwoLTWVzc2FnZVNlbnQSEgoKbWVzc2FnZV9pZBgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJEg4KBnNlbmRlchgDIAEoCRIRCglhZ2VudF9pZHMYBCADKAkSDAoEdGV4dBgFIAEoCRIPCgd0aWNrZXJzGAYgAygJIkQKD01lc3NhZ2VBbnN3ZXJlZBISCgptZXNzYWdlX2lkGAEgASgJEgwKBHRleHQYAiABKAkSDwoHdGlja2VycxgDIAMoCSrOAQoFUGhhc2USFQoRUEhBU0VfVU5TUEVDSUZJRUQQABIRCg1QSEFTRV9QUkVQQVJFEAESEgoOUEhBU0VfQU5BTFlTSVMQAhIOCgpQSEFTRV9SSVNLEAMSFAoQUEhBU0VfUFJFRElDVElPThAEEhIKDlBIQVNFX0RFQ0lTSU9OEAUSDgoKUEhBU0VfR0FURRAGEhIKDlBIQVNFX0FQUFJPVkFMEAcSEwoPUEhBU0VfRVhFQ1VUSU9OEAgSFAoQUEhBU0VfU0VUVExFTUVOVBAJKrkBCg1QaXBlbGluZVN0YXRlEh4KGlBJUEVMSU5FX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUElQRUxJTkVfU1RBVEVfUkVBRFkQARIaChZQSVBFTElORV9TVEFURV9SVU5OSU5HEAISGQoVUElQRUxJTkVfU1RBVEVfUEFVU0VEEAMSGwoXUElQRUxJTkVfU1RBVEVfRklOSVNIRUQQBBIaChZQSVBFTElORV9TVEFURV9TVE9QUEVEEAUqYgoNU2Vzc2lvbk1vbWVudBIeChpTRVNTSU9OX01PTUVOVF9VTlNQRUNJRklFRBAAEhcKE1NFU1NJT05fTU9NRU5UX09QRU4QARIYChRTRVNTSU9OX01PTUVOVF9DTE9TRRACKnAKBlN0YW5jZRIWChJTVEFOQ0VfVU5TUEVDSUZJRUQQABISCg5TVEFOQ0VfQlVMTElTSBABEhIKDlNUQU5DRV9CRUFSSVNIEAISEgoOU1RBTkNFX05FVVRSQUwQAxISCg5TVEFOQ0VfQUJTVEFJThAEKmMKCURpcmVjdGlvbhIZChVESVJFQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxESVJFQ1RJT05fVVAQARISCg5ESVJFQ1RJT05fRE9XThACEhUKEURJUkVDVElPTl9ORVVUUkFMEAMqXgoIU2V2ZXJpdHkSGAoUU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIRCg1TRVZFUklUWV9JTkZPEAESEQoNU0VWRVJJVFlfV0FSThACEhIKDlNFVkVSSVRZX0JMT0NLEAMq5AUKCUxpbWl0Q29kZRIaChZMSU1JVF9DT0RFX1VOU1BFQ0lGSUVEEAASHQoZTElNSVRfQ09ERV9VTktOT1dOX1RJQ0tFUhABEhsKF0xJTUlUX0NPREVfQkFEX1FVQU5USVRZEAISFwoTTElNSVRfQ09ERV9OT19QUklDRRADEhwKGExJTUlUX0NPREVfRFJBV0RPV05fU1RPUBAEEh0KGUxJTUlUX0NPREVfU0hPUlRfRElTQUJMRUQQBRIdChlMSU1JVF9DT0RFX1BPU0lUSU9OX0xJTUlUEAYSGgoWTElNSVRfQ09ERV9HUk9TU19MSU1JVBAHEhgKFExJTUlUX0NPREVfTkVUX0xJTUlUEAgSIAocTElNSVRfQ09ERV9JTlNVRkZJQ0lFTlRfQ0FTSBAJEiIKHkxJTUlUX0NPREVfSU5TVUZGSUNJRU5UX01BUkdJThAKEh4KGkxJTUlUX0NPREVfQVBQUk9WQUxfREVOSUVEEAsSHwobTElNSVRfQ09ERV9BUFBST1ZBTF9FWFBJUkVEEAwSGQoVTElNSVRfQ09ERV9SVU5fSEFMVEVEEA0SHAoYTElNSVRfQ09ERV9USUNLRVJfSEFMVEVEEA4SGQoVTElNSVRfQ09ERV9EQUlMWV9MT1NTEA8SGAoUTElNSVRfQ09ERV9OT19CT1JST1cQEBIYChRMSU1JVF9DT0RFX1ZPTF9MSU1JVBAREhsKF0xJTUlUX0NPREVfU0VDVE9SX0xJTUlUEBISHAoYTElNSVRfQ09ERV9DT05DRU5UUkFUSU9OEBMSGQoVTElNSVRfQ09ERV9PUkRFUl9TSVpFEBQSHQoZTElNSVRfQ09ERV9UVVJOT1ZFUl9MSU1JVBAVEhoKFkxJTUlUX0NPREVfT1JERVJfTElNSVQQFhIYChRMSU1JVF9DT0RFX0xJUVVJRElUWRAXEhoKFkxJTUlUX0NPREVfTUFSR0lOX0NBTEwQGCqUAgoJTGltaXRVbml0EhoKFkxJTUlUX1VOSVRfVU5TUEVDSUZJRUQQABIeChpMSU1JVF9VTklUX0ZSQUNUSU9OX09GX05BVhABEh8KG0xJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfUEVBSxACEicKI0xJTUlUX1VOSVRfRlJBQ1RJT05fT0ZfUFJFVklPVVNfTkFWEAMSJQohTElNSVRfVU5JVF9TVU1fT0ZfU1FVQVJFRF9XRUlHSFRTEAQSIQodTElNSVRfVU5JVF9GUkFDVElPTl9PRl9WT0xVTUUQBRIVChFMSU1JVF9VTklUX09SREVSUxAGEiAKHExJTUlUX1VOSVRfQU5OVUFMX1ZPTEFUSUxJVFkQByppCglPcmRlclR5cGUSGgoWT1JERVJfVFlQRV9VTlNQRUNJRklFRBAAEhUKEU9SREVSX1RZUEVfTUFSS0VUEAESFAoQT1JERVJfVFlQRV9MSU1JVBACEhMKD09SREVSX1RZUEVfU1RPUBADKqsBCgtUaW1lSW5Gb3JjZRIdChlUSU1FX0lOX0ZPUkNFX1VOU1BFQ0lGSUVEEAASFQoRVElNRV9JTl9GT1JDRV9EQVkQARIkCiBUSU1FX0lOX0ZPUkNFX0dPT0RfVElMTF9DQU5DRUxFRBACEiAKHFRJTUVfSU5fRk9SQ0VfQVRfVEhFX09QRU5JTkcQAxIeChpUSU1FX0lOX0ZPUkNFX0FUX1RIRV9DTE9TRRAEKoMBCgxFeHBpcnlSZWFzb24SHQoZRVhQSVJZX1JFQVNPTl9VTlNQRUNJRklFRBAAEh8KG0VYUElSWV9SRUFTT05fUEFSVElDSVBBVElPThABEhcKE0VYUElSWV9SRUFTT05fU1BMSVQQAhIaChZFWFBJUllfUkVBU09OX0RFTElTVEVEEAMqcAoHTGVnS2luZBIYChRMRUdfS0lORF9VTlNQRUNJRklFRBAAEhAKDExFR19LSU5EX0JVWRABEhEKDUxFR19LSU5EX1NFTEwQAhISCg5MRUdfS0lORF9TSE9SVBADEhIKDkxFR19LSU5EX0NPVkVSEAQqUAoLT3JkZXJPcmlnaW4SHAoYT1JERVJfT1JJR0lOX1VOU1BFQ0lGSUVEEAASIwofT1JERVJfT1JJR0lOX0ZPUkNFRF9MSVFVSURBVElPThABYgZwcm90bzM", [file_google_protobuf_timestamp, file_trademesh_common_v1_vocabulary]);
 
 /**
  * One thing that happened in a run. The journal holds nothing else, and everything a reader sees is a fold over these.
@@ -284,6 +284,14 @@ export type Event = Message<"trademesh.gateway.v1.Event"> & {
      */
     value: MarginCalled;
     case: "marginCalled";
+  } | {
+    /**
+     * The prices of a session's open or close came from a live feed.
+     *
+     * @generated from field: trademesh.gateway.v1.PricesObserved prices_observed = 70;
+     */
+    value: PricesObserved;
+    case: "pricesObserved";
   } | { case: undefined; value?: undefined };
 };
 
@@ -889,6 +897,50 @@ export const MarginCalledSchema: GenMessage<MarginCalled> = /*@__PURE__*/
   messageDesc(file_trademesh_gateway_v1_event, 14);
 
 /**
+ * Mode PAPER: the prices of a session's open or close, as a live feed told them. Journaled before anything is done at them: quotes are gone after a
+ * restart, and a session that is done again has to find the same prices.
+ *
+ * @generated from message trademesh.gateway.v1.PricesObserved
+ */
+export type PricesObserved = Message<"trademesh.gateway.v1.PricesObserved"> & {
+  /**
+   * Of which moment.
+   *
+   * @generated from field: trademesh.gateway.v1.SessionMoment moment = 1;
+   */
+  moment: SessionMoment;
+
+  /**
+   * One per ticker, in the run's order, in micro-dollars: the first trade at or after the open, the last at or before the close; 0 where there was
+   * none. Without a close a position keeps its last mark.
+   *
+   * @generated from field: repeated int64 price_micros = 2;
+   */
+  priceMicros: bigint[];
+
+  /**
+   * With the close: the highest price of the session, likewise. What executes orders with a limit or a stop within it.
+   *
+   * @generated from field: repeated int64 high_micros = 3;
+   */
+  highMicros: bigint[];
+
+  /**
+   * With the close: the lowest price of the session, likewise.
+   *
+   * @generated from field: repeated int64 low_micros = 4;
+   */
+  lowMicros: bigint[];
+};
+
+/**
+ * Describes the message trademesh.gateway.v1.PricesObserved.
+ * Use `create(PricesObservedSchema)` to create a new message.
+ */
+export const PricesObservedSchema: GenMessage<PricesObserved> = /*@__PURE__*/
+  messageDesc(file_trademesh_gateway_v1_event, 15);
+
+/**
  * One analyst's view of every ticker.
  *
  * @generated from message trademesh.gateway.v1.Signals
@@ -921,7 +973,7 @@ export type Signals = Message<"trademesh.gateway.v1.Signals"> & {
  * Use `create(SignalsSchema)` to create a new message.
  */
 export const SignalsSchema: GenMessage<Signals> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 15);
+  messageDesc(file_trademesh_gateway_v1_event, 16);
 
 /**
  * One analyst's view of one ticker.
@@ -977,7 +1029,7 @@ export type Signal = Message<"trademesh.gateway.v1.Signal"> & {
  * Use `create(SignalSchema)` to create a new message.
  */
 export const SignalSchema: GenMessage<Signal> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 16);
+  messageDesc(file_trademesh_gateway_v1_event, 17);
 
 /**
  * A figure that a tool or skill computed, for every signal of the event.
@@ -1012,7 +1064,7 @@ export type FigureColumn = Message<"trademesh.gateway.v1.FigureColumn"> & {
  * Use `create(FigureColumnSchema)` to create a new message.
  */
 export const FigureColumnSchema: GenMessage<FigureColumn> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 17);
+  messageDesc(file_trademesh_gateway_v1_event, 18);
 
 /**
  * One analyst's predictions, frozen before any price of the session.
@@ -1033,7 +1085,7 @@ export type Predictions = Message<"trademesh.gateway.v1.Predictions"> & {
  * Use `create(PredictionsSchema)` to create a new message.
  */
 export const PredictionsSchema: GenMessage<Predictions> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 18);
+  messageDesc(file_trademesh_gateway_v1_event, 19);
 
 /**
  * What a price is said to do from the close before the session to the session's close; if the run decides at a close (`execution.fill:
@@ -1069,7 +1121,7 @@ export type Prediction = Message<"trademesh.gateway.v1.Prediction"> & {
  * Use `create(PredictionSchema)` to create a new message.
  */
 export const PredictionSchema: GenMessage<Prediction> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 19);
+  messageDesc(file_trademesh_gateway_v1_event, 20);
 
 /**
  * The risk manager's notes.
@@ -1118,7 +1170,7 @@ export type RiskNotes = Message<"trademesh.gateway.v1.RiskNotes"> & {
  * Use `create(RiskNotesSchema)` to create a new message.
  */
 export const RiskNotesSchema: GenMessage<RiskNotes> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 20);
+  messageDesc(file_trademesh_gateway_v1_event, 21);
 
 /**
  * Headroom in one ticker.
@@ -1174,7 +1226,7 @@ export type RiskNote = Message<"trademesh.gateway.v1.RiskNote"> & {
  * Use `create(RiskNoteSchema)` to create a new message.
  */
 export const RiskNoteSchema: GenMessage<RiskNote> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 21);
+  messageDesc(file_trademesh_gateway_v1_event, 22);
 
 /**
  * The portfolio manager's decisions.
@@ -1195,7 +1247,7 @@ export type Decisions = Message<"trademesh.gateway.v1.Decisions"> & {
  * Use `create(DecisionsSchema)` to create a new message.
  */
 export const DecisionsSchema: GenMessage<Decisions> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 22);
+  messageDesc(file_trademesh_gateway_v1_event, 23);
 
 /**
  * What the portfolio manager wants for one ticker.
@@ -1251,7 +1303,7 @@ export type Decision = Message<"trademesh.gateway.v1.Decision"> & {
  * Use `create(DecisionSchema)` to create a new message.
  */
 export const DecisionSchema: GenMessage<Decision> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 23);
+  messageDesc(file_trademesh_gateway_v1_event, 24);
 
 /**
  * An order of the desk.
@@ -1328,7 +1380,7 @@ export type Order = Message<"trademesh.gateway.v1.Order"> & {
  * Use `create(OrderSchema)` to create a new message.
  */
 export const OrderSchema: GenMessage<Order> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 24);
+  messageDesc(file_trademesh_gateway_v1_event, 25);
 
 /**
  * A person submitted an order. It passes limits, approvals and ledger like the desk's own.
@@ -1356,7 +1408,7 @@ export type OrderSubmitted = Message<"trademesh.gateway.v1.OrderSubmitted"> & {
  * Use `create(OrderSubmittedSchema)` to create a new message.
  */
 export const OrderSubmittedSchema: GenMessage<OrderSubmitted> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 25);
+  messageDesc(file_trademesh_gateway_v1_event, 26);
 
 /**
  * A person took an order back.
@@ -1405,7 +1457,7 @@ export type OrderCanceled = Message<"trademesh.gateway.v1.OrderCanceled"> & {
  * Use `create(OrderCanceledSchema)` to create a new message.
  */
 export const OrderCanceledSchema: GenMessage<OrderCanceled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 26);
+  messageDesc(file_trademesh_gateway_v1_event, 27);
 
 /**
  * An order was not executed in the time that it was in force.
@@ -1447,7 +1499,7 @@ export type OrderExpired = Message<"trademesh.gateway.v1.OrderExpired"> & {
  * Use `create(OrderExpiredSchema)` to create a new message.
  */
 export const OrderExpiredSchema: GenMessage<OrderExpired> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 27);
+  messageDesc(file_trademesh_gateway_v1_event, 28);
 
 /**
  * What the limits made of the orders of a session.
@@ -1468,7 +1520,7 @@ export type OrdersGated = Message<"trademesh.gateway.v1.OrdersGated"> & {
  * Use `create(OrdersGatedSchema)` to create a new message.
  */
 export const OrdersGatedSchema: GenMessage<OrdersGated> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 28);
+  messageDesc(file_trademesh_gateway_v1_event, 29);
 
 /**
  * What the limits made of one order.
@@ -1531,7 +1583,7 @@ export type GateResult = Message<"trademesh.gateway.v1.GateResult"> & {
  * Use `create(GateResultSchema)` to create a new message.
  */
 export const GateResultSchema: GenMessage<GateResult> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 29);
+  messageDesc(file_trademesh_gateway_v1_event, 30);
 
 /**
  * A person is asked about an order.
@@ -1566,7 +1618,7 @@ export type ApprovalRequested = Message<"trademesh.gateway.v1.ApprovalRequested"
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 30);
+  messageDesc(file_trademesh_gateway_v1_event, 31);
 
 /**
  * The answer to a request for approval, or that none came.
@@ -1615,7 +1667,7 @@ export type ApprovalResolved = Message<"trademesh.gateway.v1.ApprovalResolved"> 
  * Use `create(ApprovalResolvedSchema)` to create a new message.
  */
 export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 31);
+  messageDesc(file_trademesh_gateway_v1_event, 32);
 
 /**
  * A part of a fill.
@@ -1643,7 +1695,7 @@ export type Leg = Message<"trademesh.gateway.v1.Leg"> & {
  * Use `create(LegSchema)` to create a new message.
  */
 export const LegSchema: GenMessage<Leg> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 32);
+  messageDesc(file_trademesh_gateway_v1_event, 33);
 
 /**
  * An order was filled, or a part of it. Amounts in micro-dollars.
@@ -1748,7 +1800,7 @@ export type OrderFilled = Message<"trademesh.gateway.v1.OrderFilled"> & {
  * Use `create(OrderFilledSchema)` to create a new message.
  */
 export const OrderFilledSchema: GenMessage<OrderFilled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 33);
+  messageDesc(file_trademesh_gateway_v1_event, 34);
 
 /**
  * An order was not filled, or not whole, at execution.
@@ -1790,7 +1842,7 @@ export type OrderRejected = Message<"trademesh.gateway.v1.OrderRejected"> & {
  * Use `create(OrderRejectedSchema)` to create a new message.
  */
 export const OrderRejectedSchema: GenMessage<OrderRejected> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 34);
+  messageDesc(file_trademesh_gateway_v1_event, 35);
 
 /**
  * A session's closing account. Amounts in micro-dollars.
@@ -1853,7 +1905,7 @@ export type Settled = Message<"trademesh.gateway.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 35);
+  messageDesc(file_trademesh_gateway_v1_event, 36);
 
 /**
  * What a short position costs from a close to the next session: quantity x mark x rate x days / 360, rounded half to even.
@@ -1895,7 +1947,7 @@ export type BorrowCharge = Message<"trademesh.gateway.v1.BorrowCharge"> & {
  * Use `create(BorrowChargeSchema)` to create a new message.
  */
 export const BorrowChargeSchema: GenMessage<BorrowCharge> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 36);
+  messageDesc(file_trademesh_gateway_v1_event, 37);
 
 /**
  * What the same money would be worth elsewhere.
@@ -1923,7 +1975,7 @@ export type Baseline = Message<"trademesh.gateway.v1.Baseline"> & {
  * Use `create(BaselineSchema)` to create a new message.
  */
 export const BaselineSchema: GenMessage<Baseline> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 37);
+  messageDesc(file_trademesh_gateway_v1_event, 38);
 
 /**
  * Every session is settled.
@@ -1958,7 +2010,7 @@ export type RunFinished = Message<"trademesh.gateway.v1.RunFinished"> & {
  * Use `create(RunFinishedSchema)` to create a new message.
  */
 export const RunFinishedSchema: GenMessage<RunFinished> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 38);
+  messageDesc(file_trademesh_gateway_v1_event, 39);
 
 /**
  * A person spoke to agents (PipelineService.SendMessage). Belongs to no session: what is decided does not depend on it.
@@ -2014,7 +2066,7 @@ export type MessageSent = Message<"trademesh.gateway.v1.MessageSent"> & {
  * Use `create(MessageSentSchema)` to create a new message.
  */
 export const MessageSentSchema: GenMessage<MessageSent> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 39);
+  messageDesc(file_trademesh_gateway_v1_event, 40);
 
 /**
  * An agent answered a person. Who answered is the event's `agent_id`.
@@ -2049,7 +2101,7 @@ export type MessageAnswered = Message<"trademesh.gateway.v1.MessageAnswered"> & 
  * Use `create(MessageAnsweredSchema)` to create a new message.
  */
 export const MessageAnsweredSchema: GenMessage<MessageAnswered> = /*@__PURE__*/
-  messageDesc(file_trademesh_gateway_v1_event, 40);
+  messageDesc(file_trademesh_gateway_v1_event, 41);
 
 /**
  * Phases of a session's cycle, in their order.
@@ -2190,6 +2242,40 @@ export const PipelineStateSchema: GenEnum<PipelineState> = /*@__PURE__*/
   enumDesc(file_trademesh_gateway_v1_event, 1);
 
 /**
+ * A moment of a session.
+ *
+ * @generated from enum trademesh.gateway.v1.SessionMoment
+ */
+export enum SessionMoment {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: SESSION_MOMENT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The official open.
+   *
+   * @generated from enum value: SESSION_MOMENT_OPEN = 1;
+   */
+  OPEN = 1,
+
+  /**
+   * The official close; early on half days.
+   *
+   * @generated from enum value: SESSION_MOMENT_CLOSE = 2;
+   */
+  CLOSE = 2,
+}
+
+/**
+ * Describes the enum trademesh.gateway.v1.SessionMoment.
+ */
+export const SessionMomentSchema: GenEnum<SessionMoment> = /*@__PURE__*/
+  enumDesc(file_trademesh_gateway_v1_event, 2);
+
+/**
  * Which way an analyst leans.
  *
  * @generated from enum trademesh.gateway.v1.Stance
@@ -2235,7 +2321,7 @@ export enum Stance {
  * Describes the enum trademesh.gateway.v1.Stance.
  */
 export const StanceSchema: GenEnum<Stance> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 2);
+  enumDesc(file_trademesh_gateway_v1_event, 3);
 
 /**
  * Which way a price is said to go.
@@ -2276,7 +2362,7 @@ export enum Direction {
  * Describes the enum trademesh.gateway.v1.Direction.
  */
 export const DirectionSchema: GenEnum<Direction> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 3);
+  enumDesc(file_trademesh_gateway_v1_event, 4);
 
 /**
  * How grave a note is.
@@ -2317,7 +2403,7 @@ export enum Severity {
  * Describes the enum trademesh.gateway.v1.Severity.
  */
 export const SeveritySchema: GenEnum<Severity> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 4);
+  enumDesc(file_trademesh_gateway_v1_event, 5);
 
 /**
  * A rule that cuts or refuses orders.
@@ -2505,7 +2591,7 @@ export enum LimitCode {
  * Describes the enum trademesh.gateway.v1.LimitCode.
  */
 export const LimitCodeSchema: GenEnum<LimitCode> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 5);
+  enumDesc(file_trademesh_gateway_v1_event, 6);
 
 /**
  * What a limit and the figure that is held against it are counted in.
@@ -2574,7 +2660,7 @@ export enum LimitUnit {
  * Describes the enum trademesh.gateway.v1.LimitUnit.
  */
 export const LimitUnitSchema: GenEnum<LimitUnit> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 6);
+  enumDesc(file_trademesh_gateway_v1_event, 7);
 
 /**
  * At what price an order is executed. The moment is the run's (`execution.fill`) unless its time in force says another: each session's open or
@@ -2620,7 +2706,7 @@ export enum OrderType {
  * Describes the enum trademesh.gateway.v1.OrderType.
  */
 export const OrderTypeSchema: GenEnum<OrderType> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 7);
+  enumDesc(file_trademesh_gateway_v1_event, 8);
 
 /**
  * How long an order is in force.
@@ -2668,7 +2754,7 @@ export enum TimeInForce {
  * Describes the enum trademesh.gateway.v1.TimeInForce.
  */
 export const TimeInForceSchema: GenEnum<TimeInForce> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 8);
+  enumDesc(file_trademesh_gateway_v1_event, 9);
 
 /**
  * Why an order, or the rest of one, is in force no more.
@@ -2709,7 +2795,7 @@ export enum ExpiryReason {
  * Describes the enum trademesh.gateway.v1.ExpiryReason.
  */
 export const ExpiryReasonSchema: GenEnum<ExpiryReason> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 9);
+  enumDesc(file_trademesh_gateway_v1_event, 10);
 
 /**
  * What a part of a fill does to a position.
@@ -2757,7 +2843,7 @@ export enum LegKind {
  * Describes the enum trademesh.gateway.v1.LegKind.
  */
 export const LegKindSchema: GenEnum<LegKind> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 10);
+  enumDesc(file_trademesh_gateway_v1_event, 11);
 
 /**
  * Whose order was filled.
@@ -2784,5 +2870,5 @@ export enum OrderOrigin {
  * Describes the enum trademesh.gateway.v1.OrderOrigin.
  */
 export const OrderOriginSchema: GenEnum<OrderOrigin> = /*@__PURE__*/
-  enumDesc(file_trademesh_gateway_v1_event, 11);
+  enumDesc(file_trademesh_gateway_v1_event, 12);
 

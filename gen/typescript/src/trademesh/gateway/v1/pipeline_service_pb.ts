@@ -781,7 +781,8 @@ export const PipelineService: GenService<{
   },
   /**
    * Ends the pipeline for good, and answers once it stands: a session in hand is settled first, unless the pipeline is paused in the middle of
-   * it. The gateway goes on serving as after the last session; the run then ends as STOPPED.
+   * it. The gateway goes on serving as after the last session; the run then ends as STOPPED. In mode PAPER a session is settled at its close, which
+   * may be hours away: pause first to end at once.
    *
    * @generated from rpc trademesh.gateway.v1.PipelineService.StopPipeline
    */

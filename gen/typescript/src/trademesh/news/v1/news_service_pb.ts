@@ -5,15 +5,15 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file trademesh/news/v1/news_service.proto.
  */
 export const file_trademesh_news_v1_news_service: GenFile = /*@__PURE__*/
-  fileDesc("CiR0cmFkZW1lc2gvbmV3cy92MS9uZXdzX3NlcnZpY2UucHJvdG8SEXRyYWRlbWVzaC5uZXdzLnYxIt4CCghOZXdzSXRlbRIPCgduZXdzX2lkGAEgASgJEi0KBnNvdXJjZRgCIAEoDjIdLnRyYWRlbWVzaC5uZXdzLnYxLk5ld3NTb3VyY2USKQoEa2luZBgDIAEoDjIbLnRyYWRlbWVzaC5uZXdzLnYxLk5ld3NLaW5kEg8KB3RpY2tlcnMYBCADKAkSMAoMcHVibGlzaGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxzZXNzaW9uX2RhdGUYBiABKAkSEAoIaGVhZGxpbmUYByABKAkSOQoHZmlndXJlcxgIIAMoCzIoLnRyYWRlbWVzaC5uZXdzLnYxLk5ld3NJdGVtLkZpZ3VyZXNFbnRyeRIRCglkaXJlY3Rpb24YCSABKBEaLgoMRmlndXJlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAToCOAEi8wEKD0xpc3ROZXdzUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBIzCg9wdWJsaXNoZWRfYWZ0ZXIYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKBWFzX29mGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgFIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgGIAEoCUIIukgFcgMYgCAiVwoQTGlzdE5ld3NSZXNwb25zZRIqCgVpdGVtcxgBIAMoCzIbLnRyYWRlbWVzaC5uZXdzLnYxLk5ld3NJdGVtEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSpCCgpOZXdzU291cmNlEhsKF05FV1NfU09VUkNFX1VOU1BFQ0lGSUVEEAASFwoTTkVXU19TT1VSQ0VfREVSSVZFRBABKo8BCghOZXdzS2luZBIZChVORVdTX0tJTkRfVU5TUEVDSUZJRUQQABIYChRORVdTX0tJTkRfTEFSR0VfTU9WRRABEhYKEk5FV1NfS0lORF9ORVdfSElHSBACEhUKEU5FV1NfS0lORF9ORVdfTE9XEAMSHwobTkVXU19LSU5EX1ZPTEFUSUxJVFlfQ0hBTkdFEAQyYgoLTmV3c1NlcnZpY2USUwoITGlzdE5ld3MSIi50cmFkZW1lc2gubmV3cy52MS5MaXN0TmV3c1JlcXVlc3QaIy50cmFkZW1lc2gubmV3cy52MS5MaXN0TmV3c1Jlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp]);
+  fileDesc("CiR0cmFkZW1lc2gvbmV3cy92MS9uZXdzX3NlcnZpY2UucHJvdG8SEXRyYWRlbWVzaC5uZXdzLnYxIvwDCghOZXdzSXRlbRIPCgduZXdzX2lkGAEgASgJEi0KBnNvdXJjZRgCIAEoDjIdLnRyYWRlbWVzaC5uZXdzLnYxLk5ld3NTb3VyY2USKQoEa2luZBgDIAEoDjIbLnRyYWRlbWVzaC5uZXdzLnYxLk5ld3NLaW5kEg8KB3RpY2tlcnMYBCADKAkSMAoMcHVibGlzaGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxzZXNzaW9uX2RhdGUYBiABKAkSEAoIaGVhZGxpbmUYByABKAkSOQoHZmlndXJlcxgIIAMoCzIoLnRyYWRlbWVzaC5uZXdzLnYxLk5ld3NJdGVtLkZpZ3VyZXNFbnRyeRIRCglkaXJlY3Rpb24YCSABKBESPAoQZGlyZWN0aW9uX21ldGhvZBgKIAEoDjIiLnRyYWRlbWVzaC5uZXdzLnYxLkRpcmVjdGlvbk1ldGhvZBIsCghrbm93bl9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIcmV2aXNpb24YDCABKA0SEQoJcHVibGlzaGVyGA0gASgJEgsKA3VybBgOIAEoCRouCgxGaWd1cmVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4ASKLAgoPTGlzdE5ld3NSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjMKD3B1Ymxpc2hlZF9hZnRlchgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoFYXNfb2YYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESGwoJcGFnZV9zaXplGAUgASgNQgi6SAUqAxiIJxIcCgpwYWdlX3Rva2VuGAYgASgJQgi6SAVyAxiAIBIWCg5ldmVyeV9yZXZpc2lvbhgHIAEoCCJXChBMaXN0TmV3c1Jlc3BvbnNlEioKBWl0ZW1zGAEgAygLMhsudHJhZGVtZXNoLm5ld3MudjEuTmV3c0l0ZW0SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIn0KEkdldE5ld3NJdGVtUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESGwoHbmV3c19pZBgCIAEoCUIKukgHcgUQARiAAhIxCgVhc19vZhgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBrpIA8gBASKCAQoTR2V0TmV3c0l0ZW1SZXNwb25zZRIpCgRpdGVtGAEgASgLMhsudHJhZGVtZXNoLm5ld3MudjEuTmV3c0l0ZW0SDAoEYm9keRgCIAEoCRIyCglyZXZpc2lvbnMYAyADKAsyHy50cmFkZW1lc2gubmV3cy52MS5OZXdzUmV2aXNpb24iYAoMTmV3c1JldmlzaW9uEhAKCHJldmlzaW9uGAEgASgNEiwKCGtub3duX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghoZWFkbGluZRgDIAEoCSKQAgoRU2VhcmNoTmV3c1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEhkKBXF1ZXJ5GAIgASgJQgq6SAdyBRABGIACEiQKB3RpY2tlcnMYAyADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASMwoPcHVibGlzaGVkX2FmdGVyGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBrpIA8gBARIbCglwYWdlX3NpemUYBiABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YByABKAlCCLpIBXIDGIAgImYKElNlYXJjaE5ld3NSZXNwb25zZRIoCgRoaXRzGAEgAygLMhoudHJhZGVtZXNoLm5ld3MudjEuTmV3c0hpdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSDQoFdG90YWwYAyABKA0iQgoHTmV3c0hpdBIpCgRpdGVtGAEgASgLMhsudHJhZGVtZXNoLm5ld3MudjEuTmV3c0l0ZW0SDAoEcmFuaxgCIAEoASLSAQoRU3RyZWFtTmV3c1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASMwoPcHVibGlzaGVkX2FmdGVyGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgVhc19vZhgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASHgoMcmVzdW1lX2FmdGVyGAUgASgJQgi6SAVyAxiAAiK1AQoSU3RyZWFtTmV3c1Jlc3BvbnNlEi0KBWJhdGNoGAEgASgLMhwudHJhZGVtZXNoLm5ld3MudjEuTmV3c0JhdGNoSAASNwoKY2hlY2twb2ludBgCIAEoCzIhLnRyYWRlbWVzaC5uZXdzLnYxLk5ld3NDaGVja3BvaW50SAASLwoDZW5kGAMgASgLMiAudHJhZGVtZXNoLm5ld3MudjEuTmV3c1N0cmVhbUVuZEgAQgYKBGtpbmQiNwoJTmV3c0JhdGNoEioKBWl0ZW1zGAEgAygLMhsudHJhZGVtZXNoLm5ld3MudjEuTmV3c0l0ZW0iSAoOTmV3c0NoZWNrcG9pbnQSDgoGY3Vyc29yGAEgASgJEiYKAmF0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKHAQoNTmV3c1N0cmVhbUVuZBI2CgZyZWFzb24YASABKA4yJi50cmFkZW1lc2gubmV3cy52MS5OZXdzU3RyZWFtRW5kUmVhc29uEg4KBmN1cnNvchgCIAEoCRIuCgtyZXRyeV9hZnRlchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKEAwoUTGlzdFNlbnRpbWVudFJlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASMwoPcHVibGlzaGVkX2FmdGVyGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgVhc19vZhgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBrpIA8gBARJACgloYWxmX2xpZmUYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CErpID6oBDCIGCICGsJYBMgIIPBJICgdtZXRob2RzGAYgAygOMiIudHJhZGVtZXNoLm5ld3MudjEuRGlyZWN0aW9uTWV0aG9kQhO6SBCSAQ0QCBgBIgeCAQQQASAAEhsKCXBhZ2Vfc2l6ZRgHIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgIIAEoCUIIukgFcgMYgCAiaAoVTGlzdFNlbnRpbWVudFJlc3BvbnNlEjYKCnNlbnRpbWVudHMYASADKAsyIi50cmFkZW1lc2gubmV3cy52MS5UaWNrZXJTZW50aW1lbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIoUCCg9UaWNrZXJTZW50aW1lbnQSDgoGdGlja2VyGAEgASgJEhIKBXNjb3JlGAIgASgBSACIAQESMAoFbGFiZWwYAyABKA4yIS50cmFkZW1lc2gubmV3cy52MS5TZW50aW1lbnRMYWJlbBINCgVpdGVtcxgEIAEoDRIQCghwb3NpdGl2ZRgFIAEoDRIQCghuZWdhdGl2ZRgGIAEoDRISCgpieV9maWd1cmVzGAcgASgNEhQKDGJ5X3N0YXRlbWVudBgIIAEoDRIQCghieV93b3JkcxgJIAEoDRIRCgl1bmRlZmluZWQYCiABKAkSEAoIbmV3c19pZHMYCyADKAlCCAoGX3Njb3JlKlwKCk5ld3NTb3VyY2USGwoXTkVXU19TT1VSQ0VfVU5TUEVDSUZJRUQQABIXChNORVdTX1NPVVJDRV9ERVJJVkVEEAESGAoUTkVXU19TT1VSQ0VfSU1QT1JURUQQAiqmAQoITmV3c0tpbmQSGQoVTkVXU19LSU5EX1VOU1BFQ0lGSUVEEAASGAoUTkVXU19LSU5EX0xBUkdFX01PVkUQARIWChJORVdTX0tJTkRfTkVXX0hJR0gQAhIVChFORVdTX0tJTkRfTkVXX0xPVxADEh8KG05FV1NfS0lORF9WT0xBVElMSVRZX0NIQU5HRRAEEhUKEU5FV1NfS0lORF9BUlRJQ0xFEAUqigEKD0RpcmVjdGlvbk1ldGhvZBIgChxESVJFQ1RJT05fTUVUSE9EX1VOU1BFQ0lGSUVEEAASHAoYRElSRUNUSU9OX01FVEhPRF9GSUdVUkVTEAESGwoXRElSRUNUSU9OX01FVEhPRF9TVEFURUQQAhIaChZESVJFQ1RJT05fTUVUSE9EX1dPUkRTEAMqhwEKE05ld3NTdHJlYW1FbmRSZWFzb24SJgoiTkVXU19TVFJFQU1fRU5EX1JFQVNPTl9VTlNQRUNJRklFRBAAEiMKH05FV1NfU1RSRUFNX0VORF9SRUFTT05fQ09NUExFVEUQARIjCh9ORVdTX1NUUkVBTV9FTkRfUkVBU09OX0RSQUlOSU5HEAIqigEKDlNlbnRpbWVudExhYmVsEh8KG1NFTlRJTUVOVF9MQUJFTF9VTlNQRUNJRklFRBAAEhwKGFNFTlRJTUVOVF9MQUJFTF9QT1NJVElWRRABEhwKGFNFTlRJTUVOVF9MQUJFTF9ORUdBVElWRRACEhsKF1NFTlRJTUVOVF9MQUJFTF9ORVVUUkFMEAMy3AMKC05ld3NTZXJ2aWNlElMKCExpc3ROZXdzEiIudHJhZGVtZXNoLm5ld3MudjEuTGlzdE5ld3NSZXF1ZXN0GiMudHJhZGVtZXNoLm5ld3MudjEuTGlzdE5ld3NSZXNwb25zZRJcCgtHZXROZXdzSXRlbRIlLnRyYWRlbWVzaC5uZXdzLnYxLkdldE5ld3NJdGVtUmVxdWVzdBomLnRyYWRlbWVzaC5uZXdzLnYxLkdldE5ld3NJdGVtUmVzcG9uc2USWQoKU2VhcmNoTmV3cxIkLnRyYWRlbWVzaC5uZXdzLnYxLlNlYXJjaE5ld3NSZXF1ZXN0GiUudHJhZGVtZXNoLm5ld3MudjEuU2VhcmNoTmV3c1Jlc3BvbnNlElsKClN0cmVhbU5ld3MSJC50cmFkZW1lc2gubmV3cy52MS5TdHJlYW1OZXdzUmVxdWVzdBolLnRyYWRlbWVzaC5uZXdzLnYxLlN0cmVhbU5ld3NSZXNwb25zZTABEmIKDUxpc3RTZW50aW1lbnQSJy50cmFkZW1lc2gubmV3cy52MS5MaXN0U2VudGltZW50UmVxdWVzdBooLnRyYWRlbWVzaC5uZXdzLnYxLkxpc3RTZW50aW1lbnRSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One piece of news.
@@ -50,14 +50,14 @@ export type NewsItem = Message<"trademesh.news.v1.NewsItem"> & {
   tickers: string[];
 
   /**
-   * When it became known.
+   * When it was published: when its first version became known.
    *
    * @generated from field: google.protobuf.Timestamp published_at = 5;
    */
   publishedAt?: Timestamp | undefined;
 
   /**
-   * Session that it is about, ISO date.
+   * Session that it is about, ISO date; empty if the source does not say.
    *
    * @generated from field: string session_date = 6;
    */
@@ -83,6 +83,41 @@ export type NewsItem = Message<"trademesh.news.v1.NewsItem"> & {
    * @generated from field: sint32 direction = 9;
    */
   direction: number;
+
+  /**
+   * How that was told.
+   *
+   * @generated from field: trademesh.news.v1.DirectionMethod direction_method = 10;
+   */
+  directionMethod: DirectionMethod;
+
+  /**
+   * When this version of it became known.
+   *
+   * @generated from field: google.protobuf.Timestamp known_at = 11;
+   */
+  knownAt?: Timestamp | undefined;
+
+  /**
+   * Which version this is, counted from 1.
+   *
+   * @generated from field: uint32 revision = 12;
+   */
+  revision: number;
+
+  /**
+   * Who published it; empty if the source does not say.
+   *
+   * @generated from field: string publisher = 13;
+   */
+  publisher: string;
+
+  /**
+   * Where it is to be read; empty if the source does not say.
+   *
+   * @generated from field: string url = 14;
+   */
+  url: string;
 };
 
 /**
@@ -113,7 +148,7 @@ export type ListNewsRequest = Message<"trademesh.news.v1.ListNewsRequest"> & {
   tickers: string[];
 
   /**
-   * Published after this instant; absent: from the beginning.
+   * Became known after this instant, also as a new version of an earlier item; absent: from the beginning.
    *
    * @generated from field: google.protobuf.Timestamp published_after = 3;
    */
@@ -139,6 +174,13 @@ export type ListNewsRequest = Message<"trademesh.news.v1.ListNewsRequest"> & {
    * @generated from field: string page_token = 6;
    */
   pageToken: string;
+
+  /**
+   * True: each version of an item that was known by then, not the newest alone.
+   *
+   * @generated from field: bool every_revision = 7;
+   */
+  everyRevision: boolean;
 };
 
 /**
@@ -155,7 +197,7 @@ export const ListNewsRequestSchema: GenMessage<ListNewsRequest> = /*@__PURE__*/
  */
 export type ListNewsResponse = Message<"trademesh.news.v1.ListNewsResponse"> & {
   /**
-   * Oldest first.
+   * Oldest first, by when each version became known.
    *
    * @generated from field: repeated trademesh.news.v1.NewsItem items = 1;
    */
@@ -177,6 +219,605 @@ export const ListNewsResponseSchema: GenMessage<ListNewsResponse> = /*@__PURE__*
   messageDesc(file_trademesh_news_v1_news_service, 2);
 
 /**
+ * Asks for one item.
+ *
+ * @generated from message trademesh.news.v1.GetNewsItemRequest
+ */
+export type GetNewsItemRequest = Message<"trademesh.news.v1.GetNewsItemRequest"> & {
+  /**
+   * Which set of news, named as the market data it belongs to, for example `us20`.
+   *
+   * @generated from field: string set = 1;
+   */
+  set: string;
+
+  /**
+   * Which item.
+   *
+   * @generated from field: string news_id = 2;
+   */
+  newsId: string;
+
+  /**
+   * The item is told as it was known at this instant.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 3;
+   */
+  asOf?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.news.v1.GetNewsItemRequest.
+ * Use `create(GetNewsItemRequestSchema)` to create a new message.
+ */
+export const GetNewsItemRequestSchema: GenMessage<GetNewsItemRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 3);
+
+/**
+ * One item.
+ *
+ * @generated from message trademesh.news.v1.GetNewsItemResponse
+ */
+export type GetNewsItemResponse = Message<"trademesh.news.v1.GetNewsItemResponse"> & {
+  /**
+   * As it was known.
+   *
+   * @generated from field: trademesh.news.v1.NewsItem item = 1;
+   */
+  item?: NewsItem | undefined;
+
+  /**
+   * Its text; empty if the source has none.
+   *
+   * @generated from field: string body = 2;
+   */
+  body: string;
+
+  /**
+   * Its versions that were known by then, oldest first; the last is the one that is told.
+   *
+   * @generated from field: repeated trademesh.news.v1.NewsRevision revisions = 3;
+   */
+  revisions: NewsRevision[];
+};
+
+/**
+ * Describes the message trademesh.news.v1.GetNewsItemResponse.
+ * Use `create(GetNewsItemResponseSchema)` to create a new message.
+ */
+export const GetNewsItemResponseSchema: GenMessage<GetNewsItemResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 4);
+
+/**
+ * A version of an item.
+ *
+ * @generated from message trademesh.news.v1.NewsRevision
+ */
+export type NewsRevision = Message<"trademesh.news.v1.NewsRevision"> & {
+  /**
+   * Counted from 1.
+   *
+   * @generated from field: uint32 revision = 1;
+   */
+  revision: number;
+
+  /**
+   * When it became known.
+   *
+   * @generated from field: google.protobuf.Timestamp known_at = 2;
+   */
+  knownAt?: Timestamp | undefined;
+
+  /**
+   * Its headline.
+   *
+   * @generated from field: string headline = 3;
+   */
+  headline: string;
+};
+
+/**
+ * Describes the message trademesh.news.v1.NewsRevision.
+ * Use `create(NewsRevisionSchema)` to create a new message.
+ */
+export const NewsRevisionSchema: GenMessage<NewsRevision> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 5);
+
+/**
+ * Asks for news that hold some words.
+ *
+ * @generated from message trademesh.news.v1.SearchNewsRequest
+ */
+export type SearchNewsRequest = Message<"trademesh.news.v1.SearchNewsRequest"> & {
+  /**
+   * Which set of news, named as the market data it belongs to, for example `us20`.
+   *
+   * @generated from field: string set = 1;
+   */
+  set: string;
+
+  /**
+   * Words that must all be in an item, whatever their case and accents; words in double quotes must follow each other.
+   *
+   * @generated from field: string query = 2;
+   */
+  query: string;
+
+  /**
+   * About one of these tickers; empty: about any.
+   *
+   * @generated from field: repeated string tickers = 3;
+   */
+  tickers: string[];
+
+  /**
+   * Published after this instant; absent: from the beginning.
+   *
+   * @generated from field: google.protobuf.Timestamp published_after = 4;
+   */
+  publishedAfter?: Timestamp | undefined;
+
+  /**
+   * Nothing known later than this is in the answer, nor does it move a rank.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 5;
+   */
+  asOf?: Timestamp | undefined;
+
+  /**
+   * Most items to return; default 50, at most 1000.
+   *
+   * @generated from field: uint32 page_size = 6;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 7;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message trademesh.news.v1.SearchNewsRequest.
+ * Use `create(SearchNewsRequestSchema)` to create a new message.
+ */
+export const SearchNewsRequestSchema: GenMessage<SearchNewsRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 6);
+
+/**
+ * A page of what was found.
+ *
+ * @generated from message trademesh.news.v1.SearchNewsResponse
+ */
+export type SearchNewsResponse = Message<"trademesh.news.v1.SearchNewsResponse"> & {
+  /**
+   * Those that fit best first, of equals the newest.
+   *
+   * @generated from field: repeated trademesh.news.v1.NewsHit hits = 1;
+   */
+  hits: NewsHit[];
+
+  /**
+   * For the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * How many items were found, on all pages together.
+   *
+   * @generated from field: uint32 total = 3;
+   */
+  total: number;
+};
+
+/**
+ * Describes the message trademesh.news.v1.SearchNewsResponse.
+ * Use `create(SearchNewsResponseSchema)` to create a new message.
+ */
+export const SearchNewsResponseSchema: GenMessage<SearchNewsResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 7);
+
+/**
+ * An item that was found.
+ *
+ * @generated from message trademesh.news.v1.NewsHit
+ */
+export type NewsHit = Message<"trademesh.news.v1.NewsHit"> & {
+  /**
+   * The item.
+   *
+   * @generated from field: trademesh.news.v1.NewsItem item = 1;
+   */
+  item?: NewsItem | undefined;
+
+  /**
+   * How well it fits, more being better: Okapi BM25 with k1 = 1.2 and b = 0.75 (Robertson and others 1994) over the items known at `as_of`.
+   *
+   * @generated from field: double rank = 2;
+   */
+  rank: number;
+};
+
+/**
+ * Describes the message trademesh.news.v1.NewsHit.
+ * Use `create(NewsHitSchema)` to create a new message.
+ */
+export const NewsHitSchema: GenMessage<NewsHit> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 8);
+
+/**
+ * Asks for news as they become known.
+ *
+ * @generated from message trademesh.news.v1.StreamNewsRequest
+ */
+export type StreamNewsRequest = Message<"trademesh.news.v1.StreamNewsRequest"> & {
+  /**
+   * Which set of news, named as the market data it belongs to, for example `us20`.
+   *
+   * @generated from field: string set = 1;
+   */
+  set: string;
+
+  /**
+   * About one of these tickers; empty: about any.
+   *
+   * @generated from field: repeated string tickers = 2;
+   */
+  tickers: string[];
+
+  /**
+   * Became known after this instant, also as a new version of an earlier item; absent: from the beginning.
+   *
+   * @generated from field: google.protobuf.Timestamp published_after = 3;
+   */
+  publishedAfter?: Timestamp | undefined;
+
+  /**
+   * Nothing known later than this is sent, and the stream ends once all else is; absent: the stream goes on with the clock.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 4;
+   */
+  asOf?: Timestamp | undefined;
+
+  /**
+   * Only what an earlier stream has not sent: the cursor of its last checkpoint or end; empty: begin anew.
+   *
+   * @generated from field: string resume_after = 5;
+   */
+  resumeAfter: string;
+};
+
+/**
+ * Describes the message trademesh.news.v1.StreamNewsRequest.
+ * Use `create(StreamNewsRequestSchema)` to create a new message.
+ */
+export const StreamNewsRequestSchema: GenMessage<StreamNewsRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 9);
+
+/**
+ * One part of a stream of news.
+ *
+ * @generated from message trademesh.news.v1.StreamNewsResponse
+ */
+export type StreamNewsResponse = Message<"trademesh.news.v1.StreamNewsResponse"> & {
+  /**
+   * What this message is.
+   *
+   * @generated from oneof trademesh.news.v1.StreamNewsResponse.kind
+   */
+  kind: {
+    /**
+     * Items.
+     *
+     * @generated from field: trademesh.news.v1.NewsBatch batch = 1;
+     */
+    value: NewsBatch;
+    case: "batch";
+  } | {
+    /**
+     * Everything so far was sent. Sent after what is, then while nothing happens.
+     *
+     * @generated from field: trademesh.news.v1.NewsCheckpoint checkpoint = 2;
+     */
+    value: NewsCheckpoint;
+    case: "checkpoint";
+  } | {
+    /**
+     * The last message, if the stream ends by the server's will.
+     *
+     * @generated from field: trademesh.news.v1.NewsStreamEnd end = 3;
+     */
+    value: NewsStreamEnd;
+    case: "end";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message trademesh.news.v1.StreamNewsResponse.
+ * Use `create(StreamNewsResponseSchema)` to create a new message.
+ */
+export const StreamNewsResponseSchema: GenMessage<StreamNewsResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 10);
+
+/**
+ * Items that became known.
+ *
+ * @generated from message trademesh.news.v1.NewsBatch
+ */
+export type NewsBatch = Message<"trademesh.news.v1.NewsBatch"> & {
+  /**
+   * Each version that is new to the stream, by when it became known. What is imported late comes late: its time is in it.
+   *
+   * @generated from field: repeated trademesh.news.v1.NewsItem items = 1;
+   */
+  items: NewsItem[];
+};
+
+/**
+ * Describes the message trademesh.news.v1.NewsBatch.
+ * Use `create(NewsBatchSchema)` to create a new message.
+ */
+export const NewsBatchSchema: GenMessage<NewsBatch> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 11);
+
+/**
+ * Everything known at an instant was sent.
+ *
+ * @generated from message trademesh.news.v1.NewsCheckpoint
+ */
+export type NewsCheckpoint = Message<"trademesh.news.v1.NewsCheckpoint"> & {
+  /**
+   * For `resume_after`.
+   *
+   * @generated from field: string cursor = 1;
+   */
+  cursor: string;
+
+  /**
+   * That instant.
+   *
+   * @generated from field: google.protobuf.Timestamp at = 2;
+   */
+  at?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.news.v1.NewsCheckpoint.
+ * Use `create(NewsCheckpointSchema)` to create a new message.
+ */
+export const NewsCheckpointSchema: GenMessage<NewsCheckpoint> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 12);
+
+/**
+ * The end of a stream of news.
+ *
+ * @generated from message trademesh.news.v1.NewsStreamEnd
+ */
+export type NewsStreamEnd = Message<"trademesh.news.v1.NewsStreamEnd"> & {
+  /**
+   * Why.
+   *
+   * @generated from field: trademesh.news.v1.NewsStreamEndReason reason = 1;
+   */
+  reason: NewsStreamEndReason;
+
+  /**
+   * For `resume_after`.
+   *
+   * @generated from field: string cursor = 2;
+   */
+  cursor: string;
+
+  /**
+   * When to come back; absent if there is nothing to come back for.
+   *
+   * @generated from field: google.protobuf.Duration retry_after = 3;
+   */
+  retryAfter?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.news.v1.NewsStreamEnd.
+ * Use `create(NewsStreamEndSchema)` to create a new message.
+ */
+export const NewsStreamEndSchema: GenMessage<NewsStreamEnd> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 13);
+
+/**
+ * Asks which way news point.
+ *
+ * @generated from message trademesh.news.v1.ListSentimentRequest
+ */
+export type ListSentimentRequest = Message<"trademesh.news.v1.ListSentimentRequest"> & {
+  /**
+   * Which set of news, named as the market data it belongs to, for example `us20`.
+   *
+   * @generated from field: string set = 1;
+   */
+  set: string;
+
+  /**
+   * These tickers; empty: all that have news in the window.
+   *
+   * @generated from field: repeated string tickers = 2;
+   */
+  tickers: string[];
+
+  /**
+   * The window begins after this instant; absent: 14 days before `as_of`.
+   *
+   * @generated from field: google.protobuf.Timestamp published_after = 3;
+   */
+  publishedAfter?: Timestamp | undefined;
+
+  /**
+   * The window ends here, and nothing known later is used.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 4;
+   */
+  asOf?: Timestamp | undefined;
+
+  /**
+   * Time after which an item weighs half; absent: three days.
+   *
+   * @generated from field: google.protobuf.Duration half_life = 5;
+   */
+  halfLife?: Duration | undefined;
+
+  /**
+   * Only items whose direction was told in one of these ways; empty: in any.
+   *
+   * @generated from field: repeated trademesh.news.v1.DirectionMethod methods = 6;
+   */
+  methods: DirectionMethod[];
+
+  /**
+   * Most tickers to return; default 100, at most 1000.
+   *
+   * @generated from field: uint32 page_size = 7;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 8;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message trademesh.news.v1.ListSentimentRequest.
+ * Use `create(ListSentimentRequestSchema)` to create a new message.
+ */
+export const ListSentimentRequestSchema: GenMessage<ListSentimentRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 14);
+
+/**
+ * A page of sentiments.
+ *
+ * @generated from message trademesh.news.v1.ListSentimentResponse
+ */
+export type ListSentimentResponse = Message<"trademesh.news.v1.ListSentimentResponse"> & {
+  /**
+   * By ticker; in the request's order if it names some.
+   *
+   * @generated from field: repeated trademesh.news.v1.TickerSentiment sentiments = 1;
+   */
+  sentiments: TickerSentiment[];
+
+  /**
+   * For the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message trademesh.news.v1.ListSentimentResponse.
+ * Use `create(ListSentimentResponseSchema)` to create a new message.
+ */
+export const ListSentimentResponseSchema: GenMessage<ListSentimentResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 15);
+
+/**
+ * Which way the news of one ticker pointed. An item points by its `direction`, and where that is from words, by (positive - negative) /
+ * (positive + negative) of them, 0 without any (after Loughran and McDonald 2011, whose list of words this is not).
+ *
+ * @generated from message trademesh.news.v1.TickerSentiment
+ */
+export type TickerSentiment = Message<"trademesh.news.v1.TickerSentiment"> & {
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 1;
+   */
+  ticker: string;
+
+  /**
+   * Mean of where items point, from -1 to 1, each weighing 0.5 to the power of its age over the half-life; absent with fewer than three.
+   *
+   * @generated from field: optional double score = 2;
+   */
+  score?: number | undefined;
+
+  /**
+   * The score in a word.
+   *
+   * @generated from field: trademesh.news.v1.SentimentLabel label = 3;
+   */
+  label: SentimentLabel;
+
+  /**
+   * Items of the window; a headline that is told twice counts once, as it was told first.
+   *
+   * @generated from field: uint32 items = 4;
+   */
+  items: number;
+
+  /**
+   * Those that point up.
+   *
+   * @generated from field: uint32 positive = 5;
+   */
+  positive: number;
+
+  /**
+   * Those that point down.
+   *
+   * @generated from field: uint32 negative = 6;
+   */
+  negative: number;
+
+  /**
+   * Those whose direction is from figures.
+   *
+   * @generated from field: uint32 by_figures = 7;
+   */
+  byFigures: number;
+
+  /**
+   * Those whose direction was stated.
+   *
+   * @generated from field: uint32 by_statement = 8;
+   */
+  byStatement: number;
+
+  /**
+   * Those whose direction is from words.
+   *
+   * @generated from field: uint32 by_words = 9;
+   */
+  byWords: number;
+
+  /**
+   * Why there is no score; empty if there is one.
+   *
+   * @generated from field: string undefined = 10;
+   */
+  undefined: string;
+
+  /**
+   * The newest items behind it, newest first, at most 20.
+   *
+   * @generated from field: repeated string news_ids = 11;
+   */
+  newsIds: string[];
+};
+
+/**
+ * Describes the message trademesh.news.v1.TickerSentiment.
+ * Use `create(TickerSentimentSchema)` to create a new message.
+ */
+export const TickerSentimentSchema: GenMessage<TickerSentiment> = /*@__PURE__*/
+  messageDesc(file_trademesh_news_v1_news_service, 16);
+
+/**
  * Where an item comes from.
  *
  * @generated from enum trademesh.news.v1.NewsSource
@@ -195,6 +836,13 @@ export enum NewsSource {
    * @generated from enum value: NEWS_SOURCE_DERIVED = 1;
    */
   DERIVED = 1,
+
+  /**
+   * Imported by a user (`trademesh data import-news`): whose it is, is in `publisher` and `url`.
+   *
+   * @generated from enum value: NEWS_SOURCE_IMPORTED = 2;
+   */
+  IMPORTED = 2,
 }
 
 /**
@@ -243,6 +891,13 @@ export enum NewsKind {
    * @generated from enum value: NEWS_KIND_VOLATILITY_CHANGE = 4;
    */
   VOLATILITY_CHANGE = 4,
+
+  /**
+   * What somebody wrote.
+   *
+   * @generated from enum value: NEWS_KIND_ARTICLE = 5;
+   */
+  ARTICLE = 5,
 }
 
 /**
@@ -252,7 +907,125 @@ export const NewsKindSchema: GenEnum<NewsKind> = /*@__PURE__*/
   enumDesc(file_trademesh_news_v1_news_service, 1);
 
 /**
- * News by the time at which they were published.
+ * How it was told which way an item points.
+ *
+ * @generated from enum trademesh.news.v1.DirectionMethod
+ */
+export enum DirectionMethod {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: DIRECTION_METHOD_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * From the figures that it was derived from.
+   *
+   * @generated from enum value: DIRECTION_METHOD_FIGURES = 1;
+   */
+  FIGURES = 1,
+
+  /**
+   * Stated by whoever imported it.
+   *
+   * @generated from enum value: DIRECTION_METHOD_STATED = 2;
+   */
+  STATED = 2,
+
+  /**
+   * Words of its headline and text that are good or bad for a holder, by trademesh's own list, counted when it was imported: `figures` has
+   * `positive_words` and `negative_words`. It knows no grammar: `not good` is good.
+   *
+   * @generated from enum value: DIRECTION_METHOD_WORDS = 3;
+   */
+  WORDS = 3,
+}
+
+/**
+ * Describes the enum trademesh.news.v1.DirectionMethod.
+ */
+export const DirectionMethodSchema: GenEnum<DirectionMethod> = /*@__PURE__*/
+  enumDesc(file_trademesh_news_v1_news_service, 2);
+
+/**
+ * Why a stream of news ended.
+ *
+ * @generated from enum trademesh.news.v1.NewsStreamEndReason
+ */
+export enum NewsStreamEndReason {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: NEWS_STREAM_END_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Everything known at `as_of` was sent.
+   *
+   * @generated from enum value: NEWS_STREAM_END_REASON_COMPLETE = 1;
+   */
+  COMPLETE = 1,
+
+  /**
+   * The server goes down: come back with the cursor.
+   *
+   * @generated from enum value: NEWS_STREAM_END_REASON_DRAINING = 2;
+   */
+  DRAINING = 2,
+}
+
+/**
+ * Describes the enum trademesh.news.v1.NewsStreamEndReason.
+ */
+export const NewsStreamEndReasonSchema: GenEnum<NewsStreamEndReason> = /*@__PURE__*/
+  enumDesc(file_trademesh_news_v1_news_service, 3);
+
+/**
+ * What news say of a holder's luck.
+ *
+ * @generated from enum trademesh.news.v1.SentimentLabel
+ */
+export enum SentimentLabel {
+  /**
+   * The score is undefined.
+   *
+   * @generated from enum value: SENTIMENT_LABEL_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The score is over 0.2.
+   *
+   * @generated from enum value: SENTIMENT_LABEL_POSITIVE = 1;
+   */
+  POSITIVE = 1,
+
+  /**
+   * The score is under -0.2.
+   *
+   * @generated from enum value: SENTIMENT_LABEL_NEGATIVE = 2;
+   */
+  NEGATIVE = 2,
+
+  /**
+   * Neither.
+   *
+   * @generated from enum value: SENTIMENT_LABEL_NEUTRAL = 3;
+   */
+  NEUTRAL = 3,
+}
+
+/**
+ * Describes the enum trademesh.news.v1.SentimentLabel.
+ */
+export const SentimentLabelSchema: GenEnum<SentimentLabel> = /*@__PURE__*/
+  enumDesc(file_trademesh_news_v1_news_service, 4);
+
+/**
+ * News by the time at which they became known. An item that was updated is told as it was known at the instant asked for: no call tells
+ * anything of a later version, in its figures and its ranks neither.
  *
  * @generated from service trademesh.news.v1.NewsService
  */
@@ -266,6 +1039,46 @@ export const NewsService: GenService<{
     methodKind: "unary";
     input: typeof ListNewsRequestSchema;
     output: typeof ListNewsResponseSchema;
+  },
+  /**
+   * One item with its text, as it was known at `as_of`.
+   *
+   * @generated from rpc trademesh.news.v1.NewsService.GetNewsItem
+   */
+  getNewsItem: {
+    methodKind: "unary";
+    input: typeof GetNewsItemRequestSchema;
+    output: typeof GetNewsItemResponseSchema;
+  },
+  /**
+   * News known at `as_of` that hold some words, those that fit best first, in pages.
+   *
+   * @generated from rpc trademesh.news.v1.NewsService.SearchNews
+   */
+  searchNews: {
+    methodKind: "unary";
+    input: typeof SearchNewsRequestSchema;
+    output: typeof SearchNewsResponseSchema;
+  },
+  /**
+   * News that are known, then each item and each new version of one as it becomes known, with a checkpoint while idle.
+   *
+   * @generated from rpc trademesh.news.v1.NewsService.StreamNews
+   */
+  streamNews: {
+    methodKind: "server_streaming";
+    input: typeof StreamNewsRequestSchema;
+    output: typeof StreamNewsResponseSchema;
+  },
+  /**
+   * Which way the news of each ticker pointed, as known at `as_of`, in pages.
+   *
+   * @generated from rpc trademesh.news.v1.NewsService.ListSentiment
+   */
+  listSentiment: {
+    methodKind: "unary";
+    input: typeof ListSentimentRequestSchema;
+    output: typeof ListSentimentResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_trademesh_news_v1_news_service, 0);

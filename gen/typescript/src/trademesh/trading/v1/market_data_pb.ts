@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/trading/v1/market_data.proto.
  */
 export const file_trademesh_trading_v1_market_data: GenFile = /*@__PURE__*/
-  fileDesc("CiZ0cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEivwEKB0RhdGFTZXQSDAoEbmFtZRgBIAEoCRIQCghzbmFwc2hvdBgCIAEoCRIOCgZzb3VyY2UYAyABKAkSDwoHbGljZW5jZRgEIAEoCRI0CgphZGp1c3RtZW50GAUgASgOMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuQWRqdXN0bWVudBIVCg1maXJzdF9zZXNzaW9uGAYgASgJEhQKDGxhc3Rfc2Vzc2lvbhgHIAEoCRIQCghjYWxlbmRhchgIIAEoCSKuAQoKSW5zdHJ1bWVudBIOCgZ0aWNrZXIYASABKAkSMgoEa2luZBgCIAEoDjIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLkluc3RydW1lbnRLaW5kEhUKDWZpcnN0X3Nlc3Npb24YAyABKAkSFAoMbGFzdF9zZXNzaW9uGAQgASgJEi8KCGJhcl9raW5kGAUgASgOMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyS2luZCLkAgoDQmFyEg4KBnRpY2tlchgBIAEoCRIUCgxzZXNzaW9uX2RhdGUYAiABKAkSGAoLb3Blbl9taWNyb3MYAyABKANIAIgBARIYCgtoaWdoX21pY3JvcxgEIAEoA0gBiAEBEhcKCmxvd19taWNyb3MYBSABKANIAogBARIZCgxjbG9zZV9taWNyb3MYBiABKANIA4gBARIaCg12b2x1bWVfc2hhcmVzGAcgASgDSASIAQESLAoIa25vd25fYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKCXF1YWxpdGllcxgJIAMoDjIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkJhclF1YWxpdHlCDgoMX29wZW5fbWljcm9zQg4KDF9oaWdoX21pY3Jvc0INCgtfbG93X21pY3Jvc0IPCg1fY2xvc2VfbWljcm9zQhAKDl92b2x1bWVfc2hhcmVzItUBCghCYXJCbG9jaxIVCg1zZXNzaW9uX2RhdGVzGAEgAygJEhcKD2tub3duX2F0X3VuaXhfcxgCIAMoEhIPCgd0aWNrZXJzGAMgAygJEhQKDGNsb3NlX21pY3JvcxgEIAMoEhITCgtvcGVuX21pY3JvcxgFIAMoEhITCgtoaWdoX21pY3JvcxgGIAMoEhISCgpsb3dfbWljcm9zGAcgAygSEh4KFnZvbHVtZV9zaGFyZXNfcGx1c19vbmUYCCADKBISFAoMcXVhbGl0eV9iaXRzGAkgAygNIoICCg9Db3Jwb3JhdGVBY3Rpb24SDgoGdGlja2VyGAEgASgJEg8KB2V4X2RhdGUYAiABKAkSLAoIa25vd25fYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKCGRpdmlkZW5kGAQgASgLMh4udHJhZGVtZXNoLnRyYWRpbmcudjEuRGl2aWRlbmRIABIsCgVzcGxpdBgFIAEoCzIbLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNwbGl0SAASNAoJZGVsaXN0aW5nGAYgASgLMh8udHJhZGVtZXNoLnRyYWRpbmcudjEuRGVsaXN0aW5nSABCCAoGYWN0aW9uIiQKCERpdmlkZW5kEhgKEHBlcl9zaGFyZV9taWNyb3MYASABKAMiLwoFU3BsaXQSEgoKbmV3X3NoYXJlcxgBIAEoAxISCgpvbGRfc2hhcmVzGAIgASgDIiYKCURlbGlzdGluZxIZChFsYXN0X3ByaWNlX21pY3JvcxgBIAEoAyp+CgpBZGp1c3RtZW50EhoKFkFESlVTVE1FTlRfVU5TUEVDSUZJRUQQABITCg9BREpVU1RNRU5UX05PTkUQARIjCh9BREpVU1RNRU5UX1NQTElUU19BTkRfRElWSURFTkRTEAISGgoWQURKVVNUTUVOVF9BU19JTVBPUlRFRBADKoABCg5JbnN0cnVtZW50S2luZBIfChtJTlNUUlVNRU5UX0tJTkRfVU5TUEVDSUZJRUQQABIZChVJTlNUUlVNRU5UX0tJTkRfU1RPQ0sQARIXChNJTlNUUlVNRU5UX0tJTkRfRVRGEAISGQoVSU5TVFJVTUVOVF9LSU5EX0lOREVYEAMqZgoHQmFyS2luZBIYChRCQVJfS0lORF9VTlNQRUNJRklFRBAAEhcKE0JBUl9LSU5EX0NMT1NFX09OTFkQARISCg5CQVJfS0lORF9PSExDVhACEhQKEEJBUl9LSU5EX1BBUlRJQUwQAypfCgpCYXJRdWFsaXR5EhsKF0JBUl9RVUFMSVRZX1VOU1BFQ0lGSUVEEAASFwoTQkFSX1FVQUxJVFlfU1VTUEVDVBABEhsKF0JBUl9RVUFMSVRZX0NPQVJTRV9USUNLEAJiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("CiZ0cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEi8AEKB0RhdGFTZXQSDAoEbmFtZRgBIAEoCRIQCghzbmFwc2hvdBgCIAEoCRIOCgZzb3VyY2UYAyABKAkSDwoHbGljZW5jZRgEIAEoCRI0CgphZGp1c3RtZW50GAUgASgOMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuQWRqdXN0bWVudBIVCg1maXJzdF9zZXNzaW9uGAYgASgJEhQKDGxhc3Rfc2Vzc2lvbhgHIAEoCRIQCghjYWxlbmRhchgIIAEoCRIvCgZ0YWJsZXMYCSADKA4yHy50cmFkZW1lc2gudHJhZGluZy52MS5EYXRhVGFibGUirgEKCkluc3RydW1lbnQSDgoGdGlja2VyGAEgASgJEjIKBGtpbmQYAiABKA4yJC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50S2luZBIVCg1maXJzdF9zZXNzaW9uGAMgASgJEhQKDGxhc3Rfc2Vzc2lvbhgEIAEoCRIvCghiYXJfa2luZBgFIAEoDjIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkJhcktpbmQi5AIKA0JhchIOCgZ0aWNrZXIYASABKAkSFAoMc2Vzc2lvbl9kYXRlGAIgASgJEhgKC29wZW5fbWljcm9zGAMgASgDSACIAQESGAoLaGlnaF9taWNyb3MYBCABKANIAYgBARIXCgpsb3dfbWljcm9zGAUgASgDSAKIAQESGQoMY2xvc2VfbWljcm9zGAYgASgDSAOIAQESGgoNdm9sdW1lX3NoYXJlcxgHIAEoA0gEiAEBEiwKCGtub3duX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCglxdWFsaXRpZXMYCSADKA4yIC50cmFkZW1lc2gudHJhZGluZy52MS5CYXJRdWFsaXR5Qg4KDF9vcGVuX21pY3Jvc0IOCgxfaGlnaF9taWNyb3NCDQoLX2xvd19taWNyb3NCDwoNX2Nsb3NlX21pY3Jvc0IQCg5fdm9sdW1lX3NoYXJlcyKMAgoIQmFyQmxvY2sSFQoNc2Vzc2lvbl9kYXRlcxgBIAMoCRIXCg9rbm93bl9hdF91bml4X3MYAiADKBISDwoHdGlja2VycxgDIAMoCRIUCgxjbG9zZV9taWNyb3MYBCADKBISEwoLb3Blbl9taWNyb3MYBSADKBISEwoLaGlnaF9taWNyb3MYBiADKBISEgoKbG93X21pY3JvcxgHIAMoEhIeChZ2b2x1bWVfc2hhcmVzX3BsdXNfb25lGAggAygSEhQKDHF1YWxpdHlfYml0cxgJIAMoDRI1CglyZXZpc2lvbnMYCiABKAsyIi50cmFkZW1lc2gudHJhZGluZy52MS5CYXJSZXZpc2lvbnMivwEKDEJhclJldmlzaW9ucxIXCg9rbm93bl9hdF91bml4X3MYASADKBISDAoEcm93cxgCIAMoDRIUCgxjbG9zZV9taWNyb3MYAyADKBISEwoLb3Blbl9taWNyb3MYBCADKBISEwoLaGlnaF9taWNyb3MYBSADKBISEgoKbG93X21pY3JvcxgGIAMoEhIeChZ2b2x1bWVfc2hhcmVzX3BsdXNfb25lGAcgAygSEhQKDHF1YWxpdHlfYml0cxgIIAMoDSKCAgoPQ29ycG9yYXRlQWN0aW9uEg4KBnRpY2tlchgBIAEoCRIPCgdleF9kYXRlGAIgASgJEiwKCGtub3duX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCghkaXZpZGVuZBgEIAEoCzIeLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRpdmlkZW5kSAASLAoFc3BsaXQYBSABKAsyGy50cmFkZW1lc2gudHJhZGluZy52MS5TcGxpdEgAEjQKCWRlbGlzdGluZxgGIAEoCzIfLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRlbGlzdGluZ0gAQggKBmFjdGlvbiIkCghEaXZpZGVuZBIYChBwZXJfc2hhcmVfbWljcm9zGAEgASgDIi8KBVNwbGl0EhIKCm5ld19zaGFyZXMYASABKAMSEgoKb2xkX3NoYXJlcxgCIAEoAyImCglEZWxpc3RpbmcSGQoRbGFzdF9wcmljZV9taWNyb3MYASABKAMiiwoKEkZpbmFuY2lhbFN0YXRlbWVudBIOCgZ0aWNrZXIYASABKAkSGQoRZmlzY2FsX3BlcmlvZF9lbmQYAiABKAkSMgoGcGVyaW9kGAMgASgOMiIudHJhZGVtZXNoLnRyYWRpbmcudjEuRmlzY2FsUGVyaW9kEiwKCGtub3duX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIbCg5yZXZlbnVlX21pY3JvcxgFIAEoA0gAiAEBEiMKFmNvc3Rfb2ZfcmV2ZW51ZV9taWNyb3MYBiABKANIAYgBARIkChdvcGVyYXRpbmdfaW5jb21lX21pY3JvcxgHIAEoA0gCiAEBEiQKF2ludGVyZXN0X2V4cGVuc2VfbWljcm9zGAggASgDSAOIAQESHgoRbmV0X2luY29tZV9taWNyb3MYCSABKANIBIgBARIgChNkZXByZWNpYXRpb25fbWljcm9zGAogASgDSAWIAQESJwoab3BlcmF0aW5nX2Nhc2hfZmxvd19taWNyb3MYCyABKANIBogBARInChpjYXBpdGFsX2V4cGVuZGl0dXJlX21pY3JvcxgMIAEoA0gHiAEBEiIKFWRpdmlkZW5kc19wYWlkX21pY3JvcxgNIAEoA0gIiAEBEhgKC2Nhc2hfbWljcm9zGA4gASgDSAmIAQESHwoScmVjZWl2YWJsZXNfbWljcm9zGA8gASgDSAqIAQESHQoQaW52ZW50b3J5X21pY3JvcxgQIAEoA0gLiAEBEiIKFWN1cnJlbnRfYXNzZXRzX21pY3JvcxgRIAEoA0gMiAEBEiAKE3RvdGFsX2Fzc2V0c19taWNyb3MYEiABKANIDYgBARInChpjdXJyZW50X2xpYWJpbGl0aWVzX21pY3JvcxgTIAEoA0gOiAEBEh4KEXRvdGFsX2RlYnRfbWljcm9zGBQgASgDSA+IAQESGgoNZXF1aXR5X21pY3JvcxgVIAEoA0gQiAEBEiYKGWVhcm5pbmdzX3Blcl9zaGFyZV9taWNyb3MYFiABKANIEYgBARIfChJzaGFyZXNfb3V0c3RhbmRpbmcYFyABKANIEogBAUIRCg9fcmV2ZW51ZV9taWNyb3NCGQoXX2Nvc3Rfb2ZfcmV2ZW51ZV9taWNyb3NCGgoYX29wZXJhdGluZ19pbmNvbWVfbWljcm9zQhoKGF9pbnRlcmVzdF9leHBlbnNlX21pY3Jvc0IUChJfbmV0X2luY29tZV9taWNyb3NCFgoUX2RlcHJlY2lhdGlvbl9taWNyb3NCHQobX29wZXJhdGluZ19jYXNoX2Zsb3dfbWljcm9zQh0KG19jYXBpdGFsX2V4cGVuZGl0dXJlX21pY3Jvc0IYChZfZGl2aWRlbmRzX3BhaWRfbWljcm9zQg4KDF9jYXNoX21pY3Jvc0IVChNfcmVjZWl2YWJsZXNfbWljcm9zQhMKEV9pbnZlbnRvcnlfbWljcm9zQhgKFl9jdXJyZW50X2Fzc2V0c19taWNyb3NCFgoUX3RvdGFsX2Fzc2V0c19taWNyb3NCHQobX2N1cnJlbnRfbGlhYmlsaXRpZXNfbWljcm9zQhQKEl90b3RhbF9kZWJ0X21pY3Jvc0IQCg5fZXF1aXR5X21pY3Jvc0IcChpfZWFybmluZ3NfcGVyX3NoYXJlX21pY3Jvc0IVChNfc2hhcmVzX291dHN0YW5kaW5nIokCCgxJbnNpZGVyVHJhZGUSDgoGdGlja2VyGAEgASgJEhAKCHRyYWRlX2lkGAIgASgJEhgKEHRyYW5zYWN0aW9uX2RhdGUYAyABKAkSNAoEY29kZRgEIAEoDjImLnRyYWRlbWVzaC50cmFkaW5nLnYxLkluc2lkZXJUcmFkZUNvZGUSDgoGc2hhcmVzGAUgASgDEhkKDHByaWNlX21pY3JvcxgGIAEoA0gAiAEBEg8KB2luc2lkZXIYByABKAkSDAoEcm9sZRgIIAEoCRIsCghrbm93bl9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDwoNX3ByaWNlX21pY3JvcyqFAQoJRGF0YVRhYmxlEhoKFkRBVEFfVEFCTEVfVU5TUEVDSUZJRUQQABIgChxEQVRBX1RBQkxFX0NPUlBPUkFURV9BQ1RJT05TEAESGwoXREFUQV9UQUJMRV9GVU5EQU1FTlRBTFMQAhIdChlEQVRBX1RBQkxFX0lOU0lERVJfVFJBREVTEAMqfgoKQWRqdXN0bWVudBIaChZBREpVU1RNRU5UX1VOU1BFQ0lGSUVEEAASEwoPQURKVVNUTUVOVF9OT05FEAESIwofQURKVVNUTUVOVF9TUExJVFNfQU5EX0RJVklERU5EUxACEhoKFkFESlVTVE1FTlRfQVNfSU1QT1JURUQQAyqAAQoOSW5zdHJ1bWVudEtpbmQSHwobSU5TVFJVTUVOVF9LSU5EX1VOU1BFQ0lGSUVEEAASGQoVSU5TVFJVTUVOVF9LSU5EX1NUT0NLEAESFwoTSU5TVFJVTUVOVF9LSU5EX0VURhACEhkKFUlOU1RSVU1FTlRfS0lORF9JTkRFWBADKmYKB0JhcktpbmQSGAoUQkFSX0tJTkRfVU5TUEVDSUZJRUQQABIXChNCQVJfS0lORF9DTE9TRV9PTkxZEAESEgoOQkFSX0tJTkRfT0hMQ1YQAhIUChBCQVJfS0lORF9QQVJUSUFMEAMqXwoKQmFyUXVhbGl0eRIbChdCQVJfUVVBTElUWV9VTlNQRUNJRklFRBAAEhcKE0JBUl9RVUFMSVRZX1NVU1BFQ1QQARIbChdCQVJfUVVBTElUWV9DT0FSU0VfVElDSxACKn0KDEZpc2NhbFBlcmlvZBIdChlGSVNDQUxfUEVSSU9EX1VOU1BFQ0lGSUVEEAASGQoVRklTQ0FMX1BFUklPRF9RVUFSVEVSEAESGwoXRklTQ0FMX1BFUklPRF9IQUxGX1lFQVIQAhIWChJGSVNDQUxfUEVSSU9EX1lFQVIQAyp0ChBJbnNpZGVyVHJhZGVDb2RlEiIKHklOU0lERVJfVFJBREVfQ09ERV9VTlNQRUNJRklFRBAAEh8KG0lOU0lERVJfVFJBREVfQ09ERV9QVVJDSEFTRRABEhsKF0lOU0lERVJfVFJBREVfQ09ERV9TQUxFEAJiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * A set of market data: what it holds, where it comes from, what it lacks.
@@ -75,6 +75,13 @@ export type DataSet = Message<"trademesh.trading.v1.DataSet"> & {
    * @generated from field: string calendar = 8;
    */
   calendar: string;
+
+  /**
+   * What it holds besides bars. What is not named here, its source does not tell.
+   *
+   * @generated from field: repeated trademesh.trading.v1.DataTable tables = 9;
+   */
+  tables: DataTable[];
 };
 
 /**
@@ -189,7 +196,7 @@ export type Bar = Message<"trademesh.trading.v1.Bar"> & {
   volumeShares?: bigint | undefined;
 
   /**
-   * When it became known: the close of its session.
+   * When it became known in this form: the close of its session, or later where it was late or was told again.
    *
    * @generated from field: google.protobuf.Timestamp known_at = 8;
    */
@@ -212,6 +219,9 @@ export const BarSchema: GenMessage<Bar> = /*@__PURE__*/
 
 /**
  * Bars of many sessions and tickers, by column. Row r of every column is the bar of session_dates[r / n] and tickers[r % n], n tickers.
+ *
+ * Columns hold what was known at the close of each session. What became known later is in `revisions`; who leaves those out sees the bars as
+ * they were first told, and nothing ahead of its time.
  *
  * @generated from message trademesh.trading.v1.BarBlock
  */
@@ -278,6 +288,13 @@ export type BarBlock = Message<"trademesh.trading.v1.BarBlock"> & {
    * @generated from field: repeated uint32 quality_bits = 9;
    */
   qualityBits: number[];
+
+  /**
+   * Bars of these sessions that came, or were told again, after the close of their session; absent if there are none.
+   *
+   * @generated from field: trademesh.trading.v1.BarRevisions revisions = 10;
+   */
+  revisions?: BarRevisions | undefined;
 };
 
 /**
@@ -286,6 +303,79 @@ export type BarBlock = Message<"trademesh.trading.v1.BarBlock"> & {
  */
 export const BarBlockSchema: GenMessage<BarBlock> = /*@__PURE__*/
   messageDesc(file_trademesh_trading_v1_market_data, 3);
+
+/**
+ * Bars that became known after the close of their session, in the order in which they did: entry k of every column belongs together.
+ *
+ * From known_at_unix_s[k] on, the bar in row rows[k] of the block is entry k and no longer what it was before, in all of its fields.
+ * A reader with a time of its own takes, for each row, the last entry that is known by then, and where there is none the block's columns.
+ *
+ * @generated from message trademesh.trading.v1.BarRevisions
+ */
+export type BarRevisions = Message<"trademesh.trading.v1.BarRevisions"> & {
+  /**
+   * When each became known: Unix seconds, ascending, all later than the close of its session.
+   *
+   * @generated from field: repeated sint64 known_at_unix_s = 1;
+   */
+  knownAtUnixS: bigint[];
+
+  /**
+   * Which row of the block each is about.
+   *
+   * @generated from field: repeated uint32 rows = 2;
+   */
+  rows: number[];
+
+  /**
+   * Close prices in micro-dollars, never 0.
+   *
+   * @generated from field: repeated sint64 close_micros = 3;
+   */
+  closeMicros: bigint[];
+
+  /**
+   * Open prices; empty if no entry has one, else 0 where absent.
+   *
+   * @generated from field: repeated sint64 open_micros = 4;
+   */
+  openMicros: bigint[];
+
+  /**
+   * High prices; empty if no entry has one, else 0 where absent.
+   *
+   * @generated from field: repeated sint64 high_micros = 5;
+   */
+  highMicros: bigint[];
+
+  /**
+   * Low prices; empty if no entry has one, else 0 where absent.
+   *
+   * @generated from field: repeated sint64 low_micros = 6;
+   */
+  lowMicros: bigint[];
+
+  /**
+   * Shares traded, plus one; empty if no entry has them, else 0 where absent.
+   *
+   * @generated from field: repeated sint64 volume_shares_plus_one = 7;
+   */
+  volumeSharesPlusOne: bigint[];
+
+  /**
+   * What is doubtful, as in the block; empty if nothing is.
+   *
+   * @generated from field: repeated uint32 quality_bits = 8;
+   */
+  qualityBits: number[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.BarRevisions.
+ * Use `create(BarRevisionsSchema)` to create a new message.
+ */
+export const BarRevisionsSchema: GenMessage<BarRevisions> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data, 4);
 
 /**
  * What a company does to its shares on the morning of an ex-date, before trading opens.
@@ -355,7 +445,7 @@ export type CorporateAction = Message<"trademesh.trading.v1.CorporateAction"> & 
  * Use `create(CorporateActionSchema)` to create a new message.
  */
 export const CorporateActionSchema: GenMessage<CorporateAction> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data, 4);
+  messageDesc(file_trademesh_trading_v1_market_data, 5);
 
 /**
  * Cash for each share that was held at the close before the ex-date; who is short pays it. Per share of before a split of the same day.
@@ -376,7 +466,7 @@ export type Dividend = Message<"trademesh.trading.v1.Dividend"> & {
  * Use `create(DividendSchema)` to create a new message.
  */
 export const DividendSchema: GenMessage<Dividend> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data, 5);
+  messageDesc(file_trademesh_trading_v1_market_data, 6);
 
 /**
  * `old_shares` become `new_shares`: 2 and 1 double the number of shares, 1 and 8 leave an eighth.
@@ -404,7 +494,7 @@ export type Split = Message<"trademesh.trading.v1.Split"> & {
  * Use `create(SplitSchema)` to create a new message.
  */
 export const SplitSchema: GenMessage<Split> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data, 6);
+  messageDesc(file_trademesh_trading_v1_market_data, 7);
 
 /**
  * The ticker is traded no more. What is held then is worth the last price.
@@ -425,7 +515,302 @@ export type Delisting = Message<"trademesh.trading.v1.Delisting"> & {
  * Use `create(DelistingSchema)` to create a new message.
  */
 export const DelistingSchema: GenMessage<Delisting> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data, 7);
+  messageDesc(file_trademesh_trading_v1_market_data, 8);
+
+/**
+ * Lines of a company's financial statements for one period, as they were filed at one time. A line that the source lacks is absent, never 0.
+ * Income and cash flow are those of the period, balances those of its last day.
+ *
+ * @generated from message trademesh.trading.v1.FinancialStatement
+ */
+export type FinancialStatement = Message<"trademesh.trading.v1.FinancialStatement"> & {
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 1;
+   */
+  ticker: string;
+
+  /**
+   * Last day of the period, ISO date.
+   *
+   * @generated from field: string fiscal_period_end = 2;
+   */
+  fiscalPeriodEnd: string;
+
+  /**
+   * How long the period is.
+   *
+   * @generated from field: trademesh.trading.v1.FiscalPeriod period = 3;
+   */
+  period: FiscalPeriod;
+
+  /**
+   * When the filing was accepted, or, where the source tells only the day, the next open of the exchange after it. A restatement is another
+   * statement of the same ticker and period, known later.
+   *
+   * @generated from field: google.protobuf.Timestamp known_at = 4;
+   */
+  knownAt?: Timestamp | undefined;
+
+  /**
+   * Sales.
+   *
+   * @generated from field: optional int64 revenue_micros = 5;
+   */
+  revenueMicros?: bigint | undefined;
+
+  /**
+   * What was sold cost so much.
+   *
+   * @generated from field: optional int64 cost_of_revenue_micros = 6;
+   */
+  costOfRevenueMicros?: bigint | undefined;
+
+  /**
+   * Earnings before interest and taxes.
+   *
+   * @generated from field: optional int64 operating_income_micros = 7;
+   */
+  operatingIncomeMicros?: bigint | undefined;
+
+  /**
+   * Interest paid on debt.
+   *
+   * @generated from field: optional int64 interest_expense_micros = 8;
+   */
+  interestExpenseMicros?: bigint | undefined;
+
+  /**
+   * What is left for shareholders.
+   *
+   * @generated from field: optional int64 net_income_micros = 9;
+   */
+  netIncomeMicros?: bigint | undefined;
+
+  /**
+   * Depreciation and amortisation.
+   *
+   * @generated from field: optional int64 depreciation_micros = 10;
+   */
+  depreciationMicros?: bigint | undefined;
+
+  /**
+   * Cash from operations.
+   *
+   * @generated from field: optional int64 operating_cash_flow_micros = 11;
+   */
+  operatingCashFlowMicros?: bigint | undefined;
+
+  /**
+   * Cash spent on plant and equipment; above zero where it was spent.
+   *
+   * @generated from field: optional int64 capital_expenditure_micros = 12;
+   */
+  capitalExpenditureMicros?: bigint | undefined;
+
+  /**
+   * Cash paid to shareholders; above zero where it was paid.
+   *
+   * @generated from field: optional int64 dividends_paid_micros = 13;
+   */
+  dividendsPaidMicros?: bigint | undefined;
+
+  /**
+   * Cash and its equivalents.
+   *
+   * @generated from field: optional int64 cash_micros = 14;
+   */
+  cashMicros?: bigint | undefined;
+
+  /**
+   * What customers owe.
+   *
+   * @generated from field: optional int64 receivables_micros = 15;
+   */
+  receivablesMicros?: bigint | undefined;
+
+  /**
+   * Goods on stock.
+   *
+   * @generated from field: optional int64 inventory_micros = 16;
+   */
+  inventoryMicros?: bigint | undefined;
+
+  /**
+   * Assets that turn into cash within a year.
+   *
+   * @generated from field: optional int64 current_assets_micros = 17;
+   */
+  currentAssetsMicros?: bigint | undefined;
+
+  /**
+   * All assets.
+   *
+   * @generated from field: optional int64 total_assets_micros = 18;
+   */
+  totalAssetsMicros?: bigint | undefined;
+
+  /**
+   * Debts due within a year.
+   *
+   * @generated from field: optional int64 current_liabilities_micros = 19;
+   */
+  currentLiabilitiesMicros?: bigint | undefined;
+
+  /**
+   * Debt that bears interest, short and long.
+   *
+   * @generated from field: optional int64 total_debt_micros = 20;
+   */
+  totalDebtMicros?: bigint | undefined;
+
+  /**
+   * What belongs to shareholders: book value.
+   *
+   * @generated from field: optional int64 equity_micros = 21;
+   */
+  equityMicros?: bigint | undefined;
+
+  /**
+   * Diluted earnings per share.
+   *
+   * @generated from field: optional int64 earnings_per_share_micros = 22;
+   */
+  earningsPerShareMicros?: bigint | undefined;
+
+  /**
+   * Shares outstanding on the last day of the period.
+   *
+   * @generated from field: optional int64 shares_outstanding = 23;
+   */
+  sharesOutstanding?: bigint | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.FinancialStatement.
+ * Use `create(FinancialStatementSchema)` to create a new message.
+ */
+export const FinancialStatementSchema: GenMessage<FinancialStatement> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data, 9);
+
+/**
+ * A purchase or sale of a company's shares by one of its insiders, as it was filed at one time.
+ *
+ * @generated from message trademesh.trading.v1.InsiderTrade
+ */
+export type InsiderTrade = Message<"trademesh.trading.v1.InsiderTrade"> & {
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 1;
+   */
+  ticker: string;
+
+  /**
+   * Name of the trade within its ticker, where the source gives it one; an amended filing of the same trade has the same name. Else empty.
+   *
+   * @generated from field: string trade_id = 2;
+   */
+  tradeId: string;
+
+  /**
+   * Day of the trade, ISO date. Nobody else knew of it then.
+   *
+   * @generated from field: string transaction_date = 3;
+   */
+  transactionDate: string;
+
+  /**
+   * What was done.
+   *
+   * @generated from field: trademesh.trading.v1.InsiderTradeCode code = 4;
+   */
+  code: InsiderTradeCode;
+
+  /**
+   * Shares bought or sold.
+   *
+   * @generated from field: int64 shares = 5;
+   */
+  shares: bigint;
+
+  /**
+   * Price per share.
+   *
+   * @generated from field: optional int64 price_micros = 6;
+   */
+  priceMicros?: bigint | undefined;
+
+  /**
+   * Who did it; empty if the source does not tell.
+   *
+   * @generated from field: string insider = 7;
+   */
+  insider: string;
+
+  /**
+   * What that person is to the company; empty if the source does not tell.
+   *
+   * @generated from field: string role = 8;
+   */
+  role: string;
+
+  /**
+   * When it was filed, or, where the source tells only the day, the next open of the exchange after it.
+   *
+   * @generated from field: google.protobuf.Timestamp known_at = 9;
+   */
+  knownAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.InsiderTrade.
+ * Use `create(InsiderTradeSchema)` to create a new message.
+ */
+export const InsiderTradeSchema: GenMessage<InsiderTrade> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data, 10);
+
+/**
+ * What a set can hold besides bars.
+ *
+ * @generated from enum trademesh.trading.v1.DataTable
+ */
+export enum DataTable {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: DATA_TABLE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Splits, dividends and delistings.
+   *
+   * @generated from enum value: DATA_TABLE_CORPORATE_ACTIONS = 1;
+   */
+  CORPORATE_ACTIONS = 1,
+
+  /**
+   * Financial statements.
+   *
+   * @generated from enum value: DATA_TABLE_FUNDAMENTALS = 2;
+   */
+  FUNDAMENTALS = 2,
+
+  /**
+   * What insiders bought and sold.
+   *
+   * @generated from enum value: DATA_TABLE_INSIDER_TRADES = 3;
+   */
+  INSIDER_TRADES = 3,
+}
+
+/**
+ * Describes the enum trademesh.trading.v1.DataTable.
+ */
+export const DataTableSchema: GenEnum<DataTable> = /*@__PURE__*/
+  enumDesc(file_trademesh_trading_v1_market_data, 0);
 
 /**
  * What has been done to prices.
@@ -466,7 +851,7 @@ export enum Adjustment {
  * Describes the enum trademesh.trading.v1.Adjustment.
  */
 export const AdjustmentSchema: GenEnum<Adjustment> = /*@__PURE__*/
-  enumDesc(file_trademesh_trading_v1_market_data, 0);
+  enumDesc(file_trademesh_trading_v1_market_data, 1);
 
 /**
  * What an instrument is.
@@ -507,7 +892,7 @@ export enum InstrumentKind {
  * Describes the enum trademesh.trading.v1.InstrumentKind.
  */
 export const InstrumentKindSchema: GenEnum<InstrumentKind> = /*@__PURE__*/
-  enumDesc(file_trademesh_trading_v1_market_data, 1);
+  enumDesc(file_trademesh_trading_v1_market_data, 2);
 
 /**
  * What a bar holds.
@@ -548,7 +933,7 @@ export enum BarKind {
  * Describes the enum trademesh.trading.v1.BarKind.
  */
 export const BarKindSchema: GenEnum<BarKind> = /*@__PURE__*/
-  enumDesc(file_trademesh_trading_v1_market_data, 2);
+  enumDesc(file_trademesh_trading_v1_market_data, 3);
 
 /**
  * What is known to be doubtful about a bar.
@@ -582,5 +967,80 @@ export enum BarQuality {
  * Describes the enum trademesh.trading.v1.BarQuality.
  */
 export const BarQualitySchema: GenEnum<BarQuality> = /*@__PURE__*/
-  enumDesc(file_trademesh_trading_v1_market_data, 3);
+  enumDesc(file_trademesh_trading_v1_market_data, 4);
+
+/**
+ * How long a statement's period is.
+ *
+ * @generated from enum trademesh.trading.v1.FiscalPeriod
+ */
+export enum FiscalPeriod {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: FISCAL_PERIOD_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Three months.
+   *
+   * @generated from enum value: FISCAL_PERIOD_QUARTER = 1;
+   */
+  QUARTER = 1,
+
+  /**
+   * Six months.
+   *
+   * @generated from enum value: FISCAL_PERIOD_HALF_YEAR = 2;
+   */
+  HALF_YEAR = 2,
+
+  /**
+   * Twelve months.
+   *
+   * @generated from enum value: FISCAL_PERIOD_YEAR = 3;
+   */
+  YEAR = 3,
+}
+
+/**
+ * Describes the enum trademesh.trading.v1.FiscalPeriod.
+ */
+export const FiscalPeriodSchema: GenEnum<FiscalPeriod> = /*@__PURE__*/
+  enumDesc(file_trademesh_trading_v1_market_data, 5);
+
+/**
+ * What an insider did on the open market, by the code of the form on which it was filed.
+ *
+ * @generated from enum trademesh.trading.v1.InsiderTradeCode
+ */
+export enum InsiderTradeCode {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: INSIDER_TRADE_CODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * P: bought.
+   *
+   * @generated from enum value: INSIDER_TRADE_CODE_PURCHASE = 1;
+   */
+  PURCHASE = 1,
+
+  /**
+   * S: sold.
+   *
+   * @generated from enum value: INSIDER_TRADE_CODE_SALE = 2;
+   */
+  SALE = 2,
+}
+
+/**
+ * Describes the enum trademesh.trading.v1.InsiderTradeCode.
+ */
+export const InsiderTradeCodeSchema: GenEnum<InsiderTradeCode> = /*@__PURE__*/
+  enumDesc(file_trademesh_trading_v1_market_data, 6);
 

@@ -5,17 +5,19 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Bar, BarBlock, CorporateAction, DataSet, Instrument } from "./market_data_pb.js";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Bar, BarBlock, CorporateAction, DataSet, FinancialStatement, InsiderTrade, Instrument } from "./market_data_pb.js";
 import { file_trademesh_trading_v1_market_data } from "./market_data_pb.js";
+import type { Quote, QuoteProvider, TradesAround } from "./quote_pb.js";
+import { file_trademesh_trading_v1_quote } from "./quote_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file trademesh/trading/v1/market_data_service.proto.
  */
 export const file_trademesh_trading_v1_market_data_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci50cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2gudHJhZGluZy52MSIvChZMaXN0SW5zdHJ1bWVudHNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAEiTQoXTGlzdEluc3RydW1lbnRzUmVzcG9uc2USMgoEc2V0cxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldEluc3RydW1lbnRzInMKDlNldEluc3RydW1lbnRzEioKA3NldBgBIAEoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRhdGFTZXQSNQoLaW5zdHJ1bWVudHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50IrMBChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAESNQoFc3RhcnQYAiABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgDIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSGQoIY2FsZW5kYXIYBCABKAlCB7pIBHICGCAiRwoUTGlzdFNlc3Npb25zUmVzcG9uc2USLwoIc2Vzc2lvbnMYASADKAsyHS50cmFkZW1lc2gudHJhZGluZy52MS5TZXNzaW9uInoKB1Nlc3Npb24SFAoMc2Vzc2lvbl9kYXRlGAEgASgJEisKB29wZW5fYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGNsb3NlX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK2AgobTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAibwocTGlzdENvcnBvcmF0ZUFjdGlvbnNSZXNwb25zZRI2CgdhY3Rpb25zGAEgAygLMiUudHJhZGVtZXNoLnRyYWRpbmcudjEuQ29ycG9yYXRlQWN0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKqAgoPTGlzdEJhcnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAiVAoQTGlzdEJhcnNSZXNwb25zZRInCgRiYXJzGAEgAygLMhkudHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKXAgoRU3RyZWFtQmFyc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESJAoSc2Vzc2lvbnNfcGVyX2Jsb2NrGAYgASgNQgi6SAUqAxiAECJDChJTdHJlYW1CYXJzUmVzcG9uc2USLQoFYmxvY2sYASABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5CYXJCbG9jazKnBAoRTWFya2V0RGF0YVNlcnZpY2USbgoPTGlzdEluc3RydW1lbnRzEiwudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEluc3RydW1lbnRzUmVxdWVzdBotLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RJbnN0cnVtZW50c1Jlc3BvbnNlEmUKDExpc3RTZXNzaW9ucxIpLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaKi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZRJ9ChRMaXN0Q29ycG9yYXRlQWN0aW9ucxIxLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RDb3Jwb3JhdGVBY3Rpb25zUmVxdWVzdBoyLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RDb3Jwb3JhdGVBY3Rpb25zUmVzcG9uc2USWQoITGlzdEJhcnMSJS50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0QmFyc1JlcXVlc3QaJi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0QmFyc1Jlc3BvbnNlEmEKClN0cmVhbUJhcnMSJy50cmFkZW1lc2gudHJhZGluZy52MS5TdHJlYW1CYXJzUmVxdWVzdBooLnRyYWRlbWVzaC50cmFkaW5nLnYxLlN0cmVhbUJhcnNSZXNwb25zZTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_trademesh_trading_v1_market_data]);
+  fileDesc("Ci50cmFkZW1lc2gvdHJhZGluZy92MS9tYXJrZXRfZGF0YV9zZXJ2aWNlLnByb3RvEhR0cmFkZW1lc2gudHJhZGluZy52MSIvChZMaXN0SW5zdHJ1bWVudHNSZXF1ZXN0EhUKA3NldBgBIAEoCUIIukgFcgMYgAEiTQoXTGlzdEluc3RydW1lbnRzUmVzcG9uc2USMgoEc2V0cxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldEluc3RydW1lbnRzInMKDlNldEluc3RydW1lbnRzEioKA3NldBgBIAEoCzIdLnRyYWRlbWVzaC50cmFkaW5nLnYxLkRhdGFTZXQSNQoLaW5zdHJ1bWVudHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5JbnN0cnVtZW50IkoKFEdldEluc3RydW1lbnRSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIZCgZ0aWNrZXIYAiABKAlCCbpIBnIEEAEYICJ5ChVHZXRJbnN0cnVtZW50UmVzcG9uc2USNAoKaW5zdHJ1bWVudBgBIAEoCzIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkluc3RydW1lbnQSKgoDc2V0GAIgASgLMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuRGF0YVNldCKzAQoTTGlzdFNlc3Npb25zUmVxdWVzdBIVCgNzZXQYASABKAlCCLpIBXIDGIABEjUKBXN0YXJ0GAIgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEhkKCGNhbGVuZGFyGAQgASgJQge6SARyAhggIkcKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEi8KCHNlc3Npb25zGAEgAygLMh0udHJhZGVtZXNoLnRyYWRpbmcudjEuU2Vzc2lvbiJ6CgdTZXNzaW9uEhQKDHNlc3Npb25fZGF0ZRgBIAEoCRIrCgdvcGVuX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghjbG9zZV9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAitgIKG0xpc3RDb3Jwb3JhdGVBY3Rpb25zUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBI1CgVzdGFydBgDIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMwoDZW5kGAQgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIxCgVhc19vZhgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBrpIA8gBARIbCglwYWdlX3NpemUYBiABKA1CCLpIBSoDGIgnEhwKCnBhZ2VfdG9rZW4YByABKAlCCLpIBXIDGIAgIm8KHExpc3RDb3Jwb3JhdGVBY3Rpb25zUmVzcG9uc2USNgoHYWN0aW9ucxgBIAMoCzIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvcnBvcmF0ZUFjdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiyQIKF0xpc3RGdW5kYW1lbnRhbHNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhUKDWFsbF9yZXZpc2lvbnMYBiABKAgSGwoJcGFnZV9zaXplGAcgASgNQgi6SAUqAxiIJxIcCgpwYWdlX3Rva2VuGAggASgJQgi6SAVyAxiAICJxChhMaXN0RnVuZGFtZW50YWxzUmVzcG9uc2USPAoKc3RhdGVtZW50cxgBIAMoCzIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkZpbmFuY2lhbFN0YXRlbWVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkijwIKGExpc3RJbnNpZGVyVHJhZGVzUmVxdWVzdBIXCgNzZXQYASABKAlCCrpIB3IFEAEYgAESJAoHdGlja2VycxgCIAMoCUITukgQkgENEIgnGAEiBnIEEAEYIBIvCgtrbm93bl9hZnRlchgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoFYXNfb2YYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESFQoNYWxsX3JldmlzaW9ucxgFIAEoCBIbCglwYWdlX3NpemUYBiABKA1CCLpIBSoDGIgnEhwKCnBhZ2VfdG9rZW4YByABKAlCCLpIBXIDGIAgImgKGUxpc3RJbnNpZGVyVHJhZGVzUmVzcG9uc2USMgoGdHJhZGVzGAEgAygLMiIudHJhZGVtZXNoLnRyYWRpbmcudjEuSW5zaWRlclRyYWRlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKqAgoPTGlzdEJhcnNSZXF1ZXN0EhcKA3NldBgBIAEoCUIKukgHcgUQARiAARIkCgd0aWNrZXJzGAIgAygJQhO6SBCSAQ0QiCcYASIGcgQQARggEjUKBXN0YXJ0GAMgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYBCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjEKBWFzX29mGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIGukgDyAEBEhsKCXBhZ2Vfc2l6ZRgGIAEoDUIIukgFKgMYiCcSHAoKcGFnZV90b2tlbhgHIAEoCUIIukgFcgMYgCAiVAoQTGlzdEJhcnNSZXNwb25zZRInCgRiYXJzGAEgAygLMhkudHJhZGVtZXNoLnRyYWRpbmcudjEuQmFyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKXAgoRU3RyZWFtQmFyc1JlcXVlc3QSFwoDc2V0GAEgASgJQgq6SAdyBRABGIABEiQKB3RpY2tlcnMYAiADKAlCE7pIEJIBDRCIJxgBIgZyBBABGCASNQoFc3RhcnQYAyABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjMKA2VuZBgEIAEoCUImukgj2AEBch4yHF5bMC05XXs0fS1bMC05XXsyfS1bMC05XXsyfSQSMQoFYXNfb2YYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESJAoSc2Vzc2lvbnNfcGVyX2Jsb2NrGAYgASgNQgi6SAUqAxiAECJDChJTdHJlYW1CYXJzUmVzcG9uc2USLQoFYmxvY2sYASABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5CYXJCbG9jayLIAQoQR2V0UXVvdGVzUmVxdWVzdBImCgd0aWNrZXJzGAEgAygJQhW6SBKSAQ8IARCIJxgBIgZyBBABGCASNQoEd2FpdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIIFDIAEioKBmFyb3VuZBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoFc2luY2UYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIu0BChFHZXRRdW90ZXNSZXNwb25zZRIrCgZxdW90ZXMYASADKAsyGy50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZRIPCgdtaXNzaW5nGAIgAygJEjUKCHByb3ZpZGVyGAMgASgLMiMudHJhZGVtZXNoLnRyYWRpbmcudjEuUXVvdGVQcm92aWRlchIvCgthbnN3ZXJlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoGYXJvdW5kGAUgAygLMiIudHJhZGVtZXNoLnRyYWRpbmcudjEuVHJhZGVzQXJvdW5kInwKE1N0cmVhbVF1b3Rlc1JlcXVlc3QSJgoHdGlja2VycxgBIAMoCUIVukgSkgEPCAEQiCcYASIGcgQQARggEj0KDG1pbl9pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIMukgJqgEGIgIIPDIAIvkBChRTdHJlYW1RdW90ZXNSZXNwb25zZRI3Cghwcm92aWRlchgBIAEoCzIjLnRyYWRlbWVzaC50cmFkaW5nLnYxLlF1b3RlUHJvdmlkZXJIABIuCgZxdW90ZXMYAiABKAsyHC50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZXNIABI7CgpjaGVja3BvaW50GAMgASgLMiUudHJhZGVtZXNoLnRyYWRpbmcudjEuUXVvdGVDaGVja3BvaW50SAASMwoDZW5kGAQgASgLMiQudHJhZGVtZXNoLnRyYWRpbmcudjEuUXVvdGVTdHJlYW1FbmRIAEIGCgRwYXJ0IjUKBlF1b3RlcxIrCgZxdW90ZXMYASADKAsyGy50cmFkZW1lc2gudHJhZGluZy52MS5RdW90ZSI5Cg9RdW90ZUNoZWNrcG9pbnQSJgoCYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkAKDlF1b3RlU3RyZWFtRW5kEi4KC3JldHJ5X2FmdGVyGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uMsEIChFNYXJrZXREYXRhU2VydmljZRJuCg9MaXN0SW5zdHJ1bWVudHMSLC50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0SW5zdHJ1bWVudHNSZXF1ZXN0Gi0udHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEluc3RydW1lbnRzUmVzcG9uc2USaAoNR2V0SW5zdHJ1bWVudBIqLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldEluc3RydW1lbnRSZXF1ZXN0GisudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0SW5zdHJ1bWVudFJlc3BvbnNlEmUKDExpc3RTZXNzaW9ucxIpLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaKi50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZRJ9ChRMaXN0Q29ycG9yYXRlQWN0aW9ucxIxLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RDb3Jwb3JhdGVBY3Rpb25zUmVxdWVzdBoyLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RDb3Jwb3JhdGVBY3Rpb25zUmVzcG9uc2UScQoQTGlzdEZ1bmRhbWVudGFscxItLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RGdW5kYW1lbnRhbHNSZXF1ZXN0Gi4udHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEZ1bmRhbWVudGFsc1Jlc3BvbnNlEnQKEUxpc3RJbnNpZGVyVHJhZGVzEi4udHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEluc2lkZXJUcmFkZXNSZXF1ZXN0Gi8udHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEluc2lkZXJUcmFkZXNSZXNwb25zZRJZCghMaXN0QmFycxIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RCYXJzUmVxdWVzdBomLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RCYXJzUmVzcG9uc2USYQoKU3RyZWFtQmFycxInLnRyYWRlbWVzaC50cmFkaW5nLnYxLlN0cmVhbUJhcnNSZXF1ZXN0GigudHJhZGVtZXNoLnRyYWRpbmcudjEuU3RyZWFtQmFyc1Jlc3BvbnNlMAESXAoJR2V0UXVvdGVzEiYudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UXVvdGVzUmVxdWVzdBonLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFF1b3Rlc1Jlc3BvbnNlEmcKDFN0cmVhbVF1b3RlcxIpLnRyYWRlbWVzaC50cmFkaW5nLnYxLlN0cmVhbVF1b3Rlc1JlcXVlc3QaKi50cmFkZW1lc2gudHJhZGluZy52MS5TdHJlYW1RdW90ZXNSZXNwb25zZTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_trademesh_trading_v1_market_data, file_trademesh_trading_v1_quote]);
 
 /**
  * Asks for instruments.
@@ -88,6 +90,62 @@ export const SetInstrumentsSchema: GenMessage<SetInstruments> = /*@__PURE__*/
   messageDesc(file_trademesh_trading_v1_market_data_service, 2);
 
 /**
+ * Asks for one instrument.
+ *
+ * @generated from message trademesh.trading.v1.GetInstrumentRequest
+ */
+export type GetInstrumentRequest = Message<"trademesh.trading.v1.GetInstrumentRequest"> & {
+  /**
+   * Which set.
+   *
+   * @generated from field: string set = 1;
+   */
+  set: string;
+
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 2;
+   */
+  ticker: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetInstrumentRequest.
+ * Use `create(GetInstrumentRequestSchema)` to create a new message.
+ */
+export const GetInstrumentRequestSchema: GenMessage<GetInstrumentRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 3);
+
+/**
+ * One instrument.
+ *
+ * @generated from message trademesh.trading.v1.GetInstrumentResponse
+ */
+export type GetInstrumentResponse = Message<"trademesh.trading.v1.GetInstrumentResponse"> & {
+  /**
+   * The instrument.
+   *
+   * @generated from field: trademesh.trading.v1.Instrument instrument = 1;
+   */
+  instrument?: Instrument | undefined;
+
+  /**
+   * The set that it is of.
+   *
+   * @generated from field: trademesh.trading.v1.DataSet set = 2;
+   */
+  set?: DataSet | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetInstrumentResponse.
+ * Use `create(GetInstrumentResponseSchema)` to create a new message.
+ */
+export const GetInstrumentResponseSchema: GenMessage<GetInstrumentResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 4);
+
+/**
  * Asks for sessions: those of a set, or those of a calendar.
  *
  * @generated from message trademesh.trading.v1.ListSessionsRequest
@@ -128,7 +186,7 @@ export type ListSessionsRequest = Message<"trademesh.trading.v1.ListSessionsRequ
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 3);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 5);
 
 /**
  * Sessions.
@@ -149,7 +207,7 @@ export type ListSessionsResponse = Message<"trademesh.trading.v1.ListSessionsRes
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 4);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 6);
 
 /**
  * One session of the calendar.
@@ -184,7 +242,7 @@ export type Session = Message<"trademesh.trading.v1.Session"> & {
  * Use `create(SessionSchema)` to create a new message.
  */
 export const SessionSchema: GenMessage<Session> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 5);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 7);
 
 /**
  * Asks for corporate actions.
@@ -247,7 +305,7 @@ export type ListCorporateActionsRequest = Message<"trademesh.trading.v1.ListCorp
  * Use `create(ListCorporateActionsRequestSchema)` to create a new message.
  */
 export const ListCorporateActionsRequestSchema: GenMessage<ListCorporateActionsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 6);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 8);
 
 /**
  * A page of corporate actions.
@@ -276,7 +334,196 @@ export type ListCorporateActionsResponse = Message<"trademesh.trading.v1.ListCor
  * Use `create(ListCorporateActionsResponseSchema)` to create a new message.
  */
 export const ListCorporateActionsResponseSchema: GenMessage<ListCorporateActionsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 7);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 9);
+
+/**
+ * Asks for financial statements.
+ *
+ * @generated from message trademesh.trading.v1.ListFundamentalsRequest
+ */
+export type ListFundamentalsRequest = Message<"trademesh.trading.v1.ListFundamentalsRequest"> & {
+  /**
+   * Which set.
+   *
+   * @generated from field: string set = 1;
+   */
+  set: string;
+
+  /**
+   * Which tickers; empty: all of the set.
+   *
+   * @generated from field: repeated string tickers = 2;
+   */
+  tickers: string[];
+
+  /**
+   * First end of a fiscal period, ISO date; empty: the set's first.
+   *
+   * @generated from field: string start = 3;
+   */
+  start: string;
+
+  /**
+   * Last end of a fiscal period, ISO date; empty: the last known at `as_of`.
+   *
+   * @generated from field: string end = 4;
+   */
+  end: string;
+
+  /**
+   * Nothing known later than this is in the answer.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 5;
+   */
+  asOf?: Timestamp | undefined;
+
+  /**
+   * Every form in which a statement was filed by then, restatements and what they replaced; else only the newest known of each.
+   *
+   * @generated from field: bool all_revisions = 6;
+   */
+  allRevisions: boolean;
+
+  /**
+   * Most statements to return; default 500, at most 5000.
+   *
+   * @generated from field: uint32 page_size = 7;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 8;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListFundamentalsRequest.
+ * Use `create(ListFundamentalsRequestSchema)` to create a new message.
+ */
+export const ListFundamentalsRequestSchema: GenMessage<ListFundamentalsRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 10);
+
+/**
+ * A page of financial statements.
+ *
+ * @generated from message trademesh.trading.v1.ListFundamentalsResponse
+ */
+export type ListFundamentalsResponse = Message<"trademesh.trading.v1.ListFundamentalsResponse"> & {
+  /**
+   * By the end of their period, then ticker, then length of period, then time of filing.
+   *
+   * @generated from field: repeated trademesh.trading.v1.FinancialStatement statements = 1;
+   */
+  statements: FinancialStatement[];
+
+  /**
+   * For the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListFundamentalsResponse.
+ * Use `create(ListFundamentalsResponseSchema)` to create a new message.
+ */
+export const ListFundamentalsResponseSchema: GenMessage<ListFundamentalsResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 11);
+
+/**
+ * Asks for insider trades.
+ *
+ * @generated from message trademesh.trading.v1.ListInsiderTradesRequest
+ */
+export type ListInsiderTradesRequest = Message<"trademesh.trading.v1.ListInsiderTradesRequest"> & {
+  /**
+   * Which set.
+   *
+   * @generated from field: string set = 1;
+   */
+  set: string;
+
+  /**
+   * Which tickers; empty: all of the set.
+   *
+   * @generated from field: repeated string tickers = 2;
+   */
+  tickers: string[];
+
+  /**
+   * Filed after this instant; absent: from the beginning.
+   *
+   * @generated from field: google.protobuf.Timestamp known_after = 3;
+   */
+  knownAfter?: Timestamp | undefined;
+
+  /**
+   * Nothing known later than this is in the answer.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 4;
+   */
+  asOf?: Timestamp | undefined;
+
+  /**
+   * Every form in which a trade was filed by then, amendments and what they replaced; else only the newest known of each.
+   *
+   * @generated from field: bool all_revisions = 5;
+   */
+  allRevisions: boolean;
+
+  /**
+   * Most trades to return; default 500, at most 5000.
+   *
+   * @generated from field: uint32 page_size = 6;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 7;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListInsiderTradesRequest.
+ * Use `create(ListInsiderTradesRequestSchema)` to create a new message.
+ */
+export const ListInsiderTradesRequestSchema: GenMessage<ListInsiderTradesRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 12);
+
+/**
+ * A page of insider trades.
+ *
+ * @generated from message trademesh.trading.v1.ListInsiderTradesResponse
+ */
+export type ListInsiderTradesResponse = Message<"trademesh.trading.v1.ListInsiderTradesResponse"> & {
+  /**
+   * By time of filing, then ticker, then day of the trade.
+   *
+   * @generated from field: repeated trademesh.trading.v1.InsiderTrade trades = 1;
+   */
+  trades: InsiderTrade[];
+
+  /**
+   * For the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListInsiderTradesResponse.
+ * Use `create(ListInsiderTradesResponseSchema)` to create a new message.
+ */
+export const ListInsiderTradesResponseSchema: GenMessage<ListInsiderTradesResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 13);
 
 /**
  * Asks for bars in rows.
@@ -339,7 +586,7 @@ export type ListBarsRequest = Message<"trademesh.trading.v1.ListBarsRequest"> & 
  * Use `create(ListBarsRequestSchema)` to create a new message.
  */
 export const ListBarsRequestSchema: GenMessage<ListBarsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 8);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 14);
 
 /**
  * A page of bars.
@@ -367,7 +614,7 @@ export type ListBarsResponse = Message<"trademesh.trading.v1.ListBarsResponse"> 
  * Use `create(ListBarsResponseSchema)` to create a new message.
  */
 export const ListBarsResponseSchema: GenMessage<ListBarsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 9);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 15);
 
 /**
  * Asks for bars in columns.
@@ -411,7 +658,7 @@ export type StreamBarsRequest = Message<"trademesh.trading.v1.StreamBarsRequest"
   asOf?: Timestamp | undefined;
 
   /**
-   * Most sessions in a block; default 256, at most 2048.
+   * Most sessions in a block; default 256, at most 2048. There are fewer where tickers are so many that a message would be too large.
    *
    * @generated from field: uint32 sessions_per_block = 6;
    */
@@ -423,7 +670,7 @@ export type StreamBarsRequest = Message<"trademesh.trading.v1.StreamBarsRequest"
  * Use `create(StreamBarsRequestSchema)` to create a new message.
  */
 export const StreamBarsRequestSchema: GenMessage<StreamBarsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 10);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 16);
 
 /**
  * Some bars.
@@ -444,10 +691,249 @@ export type StreamBarsResponse = Message<"trademesh.trading.v1.StreamBarsRespons
  * Use `create(StreamBarsResponseSchema)` to create a new message.
  */
 export const StreamBarsResponseSchema: GenMessage<StreamBarsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_market_data_service, 11);
+  messageDesc(file_trademesh_trading_v1_market_data_service, 17);
 
 /**
- * Recorded market data. Calls for data take `as_of` and never answer with anything known later.
+ * Asks for the newest trades.
+ *
+ * @generated from message trademesh.trading.v1.GetQuotesRequest
+ */
+export type GetQuotesRequest = Message<"trademesh.trading.v1.GetQuotesRequest"> & {
+  /**
+   * Which tickers, as the provider names them. From the first call on their trades are taken in, and for a few minutes after the last.
+   *
+   * @generated from field: repeated string tickers = 1;
+   */
+  tickers: string[];
+
+  /**
+   * How long to wait for tickers of which no trade is known; absent: not at all.
+   *
+   * @generated from field: google.protobuf.Duration wait = 2;
+   */
+  wait?: Duration | undefined;
+
+  /**
+   * Also tells the trades around this instant, a whole five minutes, of the last day: an open or a close.
+   *
+   * @generated from field: google.protobuf.Timestamp around = 3;
+   */
+  around?: Timestamp | undefined;
+
+  /**
+   * With `around`: also tells between which prices was traded from this instant on, a whole five minutes, too: the open that belongs to a close.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 4;
+   */
+  since?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetQuotesRequest.
+ * Use `create(GetQuotesRequestSchema)` to create a new message.
+ */
+export const GetQuotesRequestSchema: GenMessage<GetQuotesRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 18);
+
+/**
+ * The newest trades.
+ *
+ * @generated from message trademesh.trading.v1.GetQuotesResponse
+ */
+export type GetQuotesResponse = Message<"trademesh.trading.v1.GetQuotesResponse"> & {
+  /**
+   * In the order asked for; those without a trade are left out.
+   *
+   * @generated from field: repeated trademesh.trading.v1.Quote quotes = 1;
+   */
+  quotes: Quote[];
+
+  /**
+   * Tickers of which no trade is known.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
+
+  /**
+   * Who tells them.
+   *
+   * @generated from field: trademesh.trading.v1.QuoteProvider provider = 3;
+   */
+  provider?: QuoteProvider | undefined;
+
+  /**
+   * When this was made.
+   *
+   * @generated from field: google.protobuf.Timestamp answered_at = 4;
+   */
+  answeredAt?: Timestamp | undefined;
+
+  /**
+   * Trades around the instant asked for, a ticker each, in the order asked for; empty if none was.
+   *
+   * @generated from field: repeated trademesh.trading.v1.TradesAround around = 5;
+   */
+  around: TradesAround[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.GetQuotesResponse.
+ * Use `create(GetQuotesResponseSchema)` to create a new message.
+ */
+export const GetQuotesResponseSchema: GenMessage<GetQuotesResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 19);
+
+/**
+ * Asks for quotes as they change.
+ *
+ * @generated from message trademesh.trading.v1.StreamQuotesRequest
+ */
+export type StreamQuotesRequest = Message<"trademesh.trading.v1.StreamQuotesRequest"> & {
+  /**
+   * Which tickers, as the provider names them.
+   *
+   * @generated from field: repeated string tickers = 1;
+   */
+  tickers: string[];
+
+  /**
+   * Least time between two messages with quotes; default 0.1 s.
+   *
+   * @generated from field: google.protobuf.Duration min_interval = 2;
+   */
+  minInterval?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.StreamQuotesRequest.
+ * Use `create(StreamQuotesRequestSchema)` to create a new message.
+ */
+export const StreamQuotesRequestSchema: GenMessage<StreamQuotesRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 20);
+
+/**
+ * One part of a stream of quotes.
+ *
+ * @generated from message trademesh.trading.v1.StreamQuotesResponse
+ */
+export type StreamQuotesResponse = Message<"trademesh.trading.v1.StreamQuotesResponse"> & {
+  /**
+   * What it is.
+   *
+   * @generated from oneof trademesh.trading.v1.StreamQuotesResponse.part
+   */
+  part: {
+    /**
+     * How the provider's connection stands: first of all, and whenever it changes.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteProvider provider = 1;
+     */
+    value: QuoteProvider;
+    case: "provider";
+  } | {
+    /**
+     * Quotes: first all that there are, then those that changed.
+     *
+     * @generated from field: trademesh.trading.v1.Quotes quotes = 2;
+     */
+    value: Quotes;
+    case: "quotes";
+  } | {
+    /**
+     * All that there was when the stream began was sent, or nothing changed for a while.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteCheckpoint checkpoint = 3;
+     */
+    value: QuoteCheckpoint;
+    case: "checkpoint";
+  } | {
+    /**
+     * The last message, if the stream ends by the server's will.
+     *
+     * @generated from field: trademesh.trading.v1.QuoteStreamEnd end = 4;
+     */
+    value: QuoteStreamEnd;
+    case: "end";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message trademesh.trading.v1.StreamQuotesResponse.
+ * Use `create(StreamQuotesResponseSchema)` to create a new message.
+ */
+export const StreamQuotesResponseSchema: GenMessage<StreamQuotesResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 21);
+
+/**
+ * Some quotes.
+ *
+ * @generated from message trademesh.trading.v1.Quotes
+ */
+export type Quotes = Message<"trademesh.trading.v1.Quotes"> & {
+  /**
+   * At most one per ticker.
+   *
+   * @generated from field: repeated trademesh.trading.v1.Quote quotes = 1;
+   */
+  quotes: Quote[];
+};
+
+/**
+ * Describes the message trademesh.trading.v1.Quotes.
+ * Use `create(QuotesSchema)` to create a new message.
+ */
+export const QuotesSchema: GenMessage<Quotes> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 22);
+
+/**
+ * The stream is alive, and everything was sent.
+ *
+ * @generated from message trademesh.trading.v1.QuoteCheckpoint
+ */
+export type QuoteCheckpoint = Message<"trademesh.trading.v1.QuoteCheckpoint"> & {
+  /**
+   * When, by the server's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp at = 1;
+   */
+  at?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.QuoteCheckpoint.
+ * Use `create(QuoteCheckpointSchema)` to create a new message.
+ */
+export const QuoteCheckpointSchema: GenMessage<QuoteCheckpoint> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 23);
+
+/**
+ * The server goes down. A new stream begins with what is then the newest.
+ *
+ * @generated from message trademesh.trading.v1.QuoteStreamEnd
+ */
+export type QuoteStreamEnd = Message<"trademesh.trading.v1.QuoteStreamEnd"> & {
+  /**
+   * When to come back.
+   *
+   * @generated from field: google.protobuf.Duration retry_after = 1;
+   */
+  retryAfter?: Duration | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.QuoteStreamEnd.
+ * Use `create(QuoteStreamEndSchema)` to create a new message.
+ */
+export const QuoteStreamEndSchema: GenMessage<QuoteStreamEnd> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_market_data_service, 24);
+
+/**
+ * Recorded market data, and live quotes. Calls for recorded data take `as_of` and never answer with anything known later.
+ *
+ * Sets are those that come with the program, those that `trademesh data import` made, and seeded universes, which nobody has recorded: a set
+ * `mock-<tickers>@<seed>`, for example `mock-20@7` with at most 5,000 tickers, is made up as it is read, and is the same for everyone. It is
+ * in no list of sets unless it is named.
  *
  * @generated from service trademesh.trading.v1.MarketDataService
  */
@@ -461,6 +947,16 @@ export const MarketDataService: GenService<{
     methodKind: "unary";
     input: typeof ListInstrumentsRequestSchema;
     output: typeof ListInstrumentsResponseSchema;
+  },
+  /**
+   * One instrument of a set, and the set itself.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.GetInstrument
+   */
+  getInstrument: {
+    methodKind: "unary";
+    input: typeof GetInstrumentRequestSchema;
+    output: typeof GetInstrumentResponseSchema;
   },
   /**
    * Sessions of a set's exchange calendar that the set covers, or of any calendar in any span, also to come.
@@ -483,7 +979,27 @@ export const MarketDataService: GenService<{
     output: typeof ListCorporateActionsResponseSchema;
   },
   /**
-   * Bars in rows, for people.
+   * Financial statements known at `as_of`, by the end of their period, in pages.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.ListFundamentals
+   */
+  listFundamentals: {
+    methodKind: "unary";
+    input: typeof ListFundamentalsRequestSchema;
+    output: typeof ListFundamentalsResponseSchema;
+  },
+  /**
+   * What insiders bought and sold, known at `as_of`, in the order in which it was filed, in pages.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.ListInsiderTrades
+   */
+  listInsiderTrades: {
+    methodKind: "unary";
+    input: typeof ListInsiderTradesRequestSchema;
+    output: typeof ListInsiderTradesResponseSchema;
+  },
+  /**
+   * Bars in rows, for people: each in its newest form that is known at `as_of`.
    *
    * @generated from rpc trademesh.trading.v1.MarketDataService.ListBars
    */
@@ -493,7 +1009,7 @@ export const MarketDataService: GenService<{
     output: typeof ListBarsResponseSchema;
   },
   /**
-   * Bars in columns, many sessions a message, for programs.
+   * Bars in columns, many sessions a message, for programs: every form known at `as_of`, with the time from which it is.
    *
    * @generated from rpc trademesh.trading.v1.MarketDataService.StreamBars
    */
@@ -501,6 +1017,26 @@ export const MarketDataService: GenService<{
     methodKind: "server_streaming";
     input: typeof StreamBarsRequestSchema;
     output: typeof StreamBarsResponseSchema;
+  },
+  /**
+   * The newest trades now, from a provider of live quotes; FAILED_PRECONDITION, NOT_CONFIGURED, where there is none.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.GetQuotes
+   */
+  getQuotes: {
+    methodKind: "unary";
+    input: typeof GetQuotesRequestSchema;
+    output: typeof GetQuotesResponseSchema;
+  },
+  /**
+   * The newest trades, then each change, conflated per ticker, with a checkpoint while idle. Tells when the provider's connection is lost.
+   *
+   * @generated from rpc trademesh.trading.v1.MarketDataService.StreamQuotes
+   */
+  streamQuotes: {
+    methodKind: "server_streaming";
+    input: typeof StreamQuotesRequestSchema;
+    output: typeof StreamQuotesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_trademesh_trading_v1_market_data_service, 0);

@@ -7,7 +7,7 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
 import type { AgentRole } from "../../common/v1/vocabulary_pb.js";
 import { file_trademesh_common_v1_vocabulary } from "../../common/v1/vocabulary_pb.js";
-import type { OrderFilled, Phase, PortfolioState } from "../../gateway/v1/event_pb.js";
+import type { ExpiryReason, GateResult, LimitCode, Order, OrderFilled, Phase, PortfolioState } from "../../gateway/v1/event_pb.js";
 import { file_trademesh_gateway_v1_event } from "../../gateway/v1/event_pb.js";
 import type { EquityPoint } from "../../gateway/v1/state_pb.js";
 import { file_trademesh_gateway_v1_state } from "../../gateway/v1/state_pb.js";
@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file trademesh/trading/v1/portfolio_service.proto.
  */
 export const file_trademesh_trading_v1_portfolio_service: GenFile = /*@__PURE__*/
-  fileDesc("Cix0cmFkZW1lc2gvdHJhZGluZy92MS9wb3J0Zm9saW9fc2VydmljZS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEicQoTR2V0UG9ydGZvbGlvUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKC2F0X3NlcXVlbmNlGAIgASgESACIAQFCDgoMX2F0X3NlcXVlbmNlIpEBChRHZXRQb3J0Zm9saW9SZXNwb25zZRI3Cglwb3J0Zm9saW8YASABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRISCgpuYXZfbWljcm9zGAIgASgDEhYKDmFzX29mX3NlcXVlbmNlGAMgASgEEhQKDHNlc3Npb25fZGF0ZRgEIAEoCSKYAQoQTGlzdEZpbGxzUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCASFwoGdGlja2VyGAQgASgJQge6SARyAhggIngKEUxpc3RGaWxsc1Jlc3BvbnNlEi8KBWZpbGxzGAEgAygLMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuRmlsbFJlY29yZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSGQoRY29tcGFjdGVkX3Rocm91Z2gYAyABKAQiZQoKRmlsbFJlY29yZBIQCghzZXF1ZW5jZRgBIAEoBBIUCgxzZXNzaW9uX2RhdGUYAiABKAkSLwoEZmlsbBgDIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRmlsbGVkIoABChFMaXN0RXF1aXR5UmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMYkE4SHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCAiYAoSTGlzdEVxdWl0eVJlc3BvbnNlEjEKBnBvaW50cxgBIAMoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLkVxdWl0eVBvaW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK+AQoVR2V0UGVyZm9ybWFuY2VSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoLYXRfc2VxdWVuY2UYAiABKARIAIgBARI1Cg9yaXNrX2ZyZWVfeWllbGQYAyABKAFCF7pIFBISGQAAAAAAACRAKQAAAAAAAOC/SAGIAQFCDgoMX2F0X3NlcXVlbmNlQhIKEF9yaXNrX2ZyZWVfeWllbGQi+gYKFkdldFBlcmZvcm1hbmNlUmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0SGQoMdG90YWxfcmV0dXJuGAIgASgBSACIAQESEQoEY2FnchgDIAEoAUgBiAEBEiIKFWFubnVhbGlzZWRfdm9sYXRpbGl0eRgEIAEoAUgCiAEBEhMKBnNoYXJwZRgFIAEoAUgDiAEBEhQKB3NvcnRpbm8YBiABKAFIBIgBARIZCgxtYXhfZHJhd2Rvd24YByABKAFIBYgBARIiChVtYXhfZHJhd2Rvd25fc2Vzc2lvbnMYCCABKA1IBogBARITCgZjYWxtYXIYCSABKAFIB4gBARIVCghoaXRfcmF0ZRgKIAEoAUgIiAEBEhoKDXByb2ZpdF9mYWN0b3IYCyABKAFICYgBARIgChNtZWFuX2dyb3NzX2V4cG9zdXJlGAwgASgBSAqIAQESFQoIdHVybm92ZXIYDSABKAFIC4gBARJOCgl1bmRlZmluZWQYDiADKAsyOy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlc3BvbnNlLlVuZGVmaW5lZEVudHJ5EhYKDmFzX29mX3NlcXVlbmNlGA8gASgEEh4KEW1lYW5fbmV0X2V4cG9zdXJlGBAgASgBSAyIAQESGwoOc2hhcmVfaW52ZXN0ZWQYESABKAFIDYgBARIWCg5jbG9zaW5nX3RyYWRlcxgSIAEoDRI0CgVmbGFncxgTIAMoDjIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLlBlcmZvcm1hbmNlRmxhZxowCg5VbmRlZmluZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg8KDV90b3RhbF9yZXR1cm5CBwoFX2NhZ3JCGAoWX2FubnVhbGlzZWRfdm9sYXRpbGl0eUIJCgdfc2hhcnBlQgoKCF9zb3J0aW5vQg8KDV9tYXhfZHJhd2Rvd25CGAoWX21heF9kcmF3ZG93bl9zZXNzaW9uc0IJCgdfY2FsbWFyQgsKCV9oaXRfcmF0ZUIQCg5fcHJvZml0X2ZhY3RvckIWChRfbWVhbl9ncm9zc19leHBvc3VyZUILCglfdHVybm92ZXJCFAoSX21lYW5fbmV0X2V4cG9zdXJlQhEKD19zaGFyZV9pbnZlc3RlZCJzChVHZXRMZWFkZXJib2FyZFJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIYCgthdF9zZXF1ZW5jZRgCIAEoBEgAiAEBQg4KDF9hdF9zZXF1ZW5jZSJ0ChZHZXRMZWFkZXJib2FyZFJlc3BvbnNlEjAKBmFnZW50cxgBIAMoCzIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkFnZW50U2NvcmUSEAoIc2Vzc2lvbnMYAiABKA0SFgoOYXNfb2Zfc2VxdWVuY2UYAyABKAQiLwoSQ29uZmlkZW5jZUludGVydmFsEgsKA2xvdxgBIAEoARIMCgRoaWdoGAIgASgBIpYBCghIaXRTY29yZRITCgtwcmVkaWN0aW9ucxgBIAEoDRIMCgR3aW5zGAIgASgNEg8KB3Vua25vd24YAyABKA0SEQoEcmF0ZRgEIAEoAUgAiAEBEjoKCGludGVydmFsGAUgASgLMigudHJhZGVtZXNoLnRyYWRpbmcudjEuQ29uZmlkZW5jZUludGVydmFsQgcKBV9yYXRlIsMBChtJbmZvcm1hdGlvbkNvZWZmaWNpZW50U2NvcmUSEAoIc2Vzc2lvbnMYASABKA0SEQoEbWVhbhgCIAEoAUgAiAEBEhYKCWRldmlhdGlvbhgDIAEoAUgBiAEBEg4KAXQYBCABKAFIAogBARI6CghpbnRlcnZhbBgFIAEoCzIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbmZpZGVuY2VJbnRlcnZhbEIHCgVfbWVhbkIMCgpfZGV2aWF0aW9uQgQKAl90IoYECgpBZ2VudFNjb3JlEhAKCGFnZW50X2lkGAEgASgJEiwKBHJvbGUYAiABKA4yHi50cmFkZW1lc2guY29tbW9uLnYxLkFnZW50Um9sZRIRCgRyYW5rGAMgASgNSACIAQESKwoDYWxsGAQgASgLMh4udHJhZGVtZXNoLnRyYWRpbmcudjEuSGl0U2NvcmUSLAoEYnVsbBgFIAEoCzIeLnRyYWRlbWVzaC50cmFkaW5nLnYxLkhpdFNjb3JlEiwKBGJlYXIYBiABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5IaXRTY29yZRIPCgduZXV0cmFsGAcgASgNEhIKBWJyaWVyGAggASgBSAGIAQESUgoXaW5mb3JtYXRpb25fY29lZmZpY2llbnQYCSABKAsyMS50cmFkZW1lc2gudHJhZGluZy52MS5JbmZvcm1hdGlvbkNvZWZmaWNpZW50U2NvcmUSQgoJdW5kZWZpbmVkGAogAygLMi8udHJhZGVtZXNoLnRyYWRpbmcudjEuQWdlbnRTY29yZS5VbmRlZmluZWRFbnRyeRIaChJzZXNzaW9uc19wcmVkaWN0ZWQYCyABKA0aMAoOVW5kZWZpbmVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfcmFua0IICgZfYnJpZXIiUgoSQ29tcGFyZVJ1bnNSZXF1ZXN0EjwKB3J1bl9pZHMYASADKAlCK7pIKJIBJQgCEBAYASIdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQisgEKE0NvbXBhcmVSdW5zUmVzcG9uc2USLwoEcnVucxgBIAMoCzIhLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVkUnVuEjAKB2ZpZ3VyZXMYAiADKAsyHy50cmFkZW1lc2gudHJhZGluZy52MS5GaWd1cmVSb3cSOAoLZGl2ZXJnZW5jZXMYAyADKAsyIy50cmFkZW1lc2gudHJhZGluZy52MS5SdW5EaXZlcmdlbmNlIuABCgtDb21wYXJlZFJ1bhIOCgZydW5faWQYASABKAkSFgoOYXNfb2Zfc2VxdWVuY2UYAiABKAQSFQoNZmlyc3Rfc2Vzc2lvbhgDIAEoCRIUCgxsYXN0X3Nlc3Npb24YBCABKAkSEAoIc2Vzc2lvbnMYBSABKA0SGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgGIAEoAxISCgpuYXZfbWljcm9zGAcgASgDEg0KBWZpbGxzGAggASgNEhUKDWNvbmZpZ19zaGEyNTYYCSABKAkSEwoLZGF0YV9zaGEyNTYYCiABKAkiSgoJRmlndXJlUm93EgwKBG5hbWUYASABKAkSLwoFY2VsbHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5GaWd1cmVDZWxsImUKCkZpZ3VyZUNlbGwSEgoFdmFsdWUYASABKAFIAIgBARIXCgpkaWZmZXJlbmNlGAIgASgBSAGIAQESEQoJdW5kZWZpbmVkGAMgASgJQggKBl92YWx1ZUINCgtfZGlmZmVyZW5jZSLDAgoNUnVuRGl2ZXJnZW5jZRIOCgZydW5faWQYASABKAkSFQoNZmlyc3Rfc2Vzc2lvbhgCIAEoCRIwCgtmaXJzdF9waGFzZRgDIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhEKCWFnZW50X2lkcxgEIAMoCRIfChdmaXJzdF9kZWNpc2lvbnNfc2Vzc2lvbhgFIAEoCRIZChFmaXJzdF9uYXZfc2Vzc2lvbhgGIAEoCRI1CgZjYXVzZXMYByADKA4yJS50cmFkZW1lc2gudHJhZGluZy52MS5EaXZlcmdlbmNlQ2F1c2USPgoNY29uZmlndXJhdGlvbhgIIAMoCzInLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldHRpbmdEaWZmZXJlbmNlEhMKC2V4cGxhbmF0aW9uGAkgASgJIj8KEVNldHRpbmdEaWZmZXJlbmNlEgwKBHBhdGgYASABKAkSDQoFZmlyc3QYAiABKAkSDQoFb3RoZXIYAyABKAkqVgoPUGVyZm9ybWFuY2VGbGFnEiAKHFBFUkZPUk1BTkNFX0ZMQUdfVU5TUEVDSUZJRUQQABIhCh1QRVJGT1JNQU5DRV9GTEFHX1NIT1JUX1NBTVBMRRABKpIBCg9EaXZlcmdlbmNlQ2F1c2USIAocRElWRVJHRU5DRV9DQVVTRV9VTlNQRUNJRklFRBAAEiIKHkRJVkVSR0VOQ0VfQ0FVU0VfQ09ORklHVVJBVElPThABEhkKFURJVkVSR0VOQ0VfQ0FVU0VfREFUQRACEh4KGkRJVkVSR0VOQ0VfQ0FVU0VfREVDSVNJT05TEAMy9gQKEFBvcnRmb2xpb1NlcnZpY2USZQoMR2V0UG9ydGZvbGlvEikudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0UG9ydGZvbGlvUmVxdWVzdBoqLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFBvcnRmb2xpb1Jlc3BvbnNlElwKCUxpc3RGaWxscxImLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RGaWxsc1JlcXVlc3QaJy50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RmlsbHNSZXNwb25zZRJfCgpMaXN0RXF1aXR5EicudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEVxdWl0eVJlcXVlc3QaKC50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RXF1aXR5UmVzcG9uc2USawoOR2V0UGVyZm9ybWFuY2USKy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlcXVlc3QaLC50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlc3BvbnNlEmsKDkdldExlYWRlcmJvYXJkEisudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0TGVhZGVyYm9hcmRSZXF1ZXN0GiwudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0TGVhZGVyYm9hcmRSZXNwb25zZRJiCgtDb21wYXJlUnVucxIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVSdW5zUmVxdWVzdBopLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVSdW5zUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_trademesh_common_v1_vocabulary, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_state]);
+  fileDesc("Cix0cmFkZW1lc2gvdHJhZGluZy92MS9wb3J0Zm9saW9fc2VydmljZS5wcm90bxIUdHJhZGVtZXNoLnRyYWRpbmcudjEicQoTR2V0UG9ydGZvbGlvUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhgKC2F0X3NlcXVlbmNlGAIgASgESACIAQFCDgoMX2F0X3NlcXVlbmNlIpEBChRHZXRQb3J0Zm9saW9SZXNwb25zZRI3Cglwb3J0Zm9saW8YASABKAsyJC50cmFkZW1lc2guZ2F0ZXdheS52MS5Qb3J0Zm9saW9TdGF0ZRISCgpuYXZfbWljcm9zGAIgASgDEhYKDmFzX29mX3NlcXVlbmNlGAMgASgEEhQKDHNlc3Npb25fZGF0ZRgEIAEoCSLGAQoUTGlzdFBvc2l0aW9uc1JlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIYCgthdF9zZXF1ZW5jZRgCIAEoBEgAiAEBEhsKCXBhZ2Vfc2l6ZRgDIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgEIAEoCUIIukgFcgMYgCASFwoGdGlja2VyGAUgASgJQge6SARyAhggQg4KDF9hdF9zZXF1ZW5jZSKXAQoVTGlzdFBvc2l0aW9uc1Jlc3BvbnNlEjcKCXBvc2l0aW9ucxgBIAMoCzIkLnRyYWRlbWVzaC50cmFkaW5nLnYxLlBvc2l0aW9uUmVjb3JkEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBBIUCgxzZXNzaW9uX2RhdGUYBCABKAki8AEKDlBvc2l0aW9uUmVjb3JkEg4KBnRpY2tlchgBIAEoCRIQCghxdWFudGl0eRgCIAEoAxITCgtjb3N0X21pY3JvcxgDIAEoAxIbChNhdmVyYWdlX2Nvc3RfbWljcm9zGAQgASgDEhgKC21hcmtfbWljcm9zGAUgASgDSACIAQESGQoMdmFsdWVfbWljcm9zGAYgASgDSAGIAQESHgoRdW5yZWFsaXNlZF9taWNyb3MYByABKANIAogBAUIOCgxfbWFya19taWNyb3NCDwoNX3ZhbHVlX21pY3Jvc0IUChJfdW5yZWFsaXNlZF9taWNyb3MiswMKEUxpc3RPcmRlcnNSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoLYXRfc2VxdWVuY2UYAiABKARIAIgBARIbCglwYWdlX3NpemUYAyABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIAgEkUKBnN0YXRlcxgFIAMoDjIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLk9yZGVyU3RhdGVCE7pIEJIBDRAQGAEiB4IBBBABIAASFwoGdGlja2VyGAYgASgJQge6SARyAhggEjUKBXN0YXJ0GAcgASgJQia6SCPYAQFyHjIcXlswLTldezR9LVswLTldezJ9LVswLTldezJ9JBIzCgNlbmQYCCABKAlCJrpII9gBAXIeMhxeWzAtOV17NH0tWzAtOV17Mn0tWzAtOV17Mn0kEjsKBm9yaWdpbhgJIAEoDjIhLnRyYWRlbWVzaC50cmFkaW5nLnYxLk9yZGVyT3JpZ2luQgi6SAWCAQIQAUIOCgxfYXRfc2VxdWVuY2UieAoSTGlzdE9yZGVyc1Jlc3BvbnNlEjEKBm9yZGVycxgBIAMoCzIhLnRyYWRlbWVzaC50cmFkaW5nLnYxLk9yZGVyUmVjb3JkEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIWCg5hc19vZl9zZXF1ZW5jZRgDIAEoBCLwBAoLT3JkZXJSZWNvcmQSKgoFb3JkZXIYASABKAsyGy50cmFkZW1lc2guZ2F0ZXdheS52MS5PcmRlchIvCgVzdGF0ZRgCIAEoDjIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLk9yZGVyU3RhdGUSMQoGb3JpZ2luGAMgASgOMiEudHJhZGVtZXNoLnRyYWRpbmcudjEuT3JkZXJPcmlnaW4SGAoQYWxsb3dlZF9xdWFudGl0eRgEIAEoAxIXCg9maWxsZWRfcXVhbnRpdHkYBSABKAMSGgoScmVtYWluaW5nX3F1YW50aXR5GAYgASgDEiEKFGF2ZXJhZ2VfcHJpY2VfbWljcm9zGAcgASgDSACIAQESEwoLZmVlc19taWNyb3MYCCABKAMSDQoFZmlsbHMYCSABKA0SLgoFbGltaXQYCiABKA4yHy50cmFkZW1lc2guZ2F0ZXdheS52MS5MaW1pdENvZGUSLgoEZ2F0ZRgLIAEoCzIgLnRyYWRlbWVzaC5nYXRld2F5LnYxLkdhdGVSZXN1bHQSEgoKZGVjaWRlZF9ieRgMIAEoCRIOCgZyZWFzb24YDSABKAkSFQoNZmlyc3Rfc2Vzc2lvbhgOIAEoCRIUCgxsYXN0X3Nlc3Npb24YDyABKAkSEAoIc2VxdWVuY2UYECABKAQSFQoNbGFzdF9zZXF1ZW5jZRgRIAEoBBIUCgxmcm9tX3Nlc3Npb24YEiABKA0SMgoGZXhwaXJ5GBMgASgOMiIudHJhZGVtZXNoLmdhdGV3YXkudjEuRXhwaXJ5UmVhc29uQhcKFV9hdmVyYWdlX3ByaWNlX21pY3JvcyKYAQoQTGlzdEZpbGxzUmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCASFwoGdGlja2VyGAQgASgJQge6SARyAhggIngKEUxpc3RGaWxsc1Jlc3BvbnNlEi8KBWZpbGxzGAEgAygLMiAudHJhZGVtZXNoLnRyYWRpbmcudjEuRmlsbFJlY29yZBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSGQoRY29tcGFjdGVkX3Rocm91Z2gYAyABKAQiZQoKRmlsbFJlY29yZBIQCghzZXF1ZW5jZRgBIAEoBBIUCgxzZXNzaW9uX2RhdGUYAiABKAkSLwoEZmlsbBgDIAEoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLk9yZGVyRmlsbGVkIoABChFMaXN0RXF1aXR5UmVxdWVzdBIwCgZydW5faWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMYkE4SHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgCAiYAoSTGlzdEVxdWl0eVJlc3BvbnNlEjEKBnBvaW50cxgBIAMoCzIhLnRyYWRlbWVzaC5nYXRld2F5LnYxLkVxdWl0eVBvaW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK+AQoVR2V0UGVyZm9ybWFuY2VSZXF1ZXN0EjAKBnJ1bl9pZBgBIAEoCUIgukgdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQSGAoLYXRfc2VxdWVuY2UYAiABKARIAIgBARI1Cg9yaXNrX2ZyZWVfeWllbGQYAyABKAFCF7pIFBISGQAAAAAAACRAKQAAAAAAAOC/SAGIAQFCDgoMX2F0X3NlcXVlbmNlQhIKEF9yaXNrX2ZyZWVfeWllbGQi+gYKFkdldFBlcmZvcm1hbmNlUmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0SGQoMdG90YWxfcmV0dXJuGAIgASgBSACIAQESEQoEY2FnchgDIAEoAUgBiAEBEiIKFWFubnVhbGlzZWRfdm9sYXRpbGl0eRgEIAEoAUgCiAEBEhMKBnNoYXJwZRgFIAEoAUgDiAEBEhQKB3NvcnRpbm8YBiABKAFIBIgBARIZCgxtYXhfZHJhd2Rvd24YByABKAFIBYgBARIiChVtYXhfZHJhd2Rvd25fc2Vzc2lvbnMYCCABKA1IBogBARITCgZjYWxtYXIYCSABKAFIB4gBARIVCghoaXRfcmF0ZRgKIAEoAUgIiAEBEhoKDXByb2ZpdF9mYWN0b3IYCyABKAFICYgBARIgChNtZWFuX2dyb3NzX2V4cG9zdXJlGAwgASgBSAqIAQESFQoIdHVybm92ZXIYDSABKAFIC4gBARJOCgl1bmRlZmluZWQYDiADKAsyOy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlc3BvbnNlLlVuZGVmaW5lZEVudHJ5EhYKDmFzX29mX3NlcXVlbmNlGA8gASgEEh4KEW1lYW5fbmV0X2V4cG9zdXJlGBAgASgBSAyIAQESGwoOc2hhcmVfaW52ZXN0ZWQYESABKAFIDYgBARIWCg5jbG9zaW5nX3RyYWRlcxgSIAEoDRI0CgVmbGFncxgTIAMoDjIlLnRyYWRlbWVzaC50cmFkaW5nLnYxLlBlcmZvcm1hbmNlRmxhZxowCg5VbmRlZmluZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg8KDV90b3RhbF9yZXR1cm5CBwoFX2NhZ3JCGAoWX2FubnVhbGlzZWRfdm9sYXRpbGl0eUIJCgdfc2hhcnBlQgoKCF9zb3J0aW5vQg8KDV9tYXhfZHJhd2Rvd25CGAoWX21heF9kcmF3ZG93bl9zZXNzaW9uc0IJCgdfY2FsbWFyQgsKCV9oaXRfcmF0ZUIQCg5fcHJvZml0X2ZhY3RvckIWChRfbWVhbl9ncm9zc19leHBvc3VyZUILCglfdHVybm92ZXJCFAoSX21lYW5fbmV0X2V4cG9zdXJlQhEKD19zaGFyZV9pbnZlc3RlZCJzChVHZXRMZWFkZXJib2FyZFJlcXVlc3QSMAoGcnVuX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIYCgthdF9zZXF1ZW5jZRgCIAEoBEgAiAEBQg4KDF9hdF9zZXF1ZW5jZSJ0ChZHZXRMZWFkZXJib2FyZFJlc3BvbnNlEjAKBmFnZW50cxgBIAMoCzIgLnRyYWRlbWVzaC50cmFkaW5nLnYxLkFnZW50U2NvcmUSEAoIc2Vzc2lvbnMYAiABKA0SFgoOYXNfb2Zfc2VxdWVuY2UYAyABKAQiLwoSQ29uZmlkZW5jZUludGVydmFsEgsKA2xvdxgBIAEoARIMCgRoaWdoGAIgASgBIpYBCghIaXRTY29yZRITCgtwcmVkaWN0aW9ucxgBIAEoDRIMCgR3aW5zGAIgASgNEg8KB3Vua25vd24YAyABKA0SEQoEcmF0ZRgEIAEoAUgAiAEBEjoKCGludGVydmFsGAUgASgLMigudHJhZGVtZXNoLnRyYWRpbmcudjEuQ29uZmlkZW5jZUludGVydmFsQgcKBV9yYXRlIsMBChtJbmZvcm1hdGlvbkNvZWZmaWNpZW50U2NvcmUSEAoIc2Vzc2lvbnMYASABKA0SEQoEbWVhbhgCIAEoAUgAiAEBEhYKCWRldmlhdGlvbhgDIAEoAUgBiAEBEg4KAXQYBCABKAFIAogBARI6CghpbnRlcnZhbBgFIAEoCzIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbmZpZGVuY2VJbnRlcnZhbEIHCgVfbWVhbkIMCgpfZGV2aWF0aW9uQgQKAl90IoYECgpBZ2VudFNjb3JlEhAKCGFnZW50X2lkGAEgASgJEiwKBHJvbGUYAiABKA4yHi50cmFkZW1lc2guY29tbW9uLnYxLkFnZW50Um9sZRIRCgRyYW5rGAMgASgNSACIAQESKwoDYWxsGAQgASgLMh4udHJhZGVtZXNoLnRyYWRpbmcudjEuSGl0U2NvcmUSLAoEYnVsbBgFIAEoCzIeLnRyYWRlbWVzaC50cmFkaW5nLnYxLkhpdFNjb3JlEiwKBGJlYXIYBiABKAsyHi50cmFkZW1lc2gudHJhZGluZy52MS5IaXRTY29yZRIPCgduZXV0cmFsGAcgASgNEhIKBWJyaWVyGAggASgBSAGIAQESUgoXaW5mb3JtYXRpb25fY29lZmZpY2llbnQYCSABKAsyMS50cmFkZW1lc2gudHJhZGluZy52MS5JbmZvcm1hdGlvbkNvZWZmaWNpZW50U2NvcmUSQgoJdW5kZWZpbmVkGAogAygLMi8udHJhZGVtZXNoLnRyYWRpbmcudjEuQWdlbnRTY29yZS5VbmRlZmluZWRFbnRyeRIaChJzZXNzaW9uc19wcmVkaWN0ZWQYCyABKA0aMAoOVW5kZWZpbmVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfcmFua0IICgZfYnJpZXIiUgoSQ29tcGFyZVJ1bnNSZXF1ZXN0EjwKB3J1bl9pZHMYASADKAlCK7pIKJIBJQgCEBAYASIdchsyGV5bYS16MC05XVthLXowLTktXXswLDYyfSQisgEKE0NvbXBhcmVSdW5zUmVzcG9uc2USLwoEcnVucxgBIAMoCzIhLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVkUnVuEjAKB2ZpZ3VyZXMYAiADKAsyHy50cmFkZW1lc2gudHJhZGluZy52MS5GaWd1cmVSb3cSOAoLZGl2ZXJnZW5jZXMYAyADKAsyIy50cmFkZW1lc2gudHJhZGluZy52MS5SdW5EaXZlcmdlbmNlIuABCgtDb21wYXJlZFJ1bhIOCgZydW5faWQYASABKAkSFgoOYXNfb2Zfc2VxdWVuY2UYAiABKAQSFQoNZmlyc3Rfc2Vzc2lvbhgDIAEoCRIUCgxsYXN0X3Nlc3Npb24YBCABKAkSEAoIc2Vzc2lvbnMYBSABKA0SGwoTaW5pdGlhbF9jYXNoX21pY3JvcxgGIAEoAxISCgpuYXZfbWljcm9zGAcgASgDEg0KBWZpbGxzGAggASgNEhUKDWNvbmZpZ19zaGEyNTYYCSABKAkSEwoLZGF0YV9zaGEyNTYYCiABKAkiSgoJRmlndXJlUm93EgwKBG5hbWUYASABKAkSLwoFY2VsbHMYAiADKAsyIC50cmFkZW1lc2gudHJhZGluZy52MS5GaWd1cmVDZWxsImUKCkZpZ3VyZUNlbGwSEgoFdmFsdWUYASABKAFIAIgBARIXCgpkaWZmZXJlbmNlGAIgASgBSAGIAQESEQoJdW5kZWZpbmVkGAMgASgJQggKBl92YWx1ZUINCgtfZGlmZmVyZW5jZSLDAgoNUnVuRGl2ZXJnZW5jZRIOCgZydW5faWQYASABKAkSFQoNZmlyc3Rfc2Vzc2lvbhgCIAEoCRIwCgtmaXJzdF9waGFzZRgDIAEoDjIbLnRyYWRlbWVzaC5nYXRld2F5LnYxLlBoYXNlEhEKCWFnZW50X2lkcxgEIAMoCRIfChdmaXJzdF9kZWNpc2lvbnNfc2Vzc2lvbhgFIAEoCRIZChFmaXJzdF9uYXZfc2Vzc2lvbhgGIAEoCRI1CgZjYXVzZXMYByADKA4yJS50cmFkZW1lc2gudHJhZGluZy52MS5EaXZlcmdlbmNlQ2F1c2USPgoNY29uZmlndXJhdGlvbhgIIAMoCzInLnRyYWRlbWVzaC50cmFkaW5nLnYxLlNldHRpbmdEaWZmZXJlbmNlEhMKC2V4cGxhbmF0aW9uGAkgASgJIj8KEVNldHRpbmdEaWZmZXJlbmNlEgwKBHBhdGgYASABKAkSDQoFZmlyc3QYAiABKAkSDQoFb3RoZXIYAyABKAkq5wEKCk9yZGVyU3RhdGUSGwoXT1JERVJfU1RBVEVfVU5TUEVDSUZJRUQQABITCg9PUkRFUl9TVEFURV9ORVcQARIgChxPUkRFUl9TVEFURV9QRU5ESU5HX0FQUFJPVkFMEAISIAocT1JERVJfU1RBVEVfUEFSVElBTExZX0ZJTExFRBADEhYKEk9SREVSX1NUQVRFX0ZJTExFRBAEEhgKFE9SREVSX1NUQVRFX0NBTkNFTEVEEAUSGAoUT1JERVJfU1RBVEVfUkVKRUNURUQQBhIXChNPUkRFUl9TVEFURV9FWFBJUkVEEAcqdAoLT3JkZXJPcmlnaW4SHAoYT1JERVJfT1JJR0lOX1VOU1BFQ0lGSUVEEAASFQoRT1JERVJfT1JJR0lOX0RFU0sQARIXChNPUkRFUl9PUklHSU5fUEVSU09OEAISFwoTT1JERVJfT1JJR0lOX0ZPUkNFRBADKlYKD1BlcmZvcm1hbmNlRmxhZxIgChxQRVJGT1JNQU5DRV9GTEFHX1VOU1BFQ0lGSUVEEAASIQodUEVSRk9STUFOQ0VfRkxBR19TSE9SVF9TQU1QTEUQASqSAQoPRGl2ZXJnZW5jZUNhdXNlEiAKHERJVkVSR0VOQ0VfQ0FVU0VfVU5TUEVDSUZJRUQQABIiCh5ESVZFUkdFTkNFX0NBVVNFX0NPTkZJR1VSQVRJT04QARIZChVESVZFUkdFTkNFX0NBVVNFX0RBVEEQAhIeChpESVZFUkdFTkNFX0NBVVNFX0RFQ0lTSU9OUxADMsEGChBQb3J0Zm9saW9TZXJ2aWNlEmUKDEdldFBvcnRmb2xpbxIpLnRyYWRlbWVzaC50cmFkaW5nLnYxLkdldFBvcnRmb2xpb1JlcXVlc3QaKi50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQb3J0Zm9saW9SZXNwb25zZRJoCg1MaXN0UG9zaXRpb25zEioudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdFBvc2l0aW9uc1JlcXVlc3QaKy50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0UG9zaXRpb25zUmVzcG9uc2USXwoKTGlzdE9yZGVycxInLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RPcmRlcnNSZXF1ZXN0GigudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdE9yZGVyc1Jlc3BvbnNlElwKCUxpc3RGaWxscxImLnRyYWRlbWVzaC50cmFkaW5nLnYxLkxpc3RGaWxsc1JlcXVlc3QaJy50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RmlsbHNSZXNwb25zZRJfCgpMaXN0RXF1aXR5EicudHJhZGVtZXNoLnRyYWRpbmcudjEuTGlzdEVxdWl0eVJlcXVlc3QaKC50cmFkZW1lc2gudHJhZGluZy52MS5MaXN0RXF1aXR5UmVzcG9uc2USawoOR2V0UGVyZm9ybWFuY2USKy50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlcXVlc3QaLC50cmFkZW1lc2gudHJhZGluZy52MS5HZXRQZXJmb3JtYW5jZVJlc3BvbnNlEmsKDkdldExlYWRlcmJvYXJkEisudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0TGVhZGVyYm9hcmRSZXF1ZXN0GiwudHJhZGVtZXNoLnRyYWRpbmcudjEuR2V0TGVhZGVyYm9hcmRSZXNwb25zZRJiCgtDb21wYXJlUnVucxIoLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVSdW5zUmVxdWVzdBopLnRyYWRlbWVzaC50cmFkaW5nLnYxLkNvbXBhcmVSdW5zUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_trademesh_common_v1_vocabulary, file_trademesh_gateway_v1_event, file_trademesh_gateway_v1_state]);
 
 /**
  * Asks for an account.
@@ -90,6 +90,420 @@ export const GetPortfolioResponseSchema: GenMessage<GetPortfolioResponse> = /*@_
   messageDesc(file_trademesh_trading_v1_portfolio_service, 1);
 
 /**
+ * Asks for positions.
+ *
+ * @generated from message trademesh.trading.v1.ListPositionsRequest
+ */
+export type ListPositionsRequest = Message<"trademesh.trading.v1.ListPositionsRequest"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * At which sequence; absent: the newest when the first page is asked for, and the same for the pages after it.
+   *
+   * @generated from field: optional uint64 at_sequence = 2;
+   */
+  atSequence?: bigint | undefined;
+
+  /**
+   * Most positions to return; default 100, at most 1000.
+   *
+   * @generated from field: uint32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+
+  /**
+   * Only this ticker; empty: all.
+   *
+   * @generated from field: string ticker = 5;
+   */
+  ticker: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListPositionsRequest.
+ * Use `create(ListPositionsRequestSchema)` to create a new message.
+ */
+export const ListPositionsRequestSchema: GenMessage<ListPositionsRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 2);
+
+/**
+ * A page of positions.
+ *
+ * @generated from message trademesh.trading.v1.ListPositionsResponse
+ */
+export type ListPositionsResponse = Message<"trademesh.trading.v1.ListPositionsResponse"> & {
+  /**
+   * Those that are not zero, by ticker.
+   *
+   * @generated from field: repeated trademesh.trading.v1.PositionRecord positions = 1;
+   */
+  positions: PositionRecord[];
+
+  /**
+   * For the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * The sequence that this covers.
+   *
+   * @generated from field: uint64 as_of_sequence = 3;
+   */
+  asOfSequence: bigint;
+
+  /**
+   * Last session settled, ISO date, at whose close positions are valued; empty before the first. One opened since then has the price of its
+   * first fill as its mark.
+   *
+   * @generated from field: string session_date = 4;
+   */
+  sessionDate: string;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListPositionsResponse.
+ * Use `create(ListPositionsResponseSchema)` to create a new message.
+ */
+export const ListPositionsResponseSchema: GenMessage<ListPositionsResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 3);
+
+/**
+ * A position and what it is worth. All amounts in micro-dollars.
+ *
+ * @generated from message trademesh.trading.v1.PositionRecord
+ */
+export type PositionRecord = Message<"trademesh.trading.v1.PositionRecord"> & {
+  /**
+   * Which ticker.
+   *
+   * @generated from field: string ticker = 1;
+   */
+  ticker: string;
+
+  /**
+   * Shares, below zero if short.
+   *
+   * @generated from field: int64 quantity = 2;
+   */
+  quantity: bigint;
+
+  /**
+   * What those shares cost, exact; below zero if short.
+   *
+   * @generated from field: int64 cost_micros = 3;
+   */
+  costMicros: bigint;
+
+  /**
+   * Cost of a share, rounded half to even: for reading, the account is kept with `cost_micros`.
+   *
+   * @generated from field: int64 average_cost_micros = 4;
+   */
+  averageCostMicros: bigint;
+
+  /**
+   * Price at which it is valued; absent before its first mark, and `value_micros` and `unrealised_micros` with it.
+   *
+   * @generated from field: optional int64 mark_micros = 5;
+   */
+  markMicros?: bigint | undefined;
+
+  /**
+   * Quantity times mark; below zero if short.
+   *
+   * @generated from field: optional int64 value_micros = 6;
+   */
+  valueMicros?: bigint | undefined;
+
+  /**
+   * Value less cost: what closing at the mark would realise, before fees.
+   *
+   * @generated from field: optional int64 unrealised_micros = 7;
+   */
+  unrealisedMicros?: bigint | undefined;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.PositionRecord.
+ * Use `create(PositionRecordSchema)` to create a new message.
+ */
+export const PositionRecordSchema: GenMessage<PositionRecord> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 4);
+
+/**
+ * Asks for orders.
+ *
+ * @generated from message trademesh.trading.v1.ListOrdersRequest
+ */
+export type ListOrdersRequest = Message<"trademesh.trading.v1.ListOrdersRequest"> & {
+  /**
+   * Which run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * At which sequence; absent: the newest when the first page is asked for, and the same for the pages after it.
+   *
+   * @generated from field: optional uint64 at_sequence = 2;
+   */
+  atSequence?: bigint | undefined;
+
+  /**
+   * Most orders to return; default 100, at most 1000.
+   *
+   * @generated from field: uint32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+
+  /**
+   * Only orders in one of these states; empty: in any.
+   *
+   * @generated from field: repeated trademesh.trading.v1.OrderState states = 5;
+   */
+  states: OrderState[];
+
+  /**
+   * Only this ticker; empty: all.
+   *
+   * @generated from field: string ticker = 6;
+   */
+  ticker: string;
+
+  /**
+   * Only orders that took part in a session from this one on, ISO date; empty: from the first, and those that have been in none yet.
+   *
+   * @generated from field: string start = 7;
+   */
+  start: string;
+
+  /**
+   * Only orders that took part in a session up to this one, ISO date; empty: up to the last, and those that have been in none yet.
+   *
+   * @generated from field: string end = 8;
+   */
+  end: string;
+
+  /**
+   * Only those of one origin; unspecified: all.
+   *
+   * @generated from field: trademesh.trading.v1.OrderOrigin origin = 9;
+   */
+  origin: OrderOrigin;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListOrdersRequest.
+ * Use `create(ListOrdersRequestSchema)` to create a new message.
+ */
+export const ListOrdersRequestSchema: GenMessage<ListOrdersRequest> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 5);
+
+/**
+ * A page of orders.
+ *
+ * @generated from message trademesh.trading.v1.ListOrdersResponse
+ */
+export type ListOrdersResponse = Message<"trademesh.trading.v1.ListOrdersResponse"> & {
+  /**
+   * Oldest first; those of one session in the order in which they were executed.
+   *
+   * @generated from field: repeated trademesh.trading.v1.OrderRecord orders = 1;
+   */
+  orders: OrderRecord[];
+
+  /**
+   * For the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * The sequence that this covers.
+   *
+   * @generated from field: uint64 as_of_sequence = 3;
+   */
+  asOfSequence: bigint;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.ListOrdersResponse.
+ * Use `create(ListOrdersResponseSchema)` to create a new message.
+ */
+export const ListOrdersResponseSchema: GenMessage<ListOrdersResponse> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 6);
+
+/**
+ * An order and what became of it. Quantities are whole shares, amounts micro-dollars.
+ *
+ * @generated from message trademesh.trading.v1.OrderRecord
+ */
+export type OrderRecord = Message<"trademesh.trading.v1.OrderRecord"> & {
+  /**
+   * As it was asked for: its quantity is what was ordered.
+   *
+   * @generated from field: trademesh.gateway.v1.Order order = 1;
+   */
+  order?: Order | undefined;
+
+  /**
+   * Where it stands.
+   *
+   * @generated from field: trademesh.trading.v1.OrderState state = 2;
+   */
+  state: OrderState;
+
+  /**
+   * Whose it is.
+   *
+   * @generated from field: trademesh.trading.v1.OrderOrigin origin = 3;
+   */
+  origin: OrderOrigin;
+
+  /**
+   * Shares that limits have let pass, at the gate and at the fill, those that are filled among them. Before its first session: what was ordered.
+   *
+   * @generated from field: int64 allowed_quantity = 4;
+   */
+  allowedQuantity: bigint;
+
+  /**
+   * Shares filled.
+   *
+   * @generated from field: int64 filled_quantity = 5;
+   */
+  filledQuantity: bigint;
+
+  /**
+   * Shares that may still be filled; 0 once it is no longer in force.
+   *
+   * @generated from field: int64 remaining_quantity = 6;
+   */
+  remainingQuantity: bigint;
+
+  /**
+   * Mean price of the shares filled, rounded half to even; absent without any.
+   *
+   * @generated from field: optional int64 average_price_micros = 7;
+   */
+  averagePriceMicros?: bigint | undefined;
+
+  /**
+   * Fees of its fills.
+   *
+   * @generated from field: int64 fees_micros = 8;
+   */
+  feesMicros: bigint;
+
+  /**
+   * How many fills it had.
+   *
+   * @generated from field: uint32 fills = 9;
+   */
+  fills: number;
+
+  /**
+   * What cut or refused it, the last of several; unspecified if nothing did.
+   *
+   * @generated from field: trademesh.gateway.v1.LimitCode limit = 10;
+   */
+  limit: LimitCode;
+
+  /**
+   * What the limits made of it when they were last applied, with the figure and the limit; absent before.
+   *
+   * @generated from field: trademesh.gateway.v1.GateResult gate = 11;
+   */
+  gate?: GateResult | undefined;
+
+  /**
+   * Who approved or denied it, or took it back; empty if nobody did.
+   *
+   * @generated from field: string decided_by = 12;
+   */
+  decidedBy: string;
+
+  /**
+   * What was said of that, or why its cycle was given up.
+   *
+   * @generated from field: string reason = 13;
+   */
+  reason: string;
+
+  /**
+   * First session that it took part in, ISO date; empty if in none yet.
+   *
+   * @generated from field: string first_session = 14;
+   */
+  firstSession: string;
+
+  /**
+   * Last session that it took part in, ISO date.
+   *
+   * @generated from field: string last_session = 15;
+   */
+  lastSession: string;
+
+  /**
+   * Sequence of the event that it began with: its submission, or the gate's for the desk's own.
+   *
+   * @generated from field: uint64 sequence = 16;
+   */
+  sequence: bigint;
+
+  /**
+   * Sequence of the newest event about it.
+   *
+   * @generated from field: uint64 last_sequence = 17;
+   */
+  lastSequence: bigint;
+
+  /**
+   * The first session for which a person's order is in force, counted from 1; 0 for the desk's own.
+   *
+   * @generated from field: uint32 from_session = 18;
+   */
+  fromSession: number;
+
+  /**
+   * Why its time was over, if not only since it was.
+   *
+   * @generated from field: trademesh.gateway.v1.ExpiryReason expiry = 19;
+   */
+  expiry: ExpiryReason;
+};
+
+/**
+ * Describes the message trademesh.trading.v1.OrderRecord.
+ * Use `create(OrderRecordSchema)` to create a new message.
+ */
+export const OrderRecordSchema: GenMessage<OrderRecord> = /*@__PURE__*/
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 7);
+
+/**
  * Asks for fills.
  *
  * @generated from message trademesh.trading.v1.ListFillsRequest
@@ -129,7 +543,7 @@ export type ListFillsRequest = Message<"trademesh.trading.v1.ListFillsRequest"> 
  * Use `create(ListFillsRequestSchema)` to create a new message.
  */
 export const ListFillsRequestSchema: GenMessage<ListFillsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 2);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 8);
 
 /**
  * A page of fills.
@@ -164,7 +578,7 @@ export type ListFillsResponse = Message<"trademesh.trading.v1.ListFillsResponse"
  * Use `create(ListFillsResponseSchema)` to create a new message.
  */
 export const ListFillsResponseSchema: GenMessage<ListFillsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 3);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 9);
 
 /**
  * A fill and where it stands.
@@ -199,7 +613,7 @@ export type FillRecord = Message<"trademesh.trading.v1.FillRecord"> & {
  * Use `create(FillRecordSchema)` to create a new message.
  */
 export const FillRecordSchema: GenMessage<FillRecord> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 4);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 10);
 
 /**
  * Asks for the curve.
@@ -234,7 +648,7 @@ export type ListEquityRequest = Message<"trademesh.trading.v1.ListEquityRequest"
  * Use `create(ListEquityRequestSchema)` to create a new message.
  */
 export const ListEquityRequestSchema: GenMessage<ListEquityRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 5);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 11);
 
 /**
  * A page of the curve.
@@ -262,7 +676,7 @@ export type ListEquityResponse = Message<"trademesh.trading.v1.ListEquityRespons
  * Use `create(ListEquityResponseSchema)` to create a new message.
  */
 export const ListEquityResponseSchema: GenMessage<ListEquityResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 6);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 12);
 
 /**
  * Asks for figures.
@@ -297,7 +711,7 @@ export type GetPerformanceRequest = Message<"trademesh.trading.v1.GetPerformance
  * Use `create(GetPerformanceRequestSchema)` to create a new message.
  */
 export const GetPerformanceRequestSchema: GenMessage<GetPerformanceRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 7);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 13);
 
 /**
  * Figures of performance. A figure that is undefined is absent, and `undefined` says why.
@@ -444,7 +858,7 @@ export type GetPerformanceResponse = Message<"trademesh.trading.v1.GetPerformanc
  * Use `create(GetPerformanceResponseSchema)` to create a new message.
  */
 export const GetPerformanceResponseSchema: GenMessage<GetPerformanceResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 8);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 14);
 
 /**
  * Asks how good agents were.
@@ -472,7 +886,7 @@ export type GetLeaderboardRequest = Message<"trademesh.trading.v1.GetLeaderboard
  * Use `create(GetLeaderboardRequestSchema)` to create a new message.
  */
 export const GetLeaderboardRequestSchema: GenMessage<GetLeaderboardRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 9);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 15);
 
 /**
  * How good agents were. Predictions of a session count once it is settled, against the close before it and its own close.
@@ -507,7 +921,7 @@ export type GetLeaderboardResponse = Message<"trademesh.trading.v1.GetLeaderboar
  * Use `create(GetLeaderboardResponseSchema)` to create a new message.
  */
 export const GetLeaderboardResponseSchema: GenMessage<GetLeaderboardResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 10);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 16);
 
 /**
  * A 95 % confidence interval.
@@ -535,7 +949,7 @@ export type ConfidenceInterval = Message<"trademesh.trading.v1.ConfidenceInterva
  * Use `create(ConfidenceIntervalSchema)` to create a new message.
  */
 export const ConfidenceIntervalSchema: GenMessage<ConfidenceInterval> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 11);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 17);
 
 /**
  * Predictions of one kind, and how many were right.
@@ -584,7 +998,7 @@ export type HitScore = Message<"trademesh.trading.v1.HitScore"> & {
  * Use `create(HitScoreSchema)` to create a new message.
  */
 export const HitScoreSchema: GenMessage<HitScore> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 12);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 18);
 
 /**
  * Information coefficient: the correlation, in each session, of an agent's scores of tickers with what the tickers returned
@@ -634,7 +1048,7 @@ export type InformationCoefficientScore = Message<"trademesh.trading.v1.Informat
  * Use `create(InformationCoefficientScoreSchema)` to create a new message.
  */
 export const InformationCoefficientScoreSchema: GenMessage<InformationCoefficientScore> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 13);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 19);
 
 /**
  * How good one agent was. A figure that is undefined is absent, and `undefined` says why.
@@ -725,7 +1139,7 @@ export type AgentScore = Message<"trademesh.trading.v1.AgentScore"> & {
  * Use `create(AgentScoreSchema)` to create a new message.
  */
 export const AgentScoreSchema: GenMessage<AgentScore> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 14);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 20);
 
 /**
  * Asks for runs side by side.
@@ -746,7 +1160,7 @@ export type CompareRunsRequest = Message<"trademesh.trading.v1.CompareRunsReques
  * Use `create(CompareRunsRequestSchema)` to create a new message.
  */
 export const CompareRunsRequestSchema: GenMessage<CompareRunsRequest> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 15);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 21);
 
 /**
  * Runs side by side.
@@ -781,7 +1195,7 @@ export type CompareRunsResponse = Message<"trademesh.trading.v1.CompareRunsRespo
  * Use `create(CompareRunsResponseSchema)` to create a new message.
  */
 export const CompareRunsResponseSchema: GenMessage<CompareRunsResponse> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 16);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 22);
 
 /**
  * What a run is and came to.
@@ -865,7 +1279,7 @@ export type ComparedRun = Message<"trademesh.trading.v1.ComparedRun"> & {
  * Use `create(ComparedRunSchema)` to create a new message.
  */
 export const ComparedRunSchema: GenMessage<ComparedRun> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 17);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 23);
 
 /**
  * One figure of every run.
@@ -893,7 +1307,7 @@ export type FigureRow = Message<"trademesh.trading.v1.FigureRow"> & {
  * Use `create(FigureRowSchema)` to create a new message.
  */
 export const FigureRowSchema: GenMessage<FigureRow> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 18);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 24);
 
 /**
  * A figure of one run.
@@ -928,7 +1342,7 @@ export type FigureCell = Message<"trademesh.trading.v1.FigureCell"> & {
  * Use `create(FigureCellSchema)` to create a new message.
  */
 export const FigureCellSchema: GenMessage<FigureCell> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 19);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 25);
 
 /**
  * Where a run parts from the first one.
@@ -1005,7 +1419,7 @@ export type RunDivergence = Message<"trademesh.trading.v1.RunDivergence"> & {
  * Use `create(RunDivergenceSchema)` to create a new message.
  */
 export const RunDivergenceSchema: GenMessage<RunDivergence> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 20);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 26);
 
 /**
  * A setting that differs.
@@ -1040,7 +1454,117 @@ export type SettingDifference = Message<"trademesh.trading.v1.SettingDifference"
  * Use `create(SettingDifferenceSchema)` to create a new message.
  */
 export const SettingDifferenceSchema: GenMessage<SettingDifference> = /*@__PURE__*/
-  messageDesc(file_trademesh_trading_v1_portfolio_service, 21);
+  messageDesc(file_trademesh_trading_v1_portfolio_service, 27);
+
+/**
+ * Where an order stands. The names are those of FIX (OrdStatus, field 39).
+ *
+ * @generated from enum trademesh.trading.v1.OrderState
+ */
+export enum OrderState {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: ORDER_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * In force, and nothing of it executed. FIX: New.
+   *
+   * @generated from enum value: ORDER_STATE_NEW = 1;
+   */
+  NEW = 1,
+
+  /**
+   * A person is asked whether it may go on. FIX: Pending New.
+   *
+   * @generated from enum value: ORDER_STATE_PENDING_APPROVAL = 2;
+   */
+  PENDING_APPROVAL = 2,
+
+  /**
+   * In force, and a part of it executed.
+   *
+   * @generated from enum value: ORDER_STATE_PARTIALLY_FILLED = 3;
+   */
+  PARTIALLY_FILLED = 3,
+
+  /**
+   * Executed as far as limits let it: `allowed_quantity` is filled, and `limit` says what cut it, if anything did.
+   *
+   * @generated from enum value: ORDER_STATE_FILLED = 4;
+   */
+  FILLED = 4,
+
+  /**
+   * Taken back by a person, or void since its cycle was given up. What had been filled by then is.
+   *
+   * @generated from enum value: ORDER_STATE_CANCELED = 5;
+   */
+  CANCELED = 5,
+
+  /**
+   * Refused whole: `limit` says by what.
+   *
+   * @generated from enum value: ORDER_STATE_REJECTED = 6;
+   */
+  REJECTED = 6,
+
+  /**
+   * Its time is over. What had been filled by then is.
+   *
+   * @generated from enum value: ORDER_STATE_EXPIRED = 7;
+   */
+  EXPIRED = 7,
+}
+
+/**
+ * Describes the enum trademesh.trading.v1.OrderState.
+ */
+export const OrderStateSchema: GenEnum<OrderState> = /*@__PURE__*/
+  enumDesc(file_trademesh_trading_v1_portfolio_service, 0);
+
+/**
+ * Whose order it is.
+ *
+ * @generated from enum trademesh.trading.v1.OrderOrigin
+ */
+export enum OrderOrigin {
+  /**
+   * In a request: anybody's. Never sent.
+   *
+   * @generated from enum value: ORDER_ORIGIN_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The desk's own: its portfolio manager decided on it.
+   *
+   * @generated from enum value: ORDER_ORIGIN_DESK = 1;
+   */
+  DESK = 1,
+
+  /**
+   * A person's (PipelineService.SubmitOrder).
+   *
+   * @generated from enum value: ORDER_ORIGIN_PERSON = 2;
+   */
+  PERSON = 2,
+
+  /**
+   * Nobody's: a margin call closed a position, or a part of it, by force. It passes no limits; its fill is all that is told of it.
+   *
+   * @generated from enum value: ORDER_ORIGIN_FORCED = 3;
+   */
+  FORCED = 3,
+}
+
+/**
+ * Describes the enum trademesh.trading.v1.OrderOrigin.
+ */
+export const OrderOriginSchema: GenEnum<OrderOrigin> = /*@__PURE__*/
+  enumDesc(file_trademesh_trading_v1_portfolio_service, 1);
 
 /**
  * What to think of a figure that is there.
@@ -1067,7 +1591,7 @@ export enum PerformanceFlag {
  * Describes the enum trademesh.trading.v1.PerformanceFlag.
  */
 export const PerformanceFlagSchema: GenEnum<PerformanceFlag> = /*@__PURE__*/
-  enumDesc(file_trademesh_trading_v1_portfolio_service, 0);
+  enumDesc(file_trademesh_trading_v1_portfolio_service, 2);
 
 /**
  * What makes two runs differ.
@@ -1108,7 +1632,7 @@ export enum DivergenceCause {
  * Describes the enum trademesh.trading.v1.DivergenceCause.
  */
 export const DivergenceCauseSchema: GenEnum<DivergenceCause> = /*@__PURE__*/
-  enumDesc(file_trademesh_trading_v1_portfolio_service, 1);
+  enumDesc(file_trademesh_trading_v1_portfolio_service, 3);
 
 /**
  * Accounts of runs at any sequence, whether the gateway lives (it is asked) or not (its journal is read).
@@ -1125,6 +1649,26 @@ export const PortfolioService: GenService<{
     methodKind: "unary";
     input: typeof GetPortfolioRequestSchema;
     output: typeof GetPortfolioResponseSchema;
+  },
+  /**
+   * Positions, by ticker, in pages.
+   *
+   * @generated from rpc trademesh.trading.v1.PortfolioService.ListPositions
+   */
+  listPositions: {
+    methodKind: "unary";
+    input: typeof ListPositionsRequestSchema;
+    output: typeof ListPositionsResponseSchema;
+  },
+  /**
+   * Orders, the desk's and people's, with what became of them, oldest first, in pages.
+   *
+   * @generated from rpc trademesh.trading.v1.PortfolioService.ListOrders
+   */
+  listOrders: {
+    methodKind: "unary";
+    input: typeof ListOrdersRequestSchema;
+    output: typeof ListOrdersResponseSchema;
   },
   /**
    * Fills, in pages.

@@ -1,0 +1,66 @@
+"""Sets whose bars are got year by year, for the tickers that are asked for: a window of a set needs no more memory than its years.
+
+The years last used are kept, up to a bound in bytes that all sets share. Who reads a set from its beginning to its end has one year in memory at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+from trademesh_trading.bar_matrices import Bars, joined
+from trademesh_trading.market_set import MarketSet
+
+PAGES_BYTES = 128 * 1024 * 1024
+"""Years of all sets that are kept: two of 5,000 tickers with open, high, low, close and volume. The newest is kept even if it is larger."""
+
+
+class YearReader(Protocol):
+    """Where the bars of a year come from."""
+
+    def read_year(self, year: int, columns: Sequence[int]) -> Bars:
+        """Bars of all sessions of a year for some tickers of the set; raises DataAbsent where they cannot be had."""
+
+
+class PageCache:
+    """Years that were used last. One lock for all: two that want the same year do not both read it."""
+
+    def __init__(self, most_bytes: int = PAGES_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._pages: OrderedDict[tuple[str, int, tuple[int, ...]], Bars] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str, reader: YearReader, year: int, columns: tuple[int, ...]) -> Bars:
+        """A year of a set, read if it is not at hand."""
+        key = (name, year, columns)
+        with self._lock:
+            page = self._pages.pop(key, None)
+            if page is None:
+                page = reader.read_year(year, columns)
+            self._pages[key] = page
+            while len(self._pages) > 1 and sum(kept.memory_bytes() for kept in self._pages.values()) > self._most_bytes:
+                self._pages.popitem(last=False)
+            return page
+
+
+@dataclass(frozen=True)
+class PagedSet(MarketSet):
+    """A set that reads a year when it is asked for."""
+
+    reader: YearReader
+    pages: PageCache
+
+    def window(self, rows: range, columns: Sequence[int]) -> Bars:
+        """Bars of some sessions, at least one, and instruments, out of as many years as they touch."""
+        wanted = tuple(columns)
+        parts = list[Bars]()
+        for year, group in groupby(rows, key=lambda row: int(self.sessions[row][:4])):
+            of_year = list(group)
+            page = self.pages.get(self.record.name, self.reader, year, wanted)
+            first = self.rows(f"{year}-01-01", "", 2**62).start
+            parts.append(page.window(range(of_year[0] - first, of_year[-1] + 1 - first)))
+        return parts[0] if len(parts) == 1 else joined(parts)
