@@ -84,7 +84,6 @@ class Desk:
         self.desk = desk_at(rules_of(self.config), self.stage.tickers, self.cash_micros, self.stage.index_name, start)
         for number in range(1, start.sessions_settled + 1):
             take_in_settled(self.desk, self.stage.history, self.stage.times(number))
-        self.desk.account.recall()
         self.desk.stops = stops_after(self.store.reader(), opened.fold, self.desk.rules.limits.drawdown_stop_bp, self.cash_micros)
         self.earlier: OpenSession = opened.open_session
 

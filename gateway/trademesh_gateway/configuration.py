@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trademesh.runtime.v1 import run_config_pb2 as contract
@@ -16,7 +16,6 @@ from trademesh_gateway.pipeline.desk_run import DeskRules, DeskRun, FillPolicy
 from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.limits import GroupLimit, Limits
 from trademesh_ledger.account import Account
-from trademesh_ledger.corporate_actions import restate_marks
 from trademesh_ledger.costs import CostModel, Tick
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.money import BASIS_POINTS
@@ -32,6 +31,8 @@ class DeskStart:
     portfolio: Portfolio
     fills: int
     peak_nav_micros: int
+    marks_micros: Mapping[str, int] = field(default_factory=dict)
+    """Prices at which positions were valued there."""
     orders: OrderBook = field(default_factory=OrderBook)
     """Orders of people, in force for the session that comes."""
 
@@ -98,33 +99,32 @@ def limits_of(config: RunConfig) -> Limits:
 
 
 async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, sessions: Sequence[SessionTimes], start: DeskStart) -> DeskRun:
-    """The desk as the journal leaves it. The account comes from its fold; marks and baselines are computed again from the bars."""
+    """The desk as the journal leaves it. The account comes from its fold with its marks; closes and baselines are computed again from the bars."""
     desk = desk_at(rules, tuple(config.tickers), config.capital.initial_cash_micros, source.index_name, start)
     for session in sessions[: start.sessions_settled]:
         await source.have(session)
         take_in_settled(desk, source.history, session)
-    desk.account.recall()
     return desk
 
 
 def desk_at(
     rules: DeskRules, tickers: tuple[str, ...], initial_cash_micros: int, index_name: str, start: DeskStart | None = None
 ) -> DeskRun:
-    """A desk before its first session, or with the account that a journal left; its marks and baselines are those of before the first."""
+    """A desk before its first session, or with the account that a journal left; its closes and baselines are those of before the first."""
     if start is None or not start.sessions_settled:
-        start = DeskStart(0, Portfolio(initial_cash_micros), 0, 0, OrderBook() if start is None else start.orders)
+        start = DeskStart(0, Portfolio(initial_cash_micros), 0, 0, orders=OrderBook() if start is None else start.orders)
     account = Account(copy.deepcopy(start.portfolio), rules.costs, rules.margin)
+    account.marks_micros.update(start.marks_micros)
+    account.recall()
     comparison = Comparison(initial_cash_micros, tickers, rules.costs, index_name)
     return DeskRun(tickers, account, rules, comparison, start.sessions_settled, start.fills, start.peak_nav_micros, start.orders)
 
 
 def take_in_settled(desk: DeskRun, history: MarketHistory, session: SessionTimes) -> None:
-    """Marks and baselines of a session that the journal has settled: what bars tell of them is not journaled."""
-    actions = history.actions_on(session.date, desk.tickers)
-    restate_marks(actions, desk.account.marks_micros)
-    desk.comparison.open_session(actions)
+    """Closes and baselines of a session that the journal has settled: what bars tell of them is not journaled."""
+    desk.open_comparison(history.actions_on(session.date, desk.tickers))
     bar = BarBroker(history).bar(session, Moment.CLOSE)
-    desk.account.marks_micros.update({ticker: close for ticker, close in zip(desk.tickers, bar.closes, strict=False) if close})
+    desk.closes_micros.update({ticker: close for ticker, close in zip(desk.tickers, bar.closes, strict=False) if close})
     before = history.as_of(desk.rules.fill.decides_at(session), session.date)
     desk.compare(session.date, before.of_first(len(desk.tickers)), bar)
 

@@ -48,12 +48,12 @@ def fold_run(run_id: str, reader: JournalReader) -> Opened:
     settled_through = settled[0].sequence if settled else 0
     fold = replay_journal(run_id, reader, settled_through) if settled else beginning_of(run_id, reader)
     settled_sessions, portfolio, fills, peak = fold.sessions_settled, copy.deepcopy(fold.portfolio), fold.fills, fold.peak_nav_micros
-    working = list(fold.working_orders.values())
+    working, marks = list(fold.working_orders.values()), dict(fold.marks)
     rest = list(all_events(reader, settled_through))
     fold.apply_all(rest)
     found = open_session(rest)
     orders = order_book(settled_sessions, working, rest, found) if found.given_up_in is None else now_in_force(settled_sessions, fold)
-    return Opened(fold, DeskStart(settled_sessions, portfolio, fills, peak, orders), found, fold.began)
+    return Opened(fold, DeskStart(settled_sessions, portfolio, fills, peak, marks, orders), found, fold.began)
 
 
 def order_book(

@@ -50,7 +50,8 @@ class Comparison:
             prices: what fills begin with, by column, 0 where there is none.
             closes: of the session, likewise.
         """
-        marks = self._marks = [close or mark for close, mark in zip(closes, self._marks, strict=True)]
+        # What was bought at an open is worth that open until there is a close.
+        marks = self._marks = [close or price or mark for close, price, mark in zip(closes, prices, self._marks, strict=True)]
         known = before.last_closes(MOMENTUM_CLOSES).tolist() if self._momentum.is_due(session) else []
         found = [
             ("equal_weight", self._equal_weight.settle(prices, marks)),

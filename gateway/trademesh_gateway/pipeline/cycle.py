@@ -343,6 +343,7 @@ class Cycle:
         bar = self._broker.bar(session, Moment.CLOSE)
         closes = bar.closes[: self._count]
         known = {ticker: close for ticker, close in zip(self._history.tickers, bar.closes, strict=True) if close}
+        desk.closes_micros.update(known)
         settlement = desk.account.settle(known, session.days_to_next)
         baselines = desk.compare(session.date, self._view, bar)
         desk.stops.settle(settlement.nav_micros)

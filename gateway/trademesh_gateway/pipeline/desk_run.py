@@ -14,7 +14,7 @@ from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.gate import Limits
 from trademesh_gateway.risk.stops import Stops
 from trademesh_ledger.account import Account
-from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction
+from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, restate_marks
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.portfolio import Portfolio
@@ -70,6 +70,8 @@ class DeskRun:
     fills: int = 0
     peak_nav_micros: int = 0
     orders: OrderBook = field(default_factory=OrderBook)
+    closes_micros: dict[str, int] = field(default_factory=dict)
+    """The last known close of each ticker, in shares of now."""
     stops: Stops = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,8 +86,13 @@ class DeskRun:
 
     def open_session(self, actions: Sequence[CorporateAction]) -> list[ActionEffect]:
         """What companies do on the morning of a session, to the account and to what it is compared with; what it did to the account."""
-        self.comparison.open_session(actions)
+        self.open_comparison(actions)
         return self.account.open_session(actions)
+
+    def open_comparison(self, actions: Sequence[CorporateAction]) -> None:
+        """The same for a session whose account is known, to all but the account."""
+        restate_marks(actions, self.closes_micros)
+        self.comparison.open_session(actions)
 
     def compare(self, session: str, before: PointInTimeView, bar: SessionBar) -> list[tuple[str, int]]:
         """Settles the baselines at a close: they trade at the moment at which the desk does. `before` is what was known when it decided."""
@@ -96,9 +103,11 @@ class DeskRun:
 
     def book(self, last_closes: Sequence[int]) -> Book:
         """The account at the last known closes, splits of the morning counted in, as agents see it."""
-        portfolio, marks = self.account.portfolio, self.account.marks_micros
-        prices = [close or marks.get(ticker, 0) for ticker, close in zip(self.tickers, last_closes, strict=True)]
+        portfolio = self.account.portfolio
         quantities = [portfolio.quantity(ticker) for ticker in self.tickers]
+        prices = [
+            close or self._last_price(ticker, held) for ticker, close, held in zip(self.tickers, last_closes, quantities, strict=True)
+        ]
         held = sum(quantity * price for quantity, price in zip(quantities, prices, strict=True))
         return Book(
             portfolio.cash_micros + held,
@@ -108,3 +117,8 @@ class DeskRun:
             self.stops.previous_nav_micros,
             self.stops.drawdown_stopped,
         )
+
+    def _last_price(self, ticker: str, held: int) -> int:
+        """Of a ticker without a close in the last session: what it was valued at if it is held, which may be the open of a session without a
+        close, else its last close. A gateway that begins again knows no other."""
+        return (self.account.marks_micros if held else self.closes_micros).get(ticker, 0)
