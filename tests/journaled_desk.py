@@ -16,7 +16,7 @@ from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway import wire
 from trademesh_gateway.configuration import desk_at, rules_of, take_in_settled
 from trademesh_gateway.opening import fold_run
-from trademesh_gateway.pipeline.broker import BarBroker
+from trademesh_gateway.pipeline.broker import BarBroker, Broker
 from trademesh_gateway.pipeline.cycle import PHASES, Cycle, OpenSession
 from trademesh_gateway.stop_history import stops_after
 from trademesh_runs.fold import fold_journal, replay_journal
@@ -51,6 +51,8 @@ class Desk:
     stage: Stage = field(default_factory=real_stage)
     journal: Sequence[StoredEvent] = ()
     cash_micros: int = CASH
+    broker: Broker | None = None
+    """Who is asked for prices; left out: all recorded bars are there."""
 
     def __post_init__(self) -> None:
         self.config = normalised(self.config)
@@ -91,7 +93,7 @@ class Desk:
         """The next session."""
         number, market = self.desk.sessions_settled + 1, self.stage.history
         times = self.stage.times(number)
-        return Cycle(self.desk, market, BarBroker(market), times, number, self.append, no_one, earlier=self.earlier)
+        return Cycle(self.desk, market, self.broker or BarBroker(market), times, number, self.append, no_one, earlier=self.earlier)
 
     def run(self, through: int = SETTLEMENT, cycle: Cycle | None = None, after: int = 0) -> Cycle:
         """Runs phases of a session."""

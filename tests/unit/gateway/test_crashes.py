@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from made_up_bars import DOLLAR, Stage, real_stage, stage
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_gateway.pipeline.broker import BarBroker, Moment, SessionTimes
 from trademesh_gateway.pipeline.cycle import PHASES
 from trademesh_gateway.pipeline.order_book import TooLateError
 from trademesh_ledger.corporate_actions import Delisting, Dividend, Split
@@ -180,42 +181,168 @@ def test_the_stories_tell_what_they_are_to_prove() -> None:
     assert all(told.values()), told
 
 
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_whenever_people_act_and_gateways_die_the_ledger_proves_the_journal(data: st.DataObject) -> None:
-    """People submit and cancel at any moment, also while a gateway has opened a journal and not begun yet; gateways die after any event that
-    nobody was answered on."""
-    story = next_open_story()
-    desk, acts, answered, canceled = story.desk(), 0, 1, set[str]()
-    cycle, phase = None, 0
-    while desk.desk.sessions_settled < 4 and acts < 60:
-        acts += 1
-        act = data.draw(st.sampled_from(["go", "go", "go", "go", "submit", "cancel", "die"]))
-        if act == "go":
-            cycle = cycle or desk.cycle()
-            phase += 1
-            desk.run(phase, cycle, phase - 1)
-            if phase == max(PHASES):
-                cycle, phase = None, 0
-                desk.in_force()
-        elif act == "submit":
-            ticker, shares = data.draw(st.sampled_from(["AAA", "BBB"])), data.draw(st.sampled_from([5, 300, 900, -400]))
-            lasts = {"time_in_force": GTC} if data.draw(st.booleans()) else {}
-            limit = {"limit_price_micros": 11 * DOLLAR} if data.draw(st.booleans()) else {}
-            desk.submit(f"order {acts}", ticker, shares, **lasts, **limit)
-            answered = len(desk.store.events)
-        elif act == "cancel" and desk.desk.orders.working:
-            order_id = data.draw(st.sampled_from([one.order_id for one in desk.desk.orders.working]))
-            with suppress(TooLateError):
-                desk.cancel(order_id)
-                canceled.add(order_id)
-            answered = len(desk.store.events)
-        elif act == "die":
-            desk = story.desk(desk.store.events[: data.draw(st.integers(answered, len(desk.store.events)))])
-            cycle, phase = None, 0
-        replay_journal("demo", desk.store.reader())
+@types.coroutine
+def until_asked_again() -> Generator[None, None, None]:
+    """Waits until whoever drives the coroutine asks again."""
+    yield
+
+
+class Clockwork(BarBroker):
+    """Recorded bars whose moments come when a test says so."""
+
+    now = Moment.DECISION
+
+    def is_time(self, session: SessionTimes, moment: Moment) -> bool:
+        """True once it has come."""
+        return moment <= self.now
+
+    async def until(self, session: SessionTimes, moment: Moment) -> None:
+        """Waits for it."""
+        while not self.is_time(session, moment):
+            await until_asked_again()
+
+
+class Trading:
+    """A desk that goes on step by step: phases, and within that of execution the moments before the open, the open and the close."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.clock = desk.broker = Clockwork(desk.stage.history)
+        self.between_sessions = True
+        self._steps = self._all_steps()
+
+    def step(self) -> None:
+        """Goes on to the next place at which people may act."""
+        next(self._steps)
+
+    def _all_steps(self) -> Iterator[None]:
+        while True:
+            cycle, self.between_sessions, self.clock.now = self.desk.cycle(), False, Moment.DECISION
+            for phase in PHASES:
+                rest = cycle.run(phase) if not cycle.is_void(phase) else None
+                while isinstance(rest, Coroutine) and not done(rest):
+                    yield
+                    self.clock.now = Moment(self.clock.now + 1)
+                self.between_sessions = phase == max(PHASES)
+                yield
+
+
+def done(rest: Coroutine[Any, Any, None]) -> bool:
+    """Lets a coroutine go on as far as it can."""
+    try:
+        rest.send(None)
+    except StopIteration:
+        return True
+    return False
+
+
+def check(desk: Desk, canceled: set[str]) -> None:
+    """Proves a journal, and that nothing is filled after it was canceled."""
+    replay_journal("demo", desk.store.reader())
     parsed = [stored.parse() for stored in desk.store.events]
     ends = {one.order_canceled.order_id: one.sequence for one in parsed if one.WhichOneof("payload") == "order_canceled"}
     for one in parsed:
         assert one.sequence < ends.get(one.order_filled.order_id, one.sequence + 1), "filled after it was canceled"
     assert set(ends) == canceled
+
+
+def with_orders() -> Trading:
+    """Two orders that last, one of which is executed in parts over many sessions, and one for the day."""
+    story = next_open_story()
+    trading = Trading(story.desk())
+    trading.desk.submit("parts", "AAA", 900, time_in_force=GTC)
+    trading.desk.submit("limit", "BBB", 100, time_in_force=GTC, limit_price_micros=49 * DOLLAR)
+    trading.desk.submit("day", "AAA", 30, time_in_force=events.TIME_IN_FORCE_AT_THE_CLOSE)
+    return trading
+
+
+def died(trading: Trading, kept: int | None = None) -> Trading:
+    """The gateway that goes on from what was journaled."""
+    return Trading(next_open_story().desk(trading.desk.store.events[:kept]))
+
+
+def finished(trading: Trading, canceled: set[str]) -> list[bytes]:
+    """What the desk did up to the end of session 3, proved."""
+    while trading.desk.desk.sessions_settled < 3 or not trading.between_sessions:
+        trading.step()
+        if trading.between_sessions:
+            trading.desk.in_force()
+    check(trading.desk, canceled)
+    return [one.data[: one.core_length] for one in trading.desk.store.events]
+
+
+def taken_back(trading: Trading, order_id: str) -> bool:
+    """Cancels an order; False if it is too late."""
+    if trading.desk.desk.orders.ticker_of(order_id) is None:
+        return False
+    try:
+        trading.desk.cancel(order_id)
+    except TooLateError:
+        return False
+    return True
+
+
+STEPS_OF_TWO_SESSIONS = 22
+
+
+@pytest.mark.parametrize("order_id", ["parts", "limit", "day"])
+def test_an_order_is_canceled_at_any_place_and_its_session_comes_out_the_same_when_it_is_done_again(order_id: str) -> None:
+    places = 0
+    for place in range(STEPS_OF_TWO_SESSIONS):
+        stories = list[list[bytes]]()
+        for dies in (False, True):
+            trading = with_orders()
+            for _ in range(place):
+                trading.step()
+            if taken_back(trading, order_id):
+                places += 1
+                stories.append(finished(died(trading) if dies else trading, {order_id}))
+        assert len(stories) != 1
+        assert not stories or stories[0] == stories[1]
+    assert places > STEPS_OF_TWO_SESSIONS // 2
+
+
+@pytest.mark.parametrize("order_id", ["parts", "limit", "day"])
+def test_an_order_is_canceled_at_any_place_of_a_session_that_is_done_again(order_id: str) -> None:
+    """A gateway dies after any event of two sessions; the next one goes on for a while, hears a person, and dies as well."""
+    trading = with_orders()
+    for _ in range(STEPS_OF_TWO_SESSIONS):
+        trading.step()
+    places = 0
+    for kept in range(4, len(trading.desk.store.events)):
+        for place in (0, 1, 7, 9, 10, 11):
+            again = died(trading, kept)
+            for _ in range(place):
+                again.step()
+            if taken_back(again, order_id):
+                places += 1
+                finished(died(again), {order_id})
+    assert places
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whenever_people_act_and_gateways_die_the_ledger_proves_the_journal(data: st.DataObject) -> None:
+    """People submit and cancel at any moment, also while a gateway has opened a journal and not begun yet, and between the open and the close;
+    gateways die after any event that nobody was answered on."""
+    trading, answered, canceled = Trading(next_open_story().desk()), 1, set[str]()
+    for place in range(data.draw(st.integers(3, 8))):
+        for _ in range(data.draw(st.integers(0, 11))):
+            if trading.desk.desk.sessions_settled < 4:
+                trading.step()
+        desk = trading.desk
+        act = data.draw(st.sampled_from(["submit", "cancel", "die"]))
+        if act == "submit":
+            ticker, shares = data.draw(st.sampled_from(["AAA", "BBB"])), data.draw(st.sampled_from([5, 300, 900, -400]))
+            lasts = data.draw(st.sampled_from([{}, {"time_in_force": GTC}, {"time_in_force": events.TIME_IN_FORCE_AT_THE_CLOSE}]))
+            limit = {"limit_price_micros": 11 * DOLLAR} if data.draw(st.booleans()) else {}
+            desk.submit(f"order {place}", ticker, shares, **lasts, **limit)
+            answered = len(desk.store.events)
+        elif act == "cancel" and desk.desk.orders.working:
+            order_id = data.draw(st.sampled_from([one.order_id for one in desk.desk.orders.working]))
+            if taken_back(trading, order_id):
+                canceled.add(order_id)
+            answered = len(desk.store.events)
+        elif act == "die":
+            trading = died(trading, data.draw(st.integers(answered, len(desk.store.events))))
+        check(trading.desk, canceled)
