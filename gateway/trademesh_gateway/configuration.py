@@ -101,7 +101,9 @@ def limits_of(config: RunConfig) -> Limits:
 
 async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, sessions: Sequence[SessionTimes], start: DeskStart) -> DeskRun:
     """The desk as the journal leaves it. The account comes from its fold with its marks; closes and baselines are computed again from the bars."""
-    desk = desk_at(rules, tuple(config.tickers), config.capital.initial_cash_micros, source.index_name, start)
+    tickers = tuple(config.tickers)
+    shares = await source.shares_outstanding(tickers, rules.fill.decides_at(sessions[0]))
+    desk = desk_at(rules, tickers, config.capital.initial_cash_micros, source.index_name, start, shares)
     for session in sessions[: start.sessions_settled]:
         await source.have(session)
         take_in_settled(desk, source.history, session)
@@ -110,7 +112,12 @@ async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, ses
 
 
 def desk_at(
-    rules: DeskRules, tickers: tuple[str, ...], initial_cash_micros: int, index_name: str, start: DeskStart | None = None
+    rules: DeskRules,
+    tickers: tuple[str, ...],
+    initial_cash_micros: int,
+    index_name: str,
+    start: DeskStart | None = None,
+    shares_outstanding: Sequence[int] = (),
 ) -> DeskRun:
     """A desk before its first session, or with the account that a journal left; its closes and baselines are those of before the first."""
     if start is None or not start.sessions_settled:
@@ -118,7 +125,7 @@ def desk_at(
     account = Account(copy.deepcopy(start.portfolio), rules.costs, rules.margin)
     account.marks_micros.update(start.marks_micros)
     account.recall()
-    comparison = Comparison(initial_cash_micros, tickers, rules.costs, index_name)
+    comparison = Comparison(initial_cash_micros, tickers, rules.costs, index_name, shares_outstanding)
     return DeskRun(tickers, account, rules, comparison, start.sessions_settled, start.fills, start.peak_nav_micros, start.orders)
 
 
@@ -126,7 +133,9 @@ def take_in_settled(desk: DeskRun, history: MarketHistory, session: SessionTimes
     """Closes and baselines of a session that the journal has settled: what bars tell of them is not journaled."""
     desk.open_comparison(history.actions_on(session.date, desk.tickers))
     bar = BarBroker(history).bar(session, Moment.CLOSE)
-    desk.closes_micros.update({ticker: close for ticker, close in zip(desk.tickers, bar.closes, strict=False) if close})
+    closes = {ticker: close for ticker, close in zip(desk.tickers, bar.closes, strict=False) if close}
+    desk.closes_micros.update(closes)
+    desk.count_closes(closes)
     before = history.as_of(desk.rules.fill.decides_at(session), session.date)
     desk.compare(session.date, before.of_first(len(desk.tickers)), bar)
 

@@ -30,6 +30,8 @@ from trademesh_runs.journal import Draft
 from trademesh_runs.run_config import config_sha256
 
 RETRY_S = 0.5
+STALE_SESSIONS = 5
+"""So long a ticker that is held may lack a close before a person is to look."""
 LONGEST_RECONNECT_S = 0.5
 """A service that is back is to be found within two seconds."""
 
@@ -133,7 +135,7 @@ class SessionLoop:
             floor = self._open_floor(trading, news)
             source, sessions, desk = await self._open_market(floor)
             if not self._began:
-                await self._begin(sessions)
+                await self._begin(sessions, source.news_sha256)
             if pace:
                 await self._controller.set_pace(pace)
             await self._writer.flush()
@@ -146,7 +148,7 @@ class SessionLoop:
                 await floor.close()
                 await source.close()
 
-    async def _begin(self, sessions: list[SessionTimes]) -> None:
+    async def _begin(self, sessions: list[SessionTimes], news_sha256: str) -> None:
         config = self._config
         started = events.RunStarted(
             config_sha256=config_sha256(config),
@@ -158,6 +160,7 @@ class SessionLoop:
             sessions=len(sessions),
             agent_ids=sorted(rules_of(config).agents),
             decides_at_fill_price=config.execution.fill == contract.FILL_POLICY_SAME_CLOSE,
+            news_sha256="" if config.mode == contract.RUN_MODE_PAPER else news_sha256,
         )
         self._writer.append(Draft("run_started", started))
         if config.pipeline.autostart and self._controller.state == events.PIPELINE_STATE_READY:
@@ -198,6 +201,7 @@ class SessionLoop:
                 closes_known=self._closes_known,
             )
             await self._controller.run_cycle(cycle, last=number == len(sessions))
+            await self._pause_for(desk.stale(exactly=STALE_SESSIONS))
             source.history.forget_before(session.date)
             await self._writer.room()
             await self._export()
@@ -206,6 +210,11 @@ class SessionLoop:
         finished = events.RunFinished(sessions=desk.sessions_settled, nav_micros=desk.stops.nav_micros, fills=desk.fills)
         self._writer.append(Draft("run_finished", finished))
         await self._controller.finish("every session is settled")
+
+    async def _pause_for(self, stale: list[str]) -> None:
+        """Positions that have had no price for long are nobody's to value but a person's."""
+        if stale and self._controller.state == events.PIPELINE_STATE_RUNNING:
+            await self._controller.pause(f"no close for {STALE_SESSIONS} sessions of what is held: {', '.join(stale)}")
 
     async def _until_data(self, source: BarSource, session: SessionTimes) -> None:
         while True:

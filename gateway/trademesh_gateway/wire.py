@@ -322,6 +322,13 @@ def settled(
     )
 
 
+def note_baseline(message: events.Settled, name: str, note: str) -> None:
+    """Says what a baseline lacks, if it is there."""
+    for baseline in message.baselines:
+        if baseline.name == name:
+            baseline.note = note
+
+
 def checkpoint(account: Account, sessions: int, fills: int, peak: int, baselines: Sequence[tuple[str, int]]) -> events.StateCheckpoint:
     """The state at a point."""
     return events.StateCheckpoint(

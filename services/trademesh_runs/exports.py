@@ -61,7 +61,7 @@ def _summary(state: ServerState) -> dict[str, Any]:
     if times:
         times.insert(0, _milliseconds((date.fromisoformat(state.equity[0].session_date) - timedelta(days=1)).isoformat()))
     curves = {"equity": _curve(times, [initial, *(point.nav_micros for point in state.equity)])}
-    for name, baseline in (("baseline", "equal_weight"), ("momentum", "momentum")):
+    for name, baseline in (("baseline", "equal_weight"), ("baseline_vw", "market_cap_weighted"), ("momentum", "momentum")):
         values = [one.nav_micros for point in state.equity for one in point.baselines if one.name == baseline]
         # Curves are drawn by index: one that is not of every session, as in journals of earlier versions, is none.
         curves[name] = _curve(times, [initial, *values]) if len(values) == len(state.equity) else []
@@ -78,9 +78,13 @@ def _summary(state: ServerState) -> dict[str, Any]:
         "pnlPct": total_return,
         "balance": _dollars(state.nav_micros),
         **curves,
-        "baseline_vw": [],
-        "baseline_vw_reason": SHARES_NOT_KNOWN,
+        "baseline_vw_reason": _reason(state, "market_cap_weighted") if curves["baseline_vw"] else SHARES_NOT_KNOWN,
     }
+
+
+def _reason(state: ServerState, baseline: str) -> str:
+    """What a baseline lacks, as the first session tells it."""
+    return next((one.note for one in state.equity[0].baselines if one.name == baseline), "")
 
 
 def _curve(times: list[int], values_micros: list[int]) -> list[dict[str, Any]]:

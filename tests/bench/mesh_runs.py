@@ -46,14 +46,14 @@ def _sessions_per_s(mesh: Mesh) -> tuple[str, Figure]:
         run_id = f"demo-{number}"
         started = time.perf_counter()
         assert mesh.cli("run", "start", "--run-id", run_id, "--wait").returncode == 0, "the demo starts"
-        last = asyncio.run(_until_finished(mesh, run_id))
+        last = asyncio.run(until_finished(mesh, run_id))
         rates.append(DEMO_SESSIONS / (time.perf_counter() - started))
         assert last == DEMO_SESSIONS, f"{last} sessions"
     name = f"demo through the whole mesh, {DEMO_SESSIONS} sessions of 20 tickers"
     return run_id, at_least(name, "sessions/s", rates, DEMO_SESSIONS / DEMO_WITHIN_S)
 
 
-async def _until_finished(mesh: Mesh, run_id: str) -> int:
+async def until_finished(mesh: Mesh, run_id: str) -> int:
     """Follows a feed to the event that ends the run; how many sessions it tells of."""
     request = feed_service_pb2.SubscribeRequest(
         run_id=run_id, after_sequence=0, filter=feed_service_pb2.EventFilter(kinds=["run_finished"])

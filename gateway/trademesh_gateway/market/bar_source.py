@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Collection, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from trademesh.news.v1 import news_service_pb2, news_service_pb2_grpc
 from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import market_data_service_pb2 as data
 from trademesh.trading.v1 import market_data_service_pb2_grpc
-from trademesh_gateway.market.bar_window import CLOSE, OPTIONAL_FIELDS, Revision
+from trademesh_gateway.market.bar_window import CLOSE, LONGEST_WINDOW, OPTIONAL_FIELDS, Revision
 from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
 from trademesh_gateway.pipeline.broker import SessionTimes
 from trademesh_kernel.client import ServiceClient
@@ -21,7 +22,7 @@ from trademesh_ledger.borrow import calendar_days
 from trademesh_ledger.corporate_actions import CorporateAction, Delisting, Dividend, Split
 
 SESSIONS_PER_BLOCK = 512
-NEWS_PAGE = ACTIONS_PAGE = 5000
+NEWS_PAGE = ACTIONS_PAGE = STATEMENTS_PAGE = 5000
 IDLE_TIMEOUT_S = 30.0
 """A trading_service that sends no block for so long hangs: the gateway then says so by its readiness, and asks again."""
 
@@ -38,6 +39,8 @@ class BarSource:
         self._end = end
         """Of the bars."""
         self._sessions = data.ListSessionsRequest(set=set_name, start=start, end=end)
+        self._tables: Collection[int] = ()
+        self._news_digest = hashlib.sha256()
         self._blocks: AsyncIterator[data.StreamBarsResponse] | None = None
         self._as_of = Timestamp()
         self.history = MarketHistory([])
@@ -59,14 +62,29 @@ class BarSource:
         sessions = _times(answer.sessions)
         self._as_of = Timestamp(seconds=self._horizon_unix_s(sessions))
         self.history = MarketHistory([*tickers, *indexes])
+        self._tables = listing.sets[0].set.tables
         if listing.sets[0].set.adjustment == market.ADJUSTMENT_NONE:
             await self._read_actions(tickers)
         await self._read_news(tickers)
+        self._stream_from(await self._first_needed(sessions[0].date))
+        return sessions
+
+    async def _first_needed(self, first_session: str) -> str:
+        """The first session whose bars anything in the run may look at, ISO date; empty if that is the set's first."""
+        request = data.ListSessionsRequest(set=self._set, end=first_session)
+        answer = await self._trading.call(self._market_data.ListSessions, request, timeout_s=10)
+        return answer.sessions[-LONGEST_WINDOW].session_date if len(answer.sessions) > LONGEST_WINDOW else ""
+
+    def _stream_from(self, start: str) -> None:
         bars = data.StreamBarsRequest(
-            set=self._set, tickers=self.history.tickers, end=self._end, as_of=self._as_of, sessions_per_block=SESSIONS_PER_BLOCK
+            set=self._set,
+            tickers=self.history.tickers,
+            start=start,
+            end=self._end,
+            as_of=self._as_of,
+            sessions_per_block=SESSIONS_PER_BLOCK,
         )
         self._blocks = self._trading.stream(self._market_data.StreamBars, bars, idle_timeout_s=IDLE_TIMEOUT_S)
-        return sessions
 
     def _horizon_unix_s(self, sessions: Sequence[SessionTimes]) -> int:
         """Nothing is read that is known later."""
@@ -101,6 +119,27 @@ class BarSource:
         }
         self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, fields, _revisions(block))
 
+    async def shares_outstanding(self, tickers: Sequence[str], as_of_unix_s: int) -> list[int]:
+        """The newest numbers of shares that were filed by an instant, 0 where none was; empty if the set has no statements."""
+        if market.DATA_TABLE_FUNDAMENTALS not in self._tables:
+            return []
+        newest = dict.fromkeys(tickers, 0)
+        request = data.ListFundamentalsRequest(
+            set=self._set, tickers=tickers, as_of=Timestamp(seconds=as_of_unix_s), page_size=STATEMENTS_PAGE
+        )
+        while True:
+            page = await self._trading.call(self._market_data.ListFundamentals, request, timeout_s=10)
+            # Oldest periods first: the last that says is the newest.
+            newest |= {one.ticker: one.shares_outstanding for one in page.statements if one.HasField("shares_outstanding")}
+            if not page.next_page_token:
+                return list(newest.values())
+            request.page_token = page.next_page_token
+
+    @property
+    def news_sha256(self) -> str:
+        """Hash of the news that were read."""
+        return self._news_digest.hexdigest()
+
     async def _read_actions(self, tickers: list[str]) -> None:
         """All corporate actions up to the run's end, of prices as traded. They are seen on their ex-dates."""
         request = data.ListCorporateActionsRequest(set=self._set, tickers=tickers, end=self._end, as_of=self._as_of, page_size=ACTIONS_PAGE)
@@ -130,22 +169,15 @@ class BarSource:
             if not page.next_page_token:
                 # Not page by page: who asks again after a failure must not find some of them twice.
                 self.history.add_news(found)
+                for fact in found:
+                    self._news_digest.update(f"{fact.ticker} {fact.published_unix_s} {fact.direction}\n".encode())
                 return
             request.page_token = page.next_page_token
 
     async def reopen(self) -> None:
         """Begins the stream of bars again after it broke, behind what is there."""
         await self.close()
-        start = self.history.next_session_after()
-        bars = data.StreamBarsRequest(
-            set=self._set,
-            tickers=self.history.tickers,
-            start=start,
-            end=self._end,
-            as_of=self._as_of,
-            sessions_per_block=SESSIONS_PER_BLOCK,
-        )
-        self._blocks = self._trading.stream(self._market_data.StreamBars, bars, idle_timeout_s=IDLE_TIMEOUT_S)
+        self._stream_from(self.history.next_session_after())
 
     async def close(self) -> None:
         """Ends the stream of bars."""

@@ -354,9 +354,12 @@ class Cycle:
         if settlement.margin_call is not None:
             # Before what settles the session: a session that is settled is not done again.
             self._draft(9, "margin_called", wire.margin_called(settlement.margin_call))
+        desk.count_closes(known)
         settled = wire.settled(self._number, settlement, desk.account, session.days_to_next, baselines)
         settled.close_micros.extend(closes)
+        settled.stale_tickers.extend(desk.stale())
         if self._number == 1:
+            wire.note_baseline(settled, "market_cap_weighted", desk.comparison.market_cap_note)
             before = self._history.as_of(session.open_unix_s - 1, session.date)
             settled.earlier_close_micros.extend(before.last_closes(1)[:, : self._count].ravel().tolist())
         self._draft(9, "settled", settled)

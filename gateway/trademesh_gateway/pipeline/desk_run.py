@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trademesh_gateway.agents.portfolio_manager import Bounds
@@ -73,6 +73,8 @@ class DeskRun:
     orders: OrderBook = field(default_factory=OrderBook)
     closes_micros: dict[str, int] = field(default_factory=dict)
     """The last known close of each ticker, in shares of now."""
+    _without_close: dict[str, int] = field(default_factory=dict)
+    """How many sessions in a row each ticker has had no close; only of those that had none in the last."""
     stops: Stops = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,16 @@ class DeskRun:
     def portfolio(self) -> Portfolio:
         """What the desk holds."""
         return self.account.portfolio
+
+    def count_closes(self, closes_micros: Mapping[str, int]) -> None:
+        """A session has closed, with these closes."""
+        missing = [ticker for ticker in self.tickers if ticker not in closes_micros]
+        self._without_close = {ticker: self._without_close.get(ticker, 0) + 1 for ticker in missing}
+
+    def stale(self, exactly: int = 0) -> list[str]:
+        """Tickers that are held and had no close in the last session; or, for exactly so many in a row."""
+        held = self.account.portfolio.positions
+        return [ticker for ticker, count in self._without_close.items() if ticker in held and (not exactly or count == exactly)]
 
     def open_session(self, actions: Sequence[CorporateAction]) -> list[ActionEffect]:
         """What companies do on the morning of a session, to the account and to what it is compared with; what it did to the account."""

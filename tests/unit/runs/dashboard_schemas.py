@@ -45,7 +45,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         balance=NUMBER,
         equity=CURVE,
         baseline=CURVE,
-        baseline_vw={**CURVE, "maxItems": 0},
+        baseline_vw=CURVE,
         momentum=CURVE,
         baseline_vw_reason=TEXT,
     ),

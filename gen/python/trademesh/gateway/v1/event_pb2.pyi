@@ -994,6 +994,7 @@ class RunStarted(message.Message):
     SESSIONS_FIELD_NUMBER: builtins.int
     AGENT_IDS_FIELD_NUMBER: builtins.int
     DECIDES_AT_FILL_PRICE_FIELD_NUMBER: builtins.int
+    NEWS_SHA256_FIELD_NUMBER: builtins.int
     config_sha256: builtins.str
     """SHA-256 of the normalised configuration, run id left out."""
     data_sha256: builtins.str
@@ -1008,6 +1009,10 @@ class RunStarted(message.Message):
     """How many sessions."""
     decides_at_fill_price: builtins.bool
     """True for `execution.fill: same_close`: what decides has seen the price that it gets. Predictions are then of the session that follows."""
+    news_sha256: builtins.str
+    """SHA-256 of the news that the run reads (ticker, when it became known, direction), so that runs on other news are told apart: news can be
+    imported beside a set without changing its hash. Empty in mode PAPER, whose news are still to come.
+    """
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """What the desk trades, in the order that ties are broken."""
@@ -1028,10 +1033,11 @@ class RunStarted(message.Message):
         sessions: builtins.int = ...,
         agent_ids: abc.Iterable[builtins.str] | None = ...,
         decides_at_fill_price: builtins.bool = ...,
+        news_sha256: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "config_sha256", b"config_sha256", "data_sha256", b"data_sha256", "decides_at_fill_price", b"decides_at_fill_price", "first_session", b"first_session", "initial_cash_micros", b"initial_cash_micros", "last_session", b"last_session", "sessions", b"sessions", "tickers", b"tickers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_ids", b"agent_ids", "config_sha256", b"config_sha256", "data_sha256", b"data_sha256", "decides_at_fill_price", b"decides_at_fill_price", "first_session", b"first_session", "initial_cash_micros", b"initial_cash_micros", "last_session", b"last_session", "news_sha256", b"news_sha256", "sessions", b"sessions", "tickers", b"tickers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1965,6 +1971,7 @@ class Settled(message.Message):
     CLOSE_MICROS_FIELD_NUMBER: builtins.int
     EARLIER_CLOSE_MICROS_FIELD_NUMBER: builtins.int
     BORROW_FIELD_NUMBER: builtins.int
+    STALE_TICKERS_FIELD_NUMBER: builtins.int
     session_number: builtins.int
     """Counts the run's sessions from 1."""
     nav_micros: builtins.int
@@ -1989,6 +1996,10 @@ class Settled(message.Message):
     def borrow(self) -> containers.RepeatedCompositeFieldContainer[BorrowCharge]:
         """What short positions cost until the next session, tickers ascending. It is in the account already."""
 
+    @builtins.property
+    def stale_tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tickers that are held and had no close in this session: they are valued at their last one. After five such sessions the pipeline is paused."""
+
     def __init__(
         self,
         *,
@@ -1999,10 +2010,11 @@ class Settled(message.Message):
         close_micros: abc.Iterable[builtins.int] | None = ...,
         earlier_close_micros: abc.Iterable[builtins.int] | None = ...,
         borrow: abc.Iterable[BorrowCharge] | None = ...,
+        stale_tickers: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["portfolio", b"portfolio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["baselines", b"baselines", "borrow", b"borrow", "close_micros", b"close_micros", "earlier_close_micros", b"earlier_close_micros", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_number", b"session_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["baselines", b"baselines", "borrow", b"borrow", "close_micros", b"close_micros", "earlier_close_micros", b"earlier_close_micros", "nav_micros", b"nav_micros", "portfolio", b"portfolio", "session_number", b"session_number", "stale_tickers", b"stale_tickers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2046,19 +2058,23 @@ class Baseline(message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     NAV_MICROS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """`equal_weight`, `momentum`, or `index:` and the ticker of the index."""
+    """`equal_weight`, `market_cap_weighted` where numbers of shares are known, `momentum`, or `index:` and the ticker of the index."""
     nav_micros: builtins.int
     """In micro-dollars."""
+    note: builtins.str
+    """What it lacks, for example tickers that are left out; told in the run's first session."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         nav_micros: builtins.int = ...,
+        note: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "nav_micros", b"nav_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "nav_micros", b"nav_micros", "note", b"note"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
