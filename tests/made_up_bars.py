@@ -76,5 +76,8 @@ def stage(
     assert told is not None
     market.add_actions([(day(before + number - 1), action) for number, action in actions])
     fields = {"open": table(opens), "high": table(highs), "low": table(lows), "volume_plus_one": known}
-    market.add_sessions([day(row) for row in range(rows)], [times(row, rows).close_unix_s for row in range(rows)], told, fields)
+    known_at = [times(row, rows).close_unix_s for row in range(rows)]
+    market.add_sessions(
+        [day(row) for row in range(rows)], known_at, told, {name: field for name, field in fields.items() if field is not None}
+    )
     return Stage(market, tickers, "", rows - before, lambda number: times(before + number - 1, rows - 1))

@@ -104,6 +104,7 @@ async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, ses
     for session in sessions[: start.sessions_settled]:
         await source.have(session)
         take_in_settled(desk, source.history, session)
+        source.history.forget_before(session.date)
     return desk
 
 

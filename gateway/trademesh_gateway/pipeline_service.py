@@ -100,7 +100,8 @@ class PipelineServicer(pipeline_service_pb2_grpc.PipelineServiceServicer):
     async def GetPipeline(self, request: pipeline.GetPipelineRequest, context: Context) -> pipeline.GetPipelineResponse:
         self._control.check(request.run_id)
         found = self._control.now()
-        found.limits.CopyFrom(self._control.limits())
+        if not self._replay_of:
+            found.limits.CopyFrom(self._control.limits())
         return pipeline.GetPipelineResponse(pipeline=found)
 
     async def StopPipeline(self, request: pipeline.StopPipelineRequest, context: Context) -> pipeline.StopPipelineResponse:

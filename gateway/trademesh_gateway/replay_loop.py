@@ -1,5 +1,5 @@
 """Carries a run that shows another one again from its first session to its end: events of the other's journal instead of market data and a
-desk. When phases may run is the controller's, as for any run.
+desk. When phases may run is the controller's, as for any run. There are no quotes, of which no journal tells, and no limits: nothing is judged.
 """
 
 from __future__ import annotations

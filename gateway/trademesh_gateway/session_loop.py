@@ -198,6 +198,7 @@ class SessionLoop:
                 closes_known=self._closes_known,
             )
             await self._controller.run_cycle(cycle, last=number == len(sessions))
+            source.history.forget_before(session.date)
             await self._writer.room()
             await self._export()
         if self._controller.state == events.PIPELINE_STATE_STOPPED:

@@ -18,6 +18,11 @@ from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import FieldViolation, RemoteError
 from trademesh_runtime.paper_data import faults_of_paper
 
+RAW_PRICES = (
+    "set {set} has prices as they were traded, and does not tell splits and dividends: a split would count as a loss. "
+    "Import it with its corporate actions, or one whose prices are adjusted"
+)
+
 
 async def faults_of_data(trading: ServiceClient, config: RunConfig, now_unix_s: float | None = None) -> list[FieldViolation]:
     """What the data set lacks. Fills in the set's hash, and the tickers, the fill policy and the sessions that were left out.
@@ -53,6 +58,8 @@ def _faults_of_set(config: RunConfig, found: market.DataSet) -> list[FieldViolat
         faults.append(FieldViolation("sessions.calendar", f"set {found.name} has the sessions of {found.calendar}"))
     if config.data.snapshot and config.data.snapshot != found.snapshot:
         faults.append(FieldViolation("data.snapshot", f"set {found.name} is {found.snapshot} now"))
+    if found.adjustment == market.ADJUSTMENT_NONE and market.DATA_TABLE_CORPORATE_ACTIONS not in found.tables:
+        faults.append(FieldViolation("data.set", RAW_PRICES.format(set=found.name)))
     # The full name: a short one may mean another set when the run is resumed.
     config.data.set, config.data.snapshot = found.name, found.snapshot
     return faults

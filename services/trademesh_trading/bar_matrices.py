@@ -6,7 +6,7 @@ A window of a few sessions and tickers is the same kind of thing, so that reader
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -54,9 +54,12 @@ class Revisions:
 
     def moved(self, rows: Matrix, columns: Matrix) -> Revisions:
         """The same bars at other places; ordered anew."""
-        order = np.lexsort((columns, rows, self.known_unix_s))
-        at = Revisions(self.known_unix_s, rows, columns, *(getattr(self, field.name) for field in fields(self)[3:]))
-        return Revisions(*(getattr(at, field.name)[order] for field in fields(at)))
+        return replace(self, rows=rows, columns=columns).in_order()
+
+    def in_order(self) -> Revisions:
+        """The same, ordered as they must be."""
+        order = np.lexsort((self.columns, self.rows, self.known_unix_s))
+        return Revisions(*(getattr(self, field.name)[order] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -128,4 +131,4 @@ def _joined_revisions(parts: Sequence[Bars]) -> Revisions | None:
     if not found:
         return None
     together = Revisions(*(np.concatenate([getattr(one, field.name) for one in found]) for field in fields(Revisions)))
-    return together.moved(together.rows, together.columns)
+    return together.in_order()

@@ -60,7 +60,8 @@ class KnownTable:
 
         Args:
             tickers: whose records; none named: all.
-            within: further conditions, all of which must hold. They may tell things apart, but not the forms of one thing.
+            within: further conditions, all of which must hold. They tell things apart, or bound from below when a form became known; a condition
+                that an older form of a thing fulfils, and its newest does not, would bring the older one back.
             all_revisions: every form that was known, and not only the newest of each thing.
         """
         known = pl.scan_parquet(self.file, glob=False, hive_partitioning=False).filter(pl.col("known_unix_s") <= as_of_unix_s)

@@ -26,6 +26,8 @@ class OrderHistory:
 
     def __init__(self) -> None:
         self.orders: dict[str, messages.OrderRecord] = {}
+        self.through = 0
+        """The sequence up to which events were taken in."""
         self.undescribed: set[str] = set()
         """Orders of which only the name is known."""
         self._paid: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from trademesh.gateway.v1.state_pb2 import EquityPoint, ServerState
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
@@ -14,6 +15,7 @@ from trademesh_kernel.paging import page_token, read_page_place, read_page_token
 from trademesh_runs.account_history import HISTORY_KINDS, AccountHistory
 from trademesh_runs.fold import equity_point
 from trademesh_runs.scoreboard import Scoreboard
+from trademesh_trading.kept_orders import KeptOrders
 from trademesh_trading.leaderboard import SCORED_KINDS, leaderboard_message
 from trademesh_trading.order_history import ORDER_KINDS, OrderHistory, matches
 from trademesh_trading.performance import performance_message
@@ -33,6 +35,7 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
 
     def __init__(self, runs: RunReaders) -> None:
         self._runs = runs
+        self._orders = KeptOrders(time.monotonic)
 
     async def GetPortfolio(self, request: messages.GetPortfolioRequest, context: Context) -> messages.GetPortfolioResponse:
         at = request.at_sequence if request.HasField("at_sequence") else None
@@ -66,22 +69,28 @@ class PortfolioServicer(portfolio_service_pb2_grpc.PortfolioServiceServicer):
 
     async def ListOrders(self, request: messages.ListOrdersRequest, context: Context) -> messages.ListOrdersResponse:
         at, place = _pinned_page(request)
-
-        async def ask(reader: RunReader) -> tuple[OrderHistory, int]:
-            history = OrderHistory()
-            through = await reader.take(ORDER_KINDS, at, history.add)
-            if history.undescribed:
-                await reader.take(("decisions",), through, history.add_decisions)
-            return history, through
-
-        history, through = await self._runs.ask(request.run_id, ask)
-        wanted = await asyncio.to_thread(lambda: [one for one in history.orders.values() if matches(one, request)])
+        history = self._orders.get(request.run_id, at) if request.page_token and at is not None else None
+        if history is None:
+            history = await self._order_history(request.run_id, at)
+            self._orders.keep(request.run_id, history)
+        through, orders = history.through, history.orders
+        wanted = await asyncio.to_thread(lambda: [one for one in orders.values() if matches(one, request)])
         after = place + (request.page_size or DEFAULT_ORDERS)
         return messages.ListOrdersResponse(
             orders=wanted[place:after],
             next_page_token=page_token(request, [through, after]) if after < len(wanted) else "",
             as_of_sequence=through,
         )
+
+    async def _order_history(self, run_id: str, at: int | None) -> OrderHistory:
+        async def ask(reader: RunReader) -> OrderHistory:
+            history = OrderHistory()
+            history.through = await reader.take(ORDER_KINDS, at, history.add)
+            if history.undescribed:
+                await reader.take(("decisions",), history.through, history.add_decisions)
+            return history
+
+        return await self._runs.ask(run_id, ask)
 
     async def ListFills(self, request: messages.ListFillsRequest, context: Context) -> messages.ListFillsResponse:
         size = request.page_size or DEFAULT_FILLS

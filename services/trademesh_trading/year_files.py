@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from trademesh_kernel.errors import DataAbsent
@@ -74,62 +75,55 @@ class YearFiles:
             if name not in self._proved:
                 self._source.prove([name])
                 self._proved.add(name)
-            return _matrices(self._read(self._source.folder / name, year, columns), shape)
+            return self._read(self._source.folder / name, year, columns)
         except (OSError, SetDamaged) as error:
             set_name = self._source.record.name
             raise DataAbsent(f"{year} of set {set_name} cannot be read: {error}; import it again", set=set_name, what="bars") from error
 
-    def _read(self, file: Path, year: int, columns: Sequence[int]) -> pl.DataFrame:
-        """Rows of the file, with their places in the matrices."""
+    def _read(self, file: Path, year: int, columns: Sequence[int]) -> Bars:
         of_year = self._sessions.filter(pl.col("session").dt.year() == year)
-        rows = of_year.select("session", "close_unix_s").with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-        places = pl.DataFrame({"column": columns, "place": range(len(columns))}, schema={"column": pl.Int32, "place": pl.Int64})
         bars = pl.scan_parquet(file, glob=False, hive_partitioning=False)
         if len(columns) < self._tickers:
             bars = bars.filter(pl.col("column").is_in(list(columns)))
-        return bars.join(rows.lazy(), on="session").join(places.lazy(), on="column").collect()
+        table = bars.collect()
+        place_of = np.zeros(self._tickers, np.int64)
+        place_of[list(columns)] = np.arange(len(columns))
+        rows = np.searchsorted(of_year["session"].to_numpy(), table["session"].to_numpy()).astype(np.int64)
+        late = table["known_unix_s"].to_numpy() != of_year["close_unix_s"].to_numpy()[rows]
+        return _bars(table, rows, place_of[table["column"].to_numpy()], late, (of_year.height, len(columns)))
 
 
-def _matrices(bars: pl.DataFrame, shape: tuple[int, int]) -> Bars:
-    in_time = bars.filter(pl.col("known_unix_s") == pl.col("close_unix_s"))
-    late = bars.filter(pl.col("known_unix_s") != pl.col("close_unix_s")).sort("known_unix_s", "row", "place")
-    place = (in_time["row"].to_numpy(), in_time["place"].to_numpy())
+def _bars(table: pl.DataFrame, rows: Matrix, places: Matrix, late: npt.NDArray[np.bool_], shape: tuple[int, int]) -> Bars:
+    """Matrices of what was known in time, and revisions of what was late, of a table whose rows belong to some rows and columns of them."""
+    in_time = ~late if late.any() else slice(None)
+    place = (rows[in_time], places[in_time])
 
-    def matrix(values: pl.Series) -> Matrix | None:
-        if values.null_count() == values.len():
+    def column(name: str, more: int = 0) -> Matrix | None:
+        """Values as in `Bars`; None where there is none."""
+        values = table[name] + more
+        return None if values.null_count() == values.len() else values.fill_null(0).to_numpy()
+
+    def matrix(values: Matrix | None) -> Matrix | None:
+        if values is None or not values[in_time].any():
             return None
         field = np.zeros(shape, np.int64)
-        field[place] = values.fill_null(0).to_numpy()
+        field[place] = values[in_time]
         return field
 
+    fields = [column("open_micros"), column("high_micros"), column("low_micros"), column("close_micros"), column("volume_shares", 1)]
+    open_micros, high_micros, low_micros, close_micros, volume_plus_one = (matrix(values) for values in fields)
+    flags = table["quality"].to_numpy()
     quality = np.zeros(shape, np.uint8)
-    quality[place] = in_time["quality"].to_numpy()
-    close = matrix(in_time["close_micros"])
+    quality[place] = flags[in_time]
+    revisions = None
+    if late.any():
+        absent = np.zeros(table.height, np.int64)
+        told = [absent if values is None else values for values in fields]
+        every = Revisions(table["known_unix_s"].to_numpy(), rows, places, told[0], told[1], told[2], told[3], told[4], flags)
+        revisions = every.where(late).in_order()
+    no_close: Matrix = np.zeros(shape, np.int64)
     return Bars(
-        matrix(in_time["open_micros"]),
-        matrix(in_time["high_micros"]),
-        matrix(in_time["low_micros"]),
-        np.zeros(shape, np.int64) if close is None else close,
-        matrix(in_time["volume_shares"] + 1),
-        quality,
-        _revisions(late) if late.height else None,
-    )
-
-
-def _revisions(late: pl.DataFrame) -> Revisions:
-    def column(values: pl.Series) -> Matrix:
-        return values.fill_null(0).to_numpy()
-
-    return Revisions(
-        column(late["known_unix_s"]),
-        column(late["row"]),
-        column(late["place"]),
-        column(late["open_micros"]),
-        column(late["high_micros"]),
-        column(late["low_micros"]),
-        column(late["close_micros"]),
-        column(late["volume_shares"] + 1),
-        late["quality"].to_numpy(),
+        open_micros, high_micros, low_micros, no_close if close_micros is None else close_micros, volume_plus_one, quality, revisions
     )
 
 

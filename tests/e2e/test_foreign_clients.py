@@ -27,6 +27,8 @@ CALLS: list[tuple[str, str, dict[str, Any], str]] = [
     ("agent", "trademesh.agent.v1.ApprovalService/ListApprovals", {}, ""),
     ("trading", "trademesh.trading.v1.MarketDataService/ListInstruments", {"set": "us20"}, "sets"),
     ("trading", "trademesh.trading.v1.MarketDataService/ListBars", {"set": "us20", "tickers": ["AAPL"], "as_of": AS_OF}, "bars"),
+    # One block, whose columns are varints of one width: readers of other languages must take them.
+    ("trading", "trademesh.trading.v1.MarketDataService/StreamBars", {"set": "mock-9@7", "end": "1990-03-30", "as_of": AS_OF}, "block"),
     ("news", "trademesh.news.v1.NewsService/ListNews", {"set": "us20", "as_of": AS_OF}, "items"),
     ("runtime", "trademesh.runtime.v1.RuntimeService/ListRuns", {}, ""),
 ]

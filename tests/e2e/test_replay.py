@@ -95,6 +95,7 @@ def test_a_replay_is_stepped_paced_and_goes_on_after_its_gateway_was_killed(mesh
 def test_the_desk_of_a_replay_takes_no_orders_and_answers_nothing(mesh: Mesh, shown: dict[str, Any]) -> None:
     begin(mesh, "mute", "mode: replay\nreplay_of: shown\npipeline: {autostart: false}")
     with stub_of(mesh, "mute") as stub:
+        assert not stub.GetPipeline(pipeline.GetPipelineRequest(run_id="mute"), timeout=20).pipeline.HasField("limits")
         for call, request in (
             (stub.SubmitOrder, pipeline.SubmitOrderRequest(run_id="mute", ticker="KO", side=1, quantity=1)),
             (stub.CancelOrder, pipeline.CancelOrderRequest(run_id="mute", order_id="x")),

@@ -246,8 +246,7 @@ async def test_a_ticker_is_subscribed_once_for_all_and_left_after_the_last(begin
         await desk.provider.has("AAPL")
         async with desk.stream("AAPL", "MSFT") as other:
             await desk.provider.has("AAPL", "MSFT")
-            assert one.parts
-            assert other.parts
+            await until(lambda: one.parts and other.parts)
         await desk.provider.has("AAPL")
     await desk.provider.has()
     said = [(json.loads(text)["type"], json.loads(text)["symbol"]) for text in desk.provider.said]
@@ -465,7 +464,8 @@ async def test_the_key_is_never_written_down(begin: Begin, caplog: pytest.LogCap
     assert any(KEY in record.getMessage() for record in provider_side)  # the server of the test says what it gets
     ours = [record.getMessage() for record in caplog.records if record not in provider_side]
     assert not [line for line in [*map(str, lines), *ours, desk.quotes.link.why] if KEY in line]
-    assert {line["event"] for line in lines} >= {"connected", "no live quotes", "the provider complains"}
+    # Whether lines of information are written is a setting of the process.
+    assert {line["event"] for line in lines} >= {"no live quotes", "the provider complains"}
 
 
 async def test_waits_between_tries_grow_to_a_bound_and_are_spread() -> None:

@@ -177,6 +177,19 @@ async def test_orders_are_filtered_and_a_page_token_belongs_to_its_filter(bench:
     assert wrong.value.remote_reason == "PAGE_TOKEN_INVALID"
 
 
+async def test_pages_of_orders_are_of_the_moment_of_the_first_while_events_arrive(bench: Bench) -> None:
+    drafts = await real_desk(60)
+    gateway = await bench.gateway("run", iter(drafts[:-200]))
+    first = await orders(bench, page_size=3)
+    whole = await all_orders(bench, 1000)
+    gateway.add(iter(drafts[-200:]))
+    await gateway.writer.flush()
+    second = await orders(bench, page_size=1000, page_token=first.next_page_token)
+    assert [*first.orders, *second.orders] == whole
+    assert second.as_of_sequence == first.as_of_sequence == len(drafts) - 200
+    assert len(await all_orders(bench, 1000)) > len(whole)
+
+
 async def test_what_was_ordered_in_a_cycle_that_was_given_up_is_found_in_its_decisions(bench: Bench) -> None:
     drafts = await real_desk()
     place = next(place for place, draft in enumerate(drafts) if draft.kind == "orders_gated")

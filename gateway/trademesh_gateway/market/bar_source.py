@@ -12,7 +12,8 @@ from trademesh.news.v1 import news_service_pb2, news_service_pb2_grpc
 from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import market_data_service_pb2 as data
 from trademesh.trading.v1 import market_data_service_pb2_grpc
-from trademesh_gateway.market.point_in_time import OPTIONAL_FIELDS, MarketHistory, NewsFact
+from trademesh_gateway.market.bar_window import CLOSE, OPTIONAL_FIELDS, Revision
+from trademesh_gateway.market.point_in_time import MarketHistory, NewsFact
 from trademesh_gateway.pipeline.broker import SessionTimes
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import RemoteError
@@ -98,7 +99,7 @@ class BarSource:
             for name, values in zip(OPTIONAL_FIELDS, told, strict=True)
             if len(values)
         }
-        self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, fields)
+        self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, fields, _revisions(block))
 
     async def _read_actions(self, tickers: list[str]) -> None:
         """All corporate actions up to the run's end, of prices as traded. They are seen on their ex-dates."""
@@ -151,6 +152,18 @@ class BarSource:
         blocks, self._blocks = self._blocks, None
         if blocks is not None:
             await blocks.aclose()  # type: ignore[attr-defined]  # ServiceClient.stream is an async generator
+
+
+def _revisions(block: market.BarBlock) -> list[Revision]:
+    """Bars of a block that came, or were told again, after the close of their session."""
+    told, columns = block.revisions, len(block.tickers)
+    fields = (CLOSE, *OPTIONAL_FIELDS)
+    values = (told.close_micros, told.open_micros, told.high_micros, told.low_micros, told.volume_shares_plus_one)
+    given = [(name, column) for name, column in zip(fields, values, strict=True) if len(column)]
+    return [
+        Revision(known_at, cell // columns, cell % columns, {name: column[place] for name, column in given})
+        for place, (known_at, cell) in enumerate(zip(told.known_at_unix_s, told.rows, strict=True))
+    ]
 
 
 def _action(told: market.CorporateAction) -> CorporateAction:

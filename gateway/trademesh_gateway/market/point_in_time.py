@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TypeAlias
@@ -16,13 +17,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from trademesh_gateway.market.bar_window import CLOSE, BarWindow, Revision, Values
 from trademesh_gateway.market.window_table import WindowTable
 from trademesh_ledger.corporate_actions import CorporateAction, Split
 
-Closes: TypeAlias = npt.NDArray[np.int64]
+Closes: TypeAlias = Values
 Column: TypeAlias = npt.NDArray[np.float64]
-OPTIONAL_FIELDS = ("open", "high", "low", "volume_plus_one")
-"""What bars may have beside their close: micro-dollars, 0 where there is none; shares traded plus one, 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,11 @@ class NewsFact:
 
 
 class MarketHistory:
-    """Bars of the run's tickers by session, in whole micro-dollars, 0 where there is none; a field that no bar has is absent."""
+    """Bars of the run's tickers by session, in whole micro-dollars, 0 where there is none; news; what companies do."""
 
     def __init__(self, tickers: Sequence[str]) -> None:
         self.tickers = tuple(tickers)
-        self.sessions: list[str] = []
-        """ISO dates, oldest first."""
-        self._known_at: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._closes: Closes = np.zeros((1024, len(tickers)), np.int64)
-        self._fields: dict[str, Closes] = {}
-        """By names of OPTIONAL_FIELDS; as many rows as closes."""
+        self.bars = BarWindow(len(self.tickers))
         self._news: list[NewsFact] = []
         self._news_published: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._actions: dict[str, list[CorporateAction]] = {}
@@ -52,28 +47,24 @@ class MarketHistory:
         self._tables: dict[str, WindowTable] = {}
 
     def __len__(self) -> int:
-        return len(self.sessions)
+        return len(self.bars.sessions)
 
     def add_sessions(
         self,
         sessions: Sequence[str],
         known_at_unix_s: Sequence[int],
         closes: Closes,
-        fields: Mapping[str, Closes | None] | None = None,
+        fields: Mapping[str, Closes] | None = None,
+        revisions: Sequence[Revision] = (),
     ) -> None:
-        """Adds the sessions that follow those that are there; one row of closes each, and one of each field that the bars have."""
-        count = len(self.sessions)
-        told = {name: values for name, values in (fields or {}).items() if values is not None}
-        for name in told:
-            self._fields.setdefault(name, np.zeros_like(self._closes))
-        while count + len(sessions) > len(self._closes):
-            self._closes = np.concatenate([self._closes, np.zeros_like(self._closes)])
-            self._fields = {name: np.concatenate([values, np.zeros_like(values)]) for name, values in self._fields.items()}
-        self._closes[count : count + len(sessions)] = closes
-        for name, values in told.items():
-            self._fields[name][count : count + len(sessions)] = values
-        self.sessions.extend(sessions)
-        self._known_at = np.concatenate([self._known_at, np.asarray(known_at_unix_s, np.int64)])
+        """Adds the sessions that follow those that are there; one row of closes each, and one of each field that the bars have. Rows of
+        `revisions` count from the first of these sessions."""
+        self.bars.add(sessions, known_at_unix_s, {CLOSE: closes, **(fields or {})}, revisions)
+
+    def forget_before(self, session: str) -> None:
+        """Lets go of sessions that are too far back for anything that is read in this one, and of views of before."""
+        if self.bars.forget_before(session):
+            self._tables.clear()
 
     def add_news(self, news: Sequence[NewsFact]) -> None:
         """Adds news, oldest first, published after what is there."""
@@ -95,44 +86,35 @@ class MarketHistory:
 
     def next_session_after(self) -> str:
         """The day after the last session that is there, ISO date; empty if none is."""
-        if not self.sessions:
+        if not self.bars.sessions:
             return ""
-        return (date.fromisoformat(self.sessions[-1]) + timedelta(days=1)).isoformat()
-
-    def row_of(self, session: str) -> int | None:
-        """The row of a session; None if it is not there."""
-        row = bisect_left(self.sessions, session)
-        return row if row < len(self.sessions) and self.sessions[row] == session else None
+        return (date.fromisoformat(self.bars.sessions[-1]) + timedelta(days=1)).isoformat()
 
     def as_of(self, unix_s: int, session: str = "") -> PointInTimeView:
         """What was known at an instant. For a session (ISO date) that has begun or is about to: with splits up to its morning counted in."""
         return PointInTimeView(self, unix_s, session)
 
-    def field(self, name: str) -> Closes | None:
-        """All rows of one of OPTIONAL_FIELDS, or of `close`; None if no bar has it."""
-        return self._closes if name == "close" else self._fields.get(name)
-
 
 class PointInTimeView:
     """What was known at one instant."""
 
-    __slots__ = ("_columns", "_history", "_news_count", "_splits", "as_of_unix_s", "rows")
+    __slots__ = ("_columns", "_history", "_news_count", "_revisions", "_splits", "as_of_unix_s", "rows")
 
-    def __init__(self, history: MarketHistory, as_of_unix_s: int, session: str = "", columns: int | None = None) -> None:
-        """`columns`: only so many of the first columns are seen."""
+    def __init__(self, history: MarketHistory, as_of_unix_s: int, session: str = "") -> None:
+        bars = history.bars
         self._history = history
         self.as_of_unix_s = as_of_unix_s
-        self.rows = int(history._known_at.searchsorted(as_of_unix_s, side="right"))
-        """How many sessions had closed."""
+        self.rows = int(bars.known_at.searchsorted(as_of_unix_s, side="right"))
+        """How many sessions had closed, of those that are still there."""
         self._news_count = int(history._news_published.searchsorted(as_of_unix_s, side="right"))
-        self._columns = len(history.tickers) if columns is None else columns
+        self._columns = len(history.tickers)
         self._splits = [split for split in history._splits if split[0] <= session] if history._splits and session else []
+        self._revisions = bars.revisions_until(as_of_unix_s) if bars.revisions else ()
 
     def of_first(self, columns: int) -> PointInTimeView:
         """The same without the columns behind the first few: the index, which agents do not trade."""
-        same = object.__new__(PointInTimeView)
-        same._history, same.as_of_unix_s, same.rows = self._history, self.as_of_unix_s, self.rows
-        same._news_count, same._columns, same._splits = self._news_count, columns, self._splits
+        same = copy(self)
+        same._columns = columns
         return same
 
     @property
@@ -142,25 +124,37 @@ class PointInTimeView:
 
     def last_closes(self, count: int) -> Closes:
         """Closes of the last sessions, oldest first, in micro-dollars; fewer rows if fewer are known. Not to be changed."""
-        return self._last("close", self._history._closes, count)
+        return self._last(CLOSE, self._history.bars.closes(), count)
 
     def last(self, name: str, count: int) -> Closes | None:
         """Another field of the last bars, likewise; one of OPTIONAL_FIELDS. None if no bar has it."""
-        values = self._history._fields.get(name)
+        values = self._history.bars.field(name)
         return None if values is None else self._last(name, values, count)
 
     def _last(self, name: str, values: Closes, count: int) -> Closes:
         first = max(0, self.rows - count)
         found = values[first : self.rows, : self._columns]
+        if self._revisions:
+            found = self._revised(name, found, self._history.bars.forgotten + first)
         return found if not self._splits else self._restated(name, found, first)
+
+    def _revised(self, name: str, found: Closes, first: int) -> Closes:
+        """Rows, the first of which is number `first` of all, with what was told later and by now."""
+        result = found
+        for one in self._revisions:
+            place = one.row - first
+            if 0 <= place < len(found) and one.column < self._columns and name in one.values:
+                result = result.copy() if result is found else result
+                result[place, one.column] = one.values[name]
+        return result
 
     def _restated(self, name: str, found: Closes, first: int) -> Closes:
         """Rows from `first` on in the shares of now: prices x old / new, rounded half up, and volumes the other way round."""
         result = found
         for ex_date, split in self._splits:
-            before = bisect_left(self._history.sessions, ex_date, first, self.rows) - first
+            before = bisect_left(self._history.bars.sessions, ex_date, first, self.rows) - first
             column = self._history.tickers.index(split.ticker)
-            if before and column < self._columns:
+            if before > 0 and column < self._columns:
                 result = result.copy() if result is found else result
                 part = result[:before, column]
                 if name == "volume_plus_one":
@@ -171,11 +165,11 @@ class PointInTimeView:
 
     def last_session(self) -> str:
         """The newest session that had closed; empty if none had."""
-        return self._history.sessions[self.rows - 1] if self.rows else ""
+        return self._history.bars.sessions[self.rows - 1] if self.rows else ""
 
     def session_before_last(self) -> str:
         """The one before it; empty if there is none."""
-        return self._history.sessions[self.rows - 2] if self.rows > 1 else ""
+        return self._history.bars.sessions[self.rows - 2] if self.rows > 1 else ""
 
     def windowed(self, name: str, window: int, compute: Callable[[Closes], Column]) -> Column | None:
         """An indicator of the last `window` closes, a value per ticker; None if fewer are known.
@@ -185,13 +179,13 @@ class PointInTimeView:
         """
         if self.rows < window:
             return None
-        if self._splits:
+        if self._splits or self._revisions:
             column: Column = compute(self.last_closes(window))[0]
             return column
         table = self._history._tables.get(name)
         if table is None:
             table = self._history._tables[name] = WindowTable(window, compute)
-        return table.row(self._history._closes[: len(self._history)], self.rows - 1)[: self._columns]
+        return table.row(self._history.bars.closes(), self.rows - 1)[: self._columns]
 
     def news_since(self, unix_s: int) -> list[NewsFact]:
         """News published after an instant, oldest first."""

@@ -85,7 +85,7 @@ class BarBroker:
 
     def bar(self, session: SessionTimes, moment: Moment) -> SessionBar:
         """The recorded bar. Volume is told at OPEN, too: what a fill there is held against is the session's whole (`execution.participation`)."""
-        row = self._history.row_of(session.date)
+        row = self._history.bars.row_of(session.date)
         if row is None:
             return SessionBar((), (), (), [0] * len(self._history.tickers))
         at_close = moment is Moment.CLOSE
@@ -98,7 +98,7 @@ class BarBroker:
         )
 
     def _values(self, name: str, row: int) -> Sequence[int]:
-        values = self._history.field(name)
+        values = self._history.bars.field(name)
         if values is None:
             return ()
         found: list[int] = values[row].tolist()

@@ -261,3 +261,37 @@ def test_what_was_filed_later_changes_no_answer(drawn: list[tuple[str, str, int,
             answer = known(whole, "fundamentals", as_of, all_revisions=all_revisions)
             assert answer == known(part_of_it, "fundamentals", ALWAYS, all_revisions=all_revisions)
             assert len(answer) == len({one[:2] if not all_revisions else one[:3] for one in by_then})
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("AB"), st.sampled_from(["x", "y", ""]), st.integers(2, 300), st.integers(1, 99)),
+        min_size=1,
+        max_size=10,
+        unique_by=lambda drawn: drawn[:3],
+    ),
+    st.integers(0, 310),
+    st.none() | st.integers(0, 310),
+)
+def test_what_insiders_file_later_changes_no_answer(drawn: list[tuple[str, str, int, int]], day: int, after: int | None) -> None:
+    first = at("2024-01-02T00:00:00Z")
+
+    def text(rows: list[tuple[str, str, int, int]]) -> str:
+        times = [datetime.fromtimestamp(first + filed * 86400, UTC).isoformat() for _, _, filed, _ in rows]
+        return TRADES + "".join(f"{one[0]},2024-01-02,P,{one[3]},,{time},{one[1]}\n" for one, time in zip(rows, times, strict=True))
+
+    def told(data: MarketSet, as_of: int) -> list[tuple[str, str | None, int, int]]:
+        within = [] if after is None else [known_after(first + after * 86400)]
+        rows = data.table("insider_trades").known([], within, as_of, all_revisions=False).to_dicts()
+        return [(row["ticker"], row["trade_id"], row["known_unix_s"], row["shares"]) for row in rows]
+
+    by_then = [one for one in drawn if one[2] <= day]
+    with tempfile.TemporaryDirectory() as name:
+        for part in ("all", "part"):
+            (Path(name) / part).mkdir()
+        answer = told(loaded(Path(name) / "all", insider_trades=text(drawn)), first + day * 86400)
+        assert answer == told(loaded(Path(name) / "part", insider_trades=text(by_then)), ALWAYS)
+        assert answer == sorted(answer, key=lambda one: (one[2], one[0]))
+    newest = {one[:2] if one[1] else one[:3]: one for one in sorted(by_then, key=lambda one: one[2])}
+    assert len(answer) == len([one for one in newest.values() if after is None or one[2] > after])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.trading.v1 import portfolio_service_pb2 as messages
+from trademesh_trading.kept_orders import KEPT_S, KeptOrders
 from trademesh_trading.order_history import IN_FORCE, ORDER_KINDS, OrderHistory, matches
 
 DAY, NEXT = "2008-09-15", "2008-09-16"
@@ -187,6 +188,18 @@ def test_orders_are_found_by_state_ticker_session_and_origin() -> None:
     assert found(origin=messages.ORDER_ORIGIN_PERSON) == [person]
     assert found(start=DAY) == found(end=DAY) == found(start=DAY, end=NEXT) == [desk]
     assert found(start=NEXT) == found(end="2008-09-14") == []
+
+
+def test_histories_are_kept_for_their_later_pages_the_newest_two_for_a_minute() -> None:
+    now = [0.0]
+    kept, histories = KeptOrders(lambda: now[0]), [OrderHistory() for _ in range(3)]
+    for place, history in enumerate(histories):
+        history.through = place
+        kept.keep("run", history)
+    assert [kept.get("run", place) for place in range(3)] == [None, histories[1], histories[2]]
+    assert kept.get("other", 1) is None
+    now[0] = KEPT_S
+    assert kept.get("run", 2) is None
 
 
 STEP = st.one_of(
