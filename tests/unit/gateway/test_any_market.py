@@ -129,7 +129,7 @@ def test_every_fill_lies_within_its_bar_and_every_share_of_an_order_is_accounted
         match event.WhichOneof("payload"):
             case "order_filled":
                 fill, row = event.order_filled, row_of[event.session_date]
-                known = [bars.history.field(name) for name in ("open", "high", "low", "close")]
+                known = [bars.history.bars.field(name) for name in ("open", "high", "low", "close")]
                 prices = [int(values[row, TICKERS.index(fill.ticker)]) for values in known if values is not None]
                 found = [price for price in prices if price]
                 assert min(found) <= fill.price_micros <= max(found)
