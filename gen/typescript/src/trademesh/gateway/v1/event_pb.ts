@@ -2665,7 +2665,7 @@ export const LimitUnitSchema: GenEnum<LimitUnit> = /*@__PURE__*/
 /**
  * At what price an order is executed. The moment is the run's (`execution.fill`) unless its time in force says another: each session's open or
  * close. Where that moment is the open and the bars of the data have a high and a low, orders with a limit or a stop go on working until the
- * close: what the bar proves to have been traded executes them.
+ * close: what the bar proves to have been traded executes them. Where a bar has no open they get the worst of it that they may.
  *
  * @generated from enum trademesh.gateway.v1.OrderType
  */
