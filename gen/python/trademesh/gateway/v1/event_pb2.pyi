@@ -831,7 +831,9 @@ class JournalTruncated(message.Message):
 
 @typing.final
 class CycleFailed(message.Message):
-    """A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands."""
+    """A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands. A margin call is answered all
+    the same.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 

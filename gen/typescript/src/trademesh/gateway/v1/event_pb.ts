@@ -423,7 +423,8 @@ export const JournalTruncatedSchema: GenMessage<JournalTruncated> = /*@__PURE__*
   messageDesc(file_trademesh_gateway_v1_event, 4);
 
 /**
- * A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands.
+ * A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands. A margin call is answered all
+ * the same.
  *
  * @generated from message trademesh.gateway.v1.CycleFailed
  */
