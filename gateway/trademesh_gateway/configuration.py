@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_gateway.agents.portfolio_manager import Bounds
 from trademesh_gateway.market.bar_source import BarSource
 from trademesh_gateway.market.point_in_time import MarketHistory
 from trademesh_gateway.pipeline.broker import BarBroker, Moment, SessionTimes
@@ -59,7 +60,7 @@ def rules_of(config: RunConfig) -> DeskRules:
         ),
         limits=limits_of(config),
         resize_on_gap=config.risk.on_gap == contract.GAP_POLICY_RESIZE,
-        position_limit=config.risk.position,
+        bounds=Bounds(config.risk.position, config.risk.gross, config.risk.net),
         agents={agent_id: frozenset(agent.skills) for agent_id, agent in config.agents.items() if agent.enabled},
         approval_over_bp=_basis_points(config.approvals.orders_over_nav) if config.approvals.HasField("orders_over_nav") else None,
         approval_ttl_s=config.approvals.ttl_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,17 +27,27 @@ NO_TRADE_BAND = 0.015
 WEIGHT_STEPS = 10_000
 
 
-def manager_of(skills: Collection[str], position_limit: float, initial_cash_micros: int) -> Manager:
+@dataclass(frozen=True)
+class Bounds:
+    """What the limits of a run let a book be, as fractions of net asset value: one position, the sum of absolute ones, and the sum of signed
+    ones. Who sizes within them asks for nothing that the limits would cut."""
+
+    position: float
+    gross: float
+    net: float
+
+
+def manager_of(skills: Collection[str], bounds: Bounds, initial_cash_micros: int) -> Manager:
     """The rules that a portfolio manager with these skills follows."""
     if "monthly-equal-weight" in skills:
         return lambda view, _signals, book, number: monthly_equal_weight(view, book, number)
     if "sma-crossover" in skills:
         return lambda view, _signals, book, _number: sma_crossover(view, book, initial_cash_micros)
-    return lambda view, signals, book, number: decide(view, signals, book, position_limit, number)
+    return lambda view, signals, book, number: decide(view, signals, book, bounds, number)
 
 
-def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, position_limit: float, session_number: int) -> list[Decision]:
-    """Target weight = mean score x volatility target / (volatility x root of a typical number of positions), within the position limit.
+def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, bounds: Bounds, session_number: int) -> list[Decision]:
+    """Target weight = mean score x volatility target / (volatility x root of a typical number of positions), within the limits of the book.
 
     Trades on every fifth session, and between them only to leave a position whose score has turned.
     """
@@ -44,7 +55,8 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, positi
     level = volatility(view, 20)
     usable = (weight > 0) & (level > 0)
     size = VOLATILITY_TARGET / (np.where(usable, level, 1.0) * math.sqrt(TYPICAL_POSITIONS))
-    targets = np.clip((score + LONG_TILT) * 2 * size, -position_limit, position_limit)
+    wanted = np.where(usable, (score + LONG_TILT) * 2 * size, 0.0)
+    targets = _fitted(np.clip(wanted, -bounds.position, bounds.position), bounds)
     rebalances, nav = session_number % REBALANCE_SESSIONS == 1, book.nav_micros
     columns = zip(
         book.price_micros,
@@ -70,6 +82,20 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, positi
         shares = abs(steps) * nav // (WEIGHT_STEPS * price)
         decisions.append(Decision(column, (shares if steps > 0 else -shares) - held, confidence, own, target))
     return decisions
+
+
+def _fitted(targets: Column, bounds: Bounds) -> Column:
+    """Targets scaled alike to the bound on their absolute sum; then, of the signed sum, the side that goes too far."""
+    # Sums are exact before they are rounded: no order of adding decides what is bought.
+    gross = math.fsum(abs(targets))
+    if gross > bounds.gross:
+        targets = targets * (bounds.gross / gross)
+    net = math.fsum(targets)
+    if abs(net) > bounds.net:
+        side = targets * net > 0
+        too_far = math.fsum(abs(targets[side]))
+        targets = np.where(side, targets * max(0.0, 1 - (abs(net) - bounds.net) / too_far), targets)
+    return targets
 
 
 def _mean_score(signals: Sequence[Signals], count: int) -> tuple[Column, Column]:

@@ -223,7 +223,7 @@ class Cycle:
 
     def _decision(self) -> None:
         rules, initial = self._desk.rules, self._desk.portfolio.initial_cash_micros
-        manager = manager_of(rules.agents["portfolio_manager"], rules.position_limit, initial)
+        manager = manager_of(rules.agents["portfolio_manager"], rules.bounds, initial)
         self._decisions = manager(self._view, list(self._signals.values()), self._the_book(), self._number)
         self._draft(5, "decisions", wire.decisions(self._desk.tickers, self._decisions), "portfolio_manager")
 

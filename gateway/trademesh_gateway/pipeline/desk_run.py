@@ -6,6 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from trademesh_gateway.agents.portfolio_manager import Bounds
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.market.point_in_time import PointInTimeView
 from trademesh_gateway.pipeline.broker import Moment, SessionBar, SessionTimes
@@ -48,7 +49,7 @@ class DeskRules:
     margin: MarginRules
     limits: Limits
     resize_on_gap: bool
-    position_limit: float
+    bounds: Bounds
     agents: dict[str, frozenset[str]]
     """Enabled agents by id, with the skills that each may use."""
     approval_over_bp: int | None
