@@ -17,7 +17,7 @@ from trademesh_gateway import wire
 from trademesh_gateway.configuration import desk_at, rules_of, take_in_settled
 from trademesh_gateway.opening import fold_run
 from trademesh_gateway.pipeline.broker import BarBroker, Broker
-from trademesh_gateway.pipeline.cycle import PHASES, Cycle, OpenSession
+from trademesh_gateway.pipeline.cycle import PHASES, Ask, Cycle, OpenSession
 from trademesh_gateway.stop_history import stops_after
 from trademesh_runs.fold import fold_journal, replay_journal
 from trademesh_runs.journal import Draft, Encoder, StoredEvent
@@ -53,6 +53,8 @@ class Desk:
     cash_micros: int = CASH
     broker: Broker | None = None
     """Who is asked for prices; left out: all recorded bars are there."""
+    ask: Ask = no_one
+    """Who is asked about orders."""
 
     def __post_init__(self) -> None:
         self.config = normalised(self.config)
@@ -93,7 +95,7 @@ class Desk:
         """The next session."""
         number, market = self.desk.sessions_settled + 1, self.stage.history
         times = self.stage.times(number)
-        return Cycle(self.desk, market, self.broker or BarBroker(market), times, number, self.append, no_one, earlier=self.earlier)
+        return Cycle(self.desk, market, self.broker or BarBroker(market), times, number, self.append, self.ask, earlier=self.earlier)
 
     def run(self, through: int = SETTLEMENT, cycle: Cycle | None = None, after: int = 0) -> Cycle:
         """Runs phases of a session."""

@@ -126,15 +126,17 @@ class Cycle:
         self._given_up_in = self._earlier.given_up_in
 
     def is_void(self, phase: int) -> bool:
-        """True for a phase that is left out since the cycle was given up."""
-        return self._given_up_in is not None and max(self._given_up_in, events.PHASE_ANALYSIS) <= phase < events.PHASE_SETTLEMENT
+        """True for a phase that is left out since the cycle was given up. A margin call is answered in any case: who is slow is not spared."""
+        if self._given_up_in is None or (phase == events.PHASE_EXECUTION and self._desk.account.call is not None):
+            return False
+        return max(self._given_up_in, events.PHASE_ANALYSIS) <= phase < events.PHASE_SETTLEMENT
 
     def may_be_given_up(self, phase: int) -> bool:
         """True as long as no order has been executed. What companies did in the morning is done in any case."""
         return events.PHASE_PREPARE < phase < events.PHASE_EXECUTION and not self._earlier.executed_orders
 
     def give_up(self, phase: int, reason: str) -> None:
-        """Makes all orders void; SETTLEMENT is all that follows."""
+        """Makes all orders void; SETTLEMENT is all that follows, and before it what a margin call closes."""
         self._given_up_in = phase
         if self._gated:
             orders = [order for order, gated in self._gated if gated.allowed]
@@ -279,7 +281,8 @@ class Cycle:
 
     def _execution(self) -> Awaitable[None] | None:
         if self._execution_in_hand is None:
-            passed = [(order, gated.allowed) for order, gated in self._gated if gated.allowed]
+            gated_orders = self._gated if self._given_up_in is None else []
+            passed = [(order, gated.allowed) for order, gated in gated_orders if gated.allowed]
             begun = SessionExecution(self._desk, executables(passed, self._the_book().quantity))
             self._execution_in_hand = (begun, begun.moments)
         execution, moments = self._execution_in_hand

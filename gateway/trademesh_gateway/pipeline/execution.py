@@ -170,16 +170,23 @@ class SessionExecution:
         self._fill(execution, one, filled_at, bar, outcomes)
 
     def _work(self, execution: Execution, one: Executable, bar: SessionBar, outcomes: list[Outcome]) -> None:
-        """An order with a limit or a stop, in a session whose high and low tell whether it was executed."""
+        """An order with a limit or a stop, in a session whose high and low tell whether it was executed.
+
+        Without an open it may be that all of the session lay beyond its price: it then gets the worst of the bar that it may.
+        """
         working, column = one.working, one.order.column
         if working is None or not bar.has_range(column) or self._is_canceled(one):
             return
         buys, price = working.delta > 0, working.price_micros
+        better, worse = (bar.lows[column], bar.highs[column]) if buys else (bar.highs[column], bar.lows[column])
+        costs, sign = self._desk.rules.costs, 1 if buys else -1
         if working.type is OrderType.LIMIT:
-            if bar.lows[column] < price if buys else bar.highs[column] > price:
-                self._fill(execution, one, price, bar, outcomes)
-        elif bar.highs[column] >= price if buys else bar.lows[column] <= price:
-            self._fill(execution, one, self._desk.rules.costs.fill_price(price, one.delta), bar, outcomes)
+            if sign * (price - better) > 0:
+                nearest = min if buys else max
+                self._fill(execution, one, nearest(price, costs.fill_price(worse, one.delta)), bar, outcomes)
+        elif sign * (worse - price) >= 0:
+            reached = price if sign * (price - better) >= 0 else worse
+            self._fill(execution, one, costs.fill_price(reached, one.delta), bar, outcomes)
 
     def _fill(self, execution: Execution, one: Executable, price: int, bar: SessionBar, outcomes: list[Outcome]) -> None:
         """Fills an order at a price, as far as the session's volume, cash and margin reach."""
@@ -198,10 +205,10 @@ class SessionExecution:
         rest = abs(wanted) - abs(delta)
         # What a margin call has cut was told as refused: of such an order nothing stays.
         stays = rest if one.working is not None and one.working.good_till_canceled and not cut else 0
-        if stays:
-            self._desk.orders.shrink(order_id, stays)
-        else:
+        if not stays:
             self._desk.orders.end(order_id)
+        elif delta:
+            self._desk.orders.shrink(order_id, stays)
         if delta:
             fill = execution.fill(ticker, delta, price)
             self._filled_of[column] = self._filled_of.get(column, 0) + abs(delta)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from made_up_bars import DOLLAR, Stage, stage
+from trademesh.trading.v1 import market_data_service_pb2 as data
+from trademesh_gateway.market.bar_source import _times
 from trademesh_gateway.pipeline.broker import BarBroker, Moment, SessionBar, SessionTimes
 
 CLOSES = {"AAA": [10.0, 12.0], "BBB": [20.0, 0.0]}
@@ -51,3 +53,9 @@ async def test_every_moment_of_a_recorded_session_has_come() -> None:
     broker = BarBroker(bars.history)
     assert all(broker.is_time(bars.times(1), moment) for moment in Moment)
     await broker.until(bars.times(1), Moment.CLOSE)
+
+
+def test_a_session_knows_the_calendar_days_to_the_next_one_and_the_last_one_none() -> None:
+    """Over a plain night, over a weekend with a holiday behind it."""
+    told = [data.Session(session_date=date) for date in ("2024-01-11", "2024-01-12", "2024-01-16")]
+    assert [one.days_to_next for one in _times(told)] == [1, 4, 0]

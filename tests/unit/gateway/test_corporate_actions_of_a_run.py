@@ -151,6 +151,12 @@ def test_predictions_are_scored_in_shares_of_one_kind() -> None:
     assert (outcome.earlier_close_micros, outcome.close_micros, outcome.right) == (5 * DOLLAR, 6 * DOLLAR, True)
 
 
+def test_the_closes_before_the_first_session_are_told_in_shares_of_its_morning() -> None:
+    desk = desk_with([10, 6], (1, Split("AAA", 2, 1)))
+    (settled,) = desk.told("settled")
+    assert (list(settled.earlier_close_micros), list(settled.close_micros)) == ([5 * DOLLAR, DOLLAR], [6 * DOLLAR, DOLLAR])
+
+
 def changed(desk: Desk, change: Callable[[events.CorporateActionApplied], object]) -> MemoryStore:
     """The same journal with its first corporate action changed."""
     store, encoder, done = MemoryStore(), Encoder("demo", 1), False

@@ -11,16 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from journaled_desk import GATE, PREPARE, Desk, config_of
+from journaled_desk import APPROVAL, GATE, PREPARE, Desk, config_of
 from made_up_bars import DOLLAR, Stage, real_stage, stage
+from real_closes import no_one
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1 import run_config_pb2 as contract
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.pipeline.broker import BarBroker, Moment, SessionTimes
-from trademesh_gateway.pipeline.cycle import PHASES
+from trademesh_gateway.pipeline.cycle import PHASES, ApprovalAnswer, ApprovalQuestion, Ask, Emit
 from trademesh_gateway.pipeline.order_book import TooLateError
 from trademesh_ledger.corporate_actions import Delisting, Dividend, Split
 from trademesh_runs.fold import replay_journal
+from trademesh_runs.journal import Draft
 
 GTC = events.TIME_IN_FORCE_GOOD_TILL_CANCELED
 
@@ -59,10 +61,11 @@ class Story:
     acts: Mapping[tuple[int, int], Sequence[Act]] = field(default_factory=dict)
     sessions: int = 0
     cash_micros: int = 100_000 * DOLLAR
+    ask: Ask = no_one
 
     def desk(self, journal: Sequence[Any] = ()) -> Desk:
         """The run's desk, as it goes on from a journal."""
-        return Desk(self.config, self.stage, journal, self.cash_micros)
+        return Desk(self.config, self.stage, journal, self.cash_micros, ask=self.ask)
 
     def play(self, desk: Desk) -> Desk:
         """Goes on to the end."""
@@ -151,7 +154,30 @@ def margin_story() -> Story:
     return Story(config_of(contract.FILL_POLICY_NEXT_CLOSE, fee_bp=10), bars, acts)
 
 
-STORIES = {story.__name__: story for story in (next_close_story, same_close_story, next_open_story, corporate_story, margin_story)}
+async def ada(question: ApprovalQuestion, emit: Emit) -> ApprovalAnswer:
+    """A person who refuses purchases of BBB, and says the same when she is asked again."""
+    approval_id, approved = f"about {question.order_id}", question.ticker != "BBB"
+    asked = events.ApprovalRequested(approval_id=approval_id, order=events.Order(order_id=question.order_id))
+    emit(Draft("approval_requested", asked, question.session, APPROVAL, item=question.order_id))
+    return ApprovalAnswer(approval_id, approved, "ada", "" if approved else "too large", False)
+
+
+def approval_story() -> Story:
+    """Orders of the desk and of people that wait for a person, some of which are taken back meanwhile."""
+    config = config_of(contract.FILL_POLICY_NEXT_CLOSE, manager="monthly-equal-weight")
+    config.approvals.orders_over_nav = 0.001
+    acts = {
+        (1, 0): [submits("mine", "AAA", 40, time_in_force=GTC), submits("refused", "BBB", 40, time_in_force=GTC)],
+        (2, GATE): [cancels("later")],
+        (2, 0): [submits("later", "AAA", 30, time_in_force=GTC)],
+        (2, APPROVAL): [submits("last", "AAA", -20)],
+    }
+    return Story(config, stage({"AAA": [10] * 5, "BBB": [20] * 5}), acts, ask=ada)
+
+
+STORIES = {
+    story.__name__: story for story in (next_close_story, same_close_story, next_open_story, corporate_story, margin_story, approval_story)
+}
 
 
 @pytest.mark.parametrize("name", STORIES)

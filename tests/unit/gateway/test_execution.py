@@ -120,9 +120,22 @@ def test_without_ranges_a_session_executes_nothing_between_its_open_and_its_clos
     assert price_of(NEXT_OPEN, (11.0, 13.0, 9.0, 12.0), 10, ranges=False, **order) == 0
 
 
-def test_a_limit_without_an_open_goes_on_working_within_the_session() -> None:
-    assert price_of(NEXT_OPEN, (0.0, 13.0, 9.0, 12.0), 10, limit_price_micros=10 * DOLLAR) == 10 * DOLLAR
-    assert price_of(NEXT_OPEN, (0.0, 13.0, 9.0, 12.0), 10) == 0
+@pytest.mark.parametrize(
+    ("delta", "order", "expected"),
+    [
+        pytest.param(10, {"limit_price_micros": 10 * DOLLAR}, 10, id="a limit within the bar"),
+        pytest.param(10, {"limit_price_micros": 15 * DOLLAR}, 13, id="a purchase above the bar gets its high"),
+        pytest.param(-10, {"limit_price_micros": 8 * DOLLAR}, 9, id="a sale below the bar gets its low"),
+        pytest.param(10, {"stop_price_micros": 12 * DOLLAR}, 12, id="a stop within the bar"),
+        pytest.param(10, {"stop_price_micros": 8 * DOLLAR}, 13, id="a purchase whose stop lies below the bar gets its high"),
+        pytest.param(-10, {"stop_price_micros": 15 * DOLLAR}, 9, id="a sale whose stop lies above the bar gets its low"),
+        pytest.param(10, {}, 0, id="a market order has no price"),
+    ],
+)
+def test_without_an_open_limits_and_stops_go_on_working_and_get_the_worst_that_may_be(
+    delta: int, order: dict[str, int], expected: int
+) -> None:
+    assert price_of(NEXT_OPEN, (0.0, 13.0, 9.0, 12.0), delta, **order) == expected * DOLLAR
 
 
 CENTS = st.integers(100, 3_000)
@@ -268,3 +281,11 @@ def test_two_sales_of_one_position_are_no_margin_call() -> None:
     desk.run()
     assert desk.fills() == {"long": 100, "first": -60, "second": -60}
     assert desk.told("order_rejected") == []
+
+
+def test_an_order_that_limits_cut_stays_whole_in_a_session_without_volume() -> None:
+    config = config_of(NEXT_CLOSE)
+    config.risk.position = 0.01
+    desk = parts([0], ("mine", 250, GTC), config=config)
+    assert [(one.order_id, abs(one.delta)) for one in desk.desk.orders.working] == [("mine", 250)]
+    assert desk.in_force() == ["mine"]

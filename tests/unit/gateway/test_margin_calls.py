@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from journaled_desk import Desk, config_of
+from journaled_desk import APPROVAL, GATE, Desk, config_of
 from made_up_bars import DOLLAR, Prices, stage
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
@@ -130,6 +130,21 @@ def test_a_call_comes_before_an_order_at_the_opening_of_a_run_that_fills_at_clos
         ("2020-01-09/AAA/forced", 101 * DOLLAR),
         ("early", 101 * DOLLAR),
     ]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_call_is_answered_also_in_a_session_whose_cycle_was_given_up(dies: bool) -> None:
+    desk = called()
+    desk.submit("void", "AAA", 5)
+    cycle = desk.run(GATE)
+    cycle.give_up(APPROVAL, "too slow")
+    if dies:
+        desk.open()
+        cycle = desk.cycle()
+    desk.run(cycle=cycle, after=0 if dies else GATE)
+    assert [(one.order_id, one.quantity) for one in filled(desk, 3)] == [("2020-01-09/AAA/forced", 191)]
+    assert desk.told("cycle_failed")[0].void_order_ids == ["void"]
+    assert desk.in_force() == []
 
 
 def test_who_is_insolvent_loses_every_position_and_opens_none() -> None:

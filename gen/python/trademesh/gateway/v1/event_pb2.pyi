@@ -392,7 +392,7 @@ class _OrderTypeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderType.Va
 class OrderType(_OrderType, metaclass=_OrderTypeEnumTypeWrapper):
     """At what price an order is executed. The moment is the run's (`execution.fill`) unless its time in force says another: each session's open or
     close. Where that moment is the open and the bars of the data have a high and a low, orders with a limit or a stop go on working until the
-    close: what the bar proves to have been traded executes them.
+    close: what the bar proves to have been traded executes them. Where a bar has no open they get the worst of it that they may.
     """
 
 ORDER_TYPE_UNSPECIFIED: OrderType.ValueType  # 0
@@ -831,7 +831,9 @@ class JournalTruncated(message.Message):
 
 @typing.final
 class CycleFailed(message.Message):
-    """A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands."""
+    """A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands. A margin call is answered all
+    the same.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 

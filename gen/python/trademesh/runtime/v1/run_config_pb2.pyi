@@ -68,7 +68,7 @@ class _FillPolicy:
 class _FillPolicyEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FillPolicy.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     FILL_POLICY_UNSPECIFIED: _FillPolicy.ValueType  # 0
-    """Left out; read as NEXT_CLOSE."""
+    """Left out; StartRun names the one that fits the data (`ExecutionRules.fill`). In a configuration of before there were others: NEXT_CLOSE."""
     FILL_POLICY_NEXT_CLOSE: _FillPolicy.ValueType  # 1
     """Decided on what was known before session D opened, filled at the close of D. Needs closes only."""
     FILL_POLICY_NEXT_OPEN: _FillPolicy.ValueType  # 2
@@ -82,7 +82,7 @@ class FillPolicy(_FillPolicy, metaclass=_FillPolicyEnumTypeWrapper):
     """Which price an order gets."""
 
 FILL_POLICY_UNSPECIFIED: FillPolicy.ValueType  # 0
-"""Left out; read as NEXT_CLOSE."""
+"""Left out; StartRun names the one that fits the data (`ExecutionRules.fill`). In a configuration of before there were others: NEXT_CLOSE."""
 FILL_POLICY_NEXT_CLOSE: FillPolicy.ValueType  # 1
 """Decided on what was known before session D opened, filled at the close of D. Needs closes only."""
 FILL_POLICY_NEXT_OPEN: FillPolicy.ValueType  # 2

@@ -423,7 +423,8 @@ export const JournalTruncatedSchema: GenMessage<JournalTruncated> = /*@__PURE__*
   messageDesc(file_trademesh_gateway_v1_event, 4);
 
 /**
- * A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands.
+ * A cycle was given up before its orders were executed: none of them is, and the session is settled as it stands. A margin call is answered all
+ * the same.
  *
  * @generated from message trademesh.gateway.v1.CycleFailed
  */
@@ -2687,7 +2688,7 @@ export const LimitUnitSchema: GenEnum<LimitUnit> = /*@__PURE__*/
 /**
  * At what price an order is executed. The moment is the run's (`execution.fill`) unless its time in force says another: each session's open or
  * close. Where that moment is the open and the bars of the data have a high and a low, orders with a limit or a stop go on working until the
- * close: what the bar proves to have been traded executes them.
+ * close: what the bar proves to have been traded executes them. Where a bar has no open they get the worst of it that they may.
  *
  * @generated from enum trademesh.gateway.v1.OrderType
  */

@@ -742,7 +742,7 @@ export const RunModeSchema: GenEnum<RunMode> = /*@__PURE__*/
  */
 export enum FillPolicy {
   /**
-   * Left out; read as NEXT_CLOSE.
+   * Left out; StartRun names the one that fits the data (`ExecutionRules.fill`). In a configuration of before there were others: NEXT_CLOSE.
    *
    * @generated from enum value: FILL_POLICY_UNSPECIFIED = 0;
    */
