@@ -19,7 +19,7 @@ from trademesh_runs.layout import RunLayout
 from trademesh_runs.scoreboard import Scoreboard
 
 INTERVAL_S = 1.0
-SHARE = 0.05
+SHARE = 0.02
 """No more of the time than that goes into exports."""
 
 

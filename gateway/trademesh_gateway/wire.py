@@ -19,6 +19,7 @@ from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, Worki
 from trademesh_gateway.risk.gate import Gated, most_in_ticker, restraint_of
 from trademesh_gateway.risk.limits import UNITS, Limit, Limits, Market, Unit, limits_that_are_on
 from trademesh_gateway.risk.stops import Stops, has_fallen
+from trademesh_gateway.row_templates import RowTemplate, template_of
 from trademesh_ledger.account import Account, Settlement
 from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, Delisting, Dividend, Split, in_sequence
 from trademesh_ledger.maintenance import MarginCall
@@ -29,7 +30,11 @@ Payload: TypeAlias = Message
 
 NO_PRICE = events.LIMIT_CODE_NO_PRICE
 
-_DIRECTIONS = {Stance.BULLISH.value: events.DIRECTION_UP, Stance.BEARISH.value: events.DIRECTION_DOWN}
+_DIRECTIONS = {
+    Stance.BULLISH.value: events.DIRECTION_UP,
+    Stance.BEARISH.value: events.DIRECTION_DOWN,
+    Stance.NEUTRAL.value: events.DIRECTION_NEUTRAL,
+}
 _MOMENTS = {events.TIME_IN_FORCE_AT_THE_OPENING: Moment.OPEN, events.TIME_IN_FORCE_AT_THE_CLOSE: Moment.CLOSE}
 _DIGITS = 6
 """Scores and confidences are journaled to six digits: what is below is noise, and the file is smaller for it."""
@@ -55,82 +60,81 @@ def session_opened(number: int, decision_unix_s: int) -> events.SessionOpened:
     return events.SessionOpened(session_number=number, decision_time=Timestamp(seconds=decision_unix_s))
 
 
-def signals(tickers: Sequence[str], one: Signals) -> events.Signals:
+def signals(tickers: tuple[str, ...], one: Signals) -> events.Signals:
     """An analyst's view."""
-    message = events.Signals(abstained_because=one.abstained_because)
     if one.abstained_because:
-        return message
-    add, horizon = message.signals.add, one.horizon_sessions
-    rows = zip(tickers, one.stances(), one.score.round(_DIGITS).tolist(), one.confidence.round(_DIGITS).tolist(), strict=True)
-    # Rows are added in place: to make them first and hand them over takes twice as long.
-    for ticker, stance, score, confidence in rows:
-        if stance == Stance.ABSTAIN:
-            add(ticker=ticker, stance=stance, score=score, horizon_sessions=horizon, note="not enough history")
-        else:
-            add(ticker=ticker, stance=stance, score=score, confidence=confidence, horizon_sessions=horizon)
-    for tool, name, values in one.figures:
-        message.figures.add(tool=tool, name=name, values=values.tolist())
+        return events.Signals(abstained_because=one.abstained_because)
+    template: RowTemplate[events.Signals] = template_of(events.Signals, "signals", tickers)
+    horizon = one.horizon_sessions
+    values = zip(template.rows, one.stances(), one.score.round(_DIGITS).tolist(), one.confidence.round(_DIGITS).tolist(), strict=True)
+    for row, stance, score, confidence in values:
+        abstains = stance == Stance.ABSTAIN
+        row.stance, row.score, row.horizon_sessions = stance, score, horizon
+        row.confidence, row.note = (0.0, "not enough history") if abstains else (confidence, "")
+    message = template.copy()
+    for tool, name, figures in one.figures:
+        message.figures.add(tool=tool, name=name, values=figures.tolist())
     return message
 
 
-def predictions(tickers: Sequence[str], one: Signals) -> events.Predictions:
+def predictions(tickers: tuple[str, ...], one: Signals) -> events.Predictions:
     """An analyst's predictions: the direction of its signal, and as probability one half plus half of its conviction."""
-    message = events.Predictions()
-    add = message.predictions.add
-    probability = (0.5 + abs(one.score) * one.confidence / 2).round(_DIGITS).tolist()
-    for ticker, stance, confidence in zip(tickers, one.stances(), probability, strict=True):
-        if stance == Stance.NEUTRAL:
-            add(ticker=ticker, direction=events.DIRECTION_NEUTRAL)
-        elif stance != Stance.ABSTAIN:
-            add(ticker=ticker, direction=_DIRECTIONS[stance], confidence=confidence)
-    return message
+    stances = one.stances()
+    if Stance.ABSTAIN in stances:
+        kept = [column for column, stance in enumerate(stances) if stance != Stance.ABSTAIN]
+        stances, tickers = [stances[column] for column in kept], tuple(tickers[column] for column in kept)
+        score, confidence = one.score[kept], one.confidence[kept]
+    else:
+        score, confidence = one.score, one.confidence
+    template: RowTemplate[events.Predictions] = template_of(events.Predictions, "predictions", tickers)
+    probability = (0.5 + abs(score) * confidence / 2).round(_DIGITS).tolist()
+    for row, stance, sure in zip(template.rows, stances, probability, strict=True):
+        row.direction = _DIRECTIONS[stance]
+        row.confidence = 0.0 if stance == Stance.NEUTRAL else sure
+    return template.copy()
 
 
-def risk_notes(tickers: Sequence[str], book: Book, limits: Limits, volatilities: Any, market: Market) -> events.RiskNotes:
+def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilities: Any, market: Market) -> events.RiskNotes:
     """Exposure of the book and headroom in each ticker."""
     nav = book.nav_micros
     values = [shares * price for shares, price in zip(book.quantity, book.price_micros, strict=True)]
     restraint = restraint_of(book, limits)
-    message = events.RiskNotes(
-        nav_micros=nav,
-        gross=round(sum(map(abs, values)) / nav, _DIGITS) if nav > 0 else 0.0,
-        net=round(sum(values) / nav, _DIGITS) if nav > 0 else 0.0,
-        drawdown=round(nav / book.peak_nav_micros - 1, _DIGITS) if book.peak_nav_micros > 0 else 0.0,
-    )
-    add = message.notes.add
+    template: RowTemplate[events.RiskNotes] = template_of(events.RiskNotes, "notes", tickers)
+    whole = template.message
+    whole.nav_micros = nav
+    whole.gross = round(sum(map(abs, values)) / nav, _DIGITS) if nav > 0 else 0.0
+    whole.net = round(sum(values) / nav, _DIGITS) if nav > 0 else 0.0
+    whole.drawdown = round(nav / book.peak_nav_micros - 1, _DIGITS) if book.peak_nav_micros > 0 else 0.0
     levels = volatilities.round(_DIGITS).tolist()
-    for column, (ticker, price, value, level) in enumerate(zip(tickers, book.price_micros, values, levels, strict=True)):
+    rows = zip(template.rows, book.price_micros, values, levels, strict=True)
+    for column, (row, price, value, level) in enumerate(rows):
         most, binding = most_in_ticker(book, limits, market, column)
         held_back = restraint.limit if restraint else Limit.TICKER_HALTED if column in limits.halted_columns else Limit.NONE
         # The position limit is on for every run: only another one is worth naming.
         named = binding if held_back is Limit.NONE and binding is not Limit.POSITION_LIMIT else held_back
         short = most if limits.shorts_allowed and column not in limits.not_borrowable else 0
-        add(
-            ticker=ticker,
-            severity=events.SEVERITY_BLOCK if held_back else events.SEVERITY_WARN if abs(value) > most else events.SEVERITY_INFO,
-            volatility=None if math.isnan(level) else level,
-            max_buy_shares=max(0, most - value) // price if price else 0,
-            max_sell_shares=max(0, short + value) // price if price else 0,
-            limit=named.value,
-        )
-    return message
+        row.severity = events.SEVERITY_BLOCK if held_back else events.SEVERITY_WARN if abs(value) > most else events.SEVERITY_INFO
+        row.max_buy_shares = max(0, most - value) // price if price else 0
+        row.max_sell_shares = max(0, short + value) // price if price else 0
+        row.limit = named.value
+        if not math.isnan(level):
+            row.volatility = level
+        else:
+            row.ClearField("volatility")
+    return template.copy()
 
 
-def decisions(tickers: Sequence[str], rows: Sequence[Decision]) -> events.Decisions:
-    """What the portfolio manager wants."""
-    message = events.Decisions()
-    add = message.decisions.add
-    for row in rows:
-        delta = row.delta
-        add(
-            ticker=tickers[row.column],
-            action=words.ACTION_LONG if delta > 0 else words.ACTION_SHORT if delta else words.ACTION_HOLD,
-            quantity=abs(delta),
-            confidence=round(row.confidence, _DIGITS),
-            score=round(row.score, _DIGITS),
-            target_weight=round(row.target_weight, _DIGITS),
-        )
-    return message
+def decisions(tickers: tuple[str, ...], rows: Sequence[Decision]) -> events.Decisions:
+    """What the portfolio manager wants, of every ticker in the run's order."""
+    template: RowTemplate[events.Decisions] = template_of(events.Decisions, "decisions", tickers)
+    for row, decision in zip(template.rows, rows, strict=True):
+        delta = decision.delta
+        row.action = words.ACTION_LONG if delta > 0 else words.ACTION_SHORT if delta else words.ACTION_HOLD
+        row.quantity = abs(delta)
+        row.confidence = round(decision.confidence, _DIGITS)
+        row.score = round(decision.score, _DIGITS)
+        row.target_weight = round(decision.target_weight, _DIGITS)
+    return template.copy()
 
 
 def orders_gated(tickers: Sequence[str], rows: Sequence[tuple[SessionOrder, Gated]]) -> events.OrdersGated:

@@ -114,7 +114,8 @@ class Controller:
             for phase in PHASES:
                 done = cycle.is_void(phase)
                 while not done:
-                    await self._wait_for_leave(first=phase == 1, last=phase == max(PHASES))
+                    if phase == 1 or not self._has_leave():
+                        await self._wait_for_leave(first=phase == 1, last=phase == max(PHASES))
                     done = await self._run_phase(cycle, phase)
         finally:
             self._in_cycle = self._may_give_up = False
@@ -131,8 +132,11 @@ class Controller:
         self._may_give_up = cycle.may_be_given_up(phase)
         try:
             # Most phases of rule brains are done at once, and need nothing that could cut them short.
-            with self.clock.at_work(phase):
+            self.clock.begin_work(phase)
+            try:
                 rest = cycle.run(phase)
+            finally:
+                self.clock.halt()
             if rest is not None:
                 async with self.clock.working(phase, limited=self._may_give_up):
                     await rest
@@ -204,10 +208,14 @@ class Controller:
         if self.state == events.PIPELINE_STATE_STOPPED:
             raise Ended
 
-    async def _wait_for_leave(self, *, first: bool, last: bool) -> None:
-        if not first and self.state == events.PIPELINE_STATE_RUNNING and not self._stopping and self._ending is None and not self._disk:
+    def _has_leave(self) -> bool:
+        """True if nothing keeps the next phase of a cycle from beginning at once."""
+        free = self.state == events.PIPELINE_STATE_RUNNING and not self._stopping and self._ending is None and not self._disk
+        if free:
             self._stepping = False
-            return
+        return free
+
+    async def _wait_for_leave(self, *, first: bool, last: bool) -> None:
         async with self._changed:
             while True:
                 self._check_going_on()

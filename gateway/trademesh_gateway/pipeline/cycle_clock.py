@@ -44,18 +44,13 @@ class CycleClock:
 
     def end(self) -> None:
         """The cycle is done, or left."""
-        self._halt()
+        self.halt()
         self._spent_s, self.phase, self.began_unix_ns = 0.0, 0, None
 
-    @contextmanager
-    def at_work(self, phase: int) -> Iterator[None]:
-        """A phase, or the beginning of one, works without a pause in which it could be cancelled."""
+    def begin_work(self, phase: int) -> None:
+        """A phase, or the beginning of one, works without a pause in which it could be cancelled; until `halt`."""
         self.phase = phase
         self._since_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self._halt()
 
     @asynccontextmanager
     async def working(self, phase: int, *, limited: bool) -> AsyncIterator[None]:
@@ -76,7 +71,7 @@ class CycleClock:
             raise
         finally:
             self._timeout = None
-            self._halt()
+            self.halt()
         if limited and self.left_s <= 0:
             raise CycleOverdue
 
@@ -86,7 +81,7 @@ class CycleClock:
         timeout = self._timeout
         limited = timeout is not None and timeout.when() is not None and not timeout.expired()
         running = self._since_s is not None
-        self._halt()
+        self.halt()
         if limited and timeout is not None:
             timeout.reschedule(None)
         try:
@@ -97,5 +92,6 @@ class CycleClock:
                 if limited and timeout is not None:
                     timeout.reschedule(asyncio.get_running_loop().time() + max(0.0, self.left_s))
 
-    def _halt(self) -> None:
+    def halt(self) -> None:
+        """The phase in hand works no more."""
         self._spent_s, self._since_s = self.spent_s, None
