@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 import numpy as np
 
-from trademesh_gateway.agents.indicators import momentum, volatility, z_score
+from trademesh_gateway.agents.indicators import (
+    Table,
+    clipped,
+    momentum,
+    momentum_of,
+    volatility,
+    volatility_of,
+    z_score,
+    z_score_of,
+)
 from trademesh_gateway.agents.readings import READINGS, seen_prices
 from trademesh_gateway.agents.records import Signals, abstention
-from trademesh_gateway.market.point_in_time import PointInTimeView
+from trademesh_gateway.market.point_in_time import Closes, PointInTimeView
 
 Analyst = Callable[[PointInTimeView, Collection[str]], Signals]
 """From what is known, and the skills that the agent may use, to its view."""
@@ -17,42 +27,61 @@ Analyst = Callable[[PointInTimeView, Collection[str]], Signals]
 NEWS_MEMORY_S = 14 * 86_400
 NEWS_HALF_LIFE_S = 3 * 86_400
 TECHNICAL_HORIZON_SESSIONS = 21
+MOMENTUM_SESSIONS, MOMENTUM_SKIP, STRETCH_SESSIONS, VOLATILITY_SESSIONS = 231, 21, 20, 60
+SEEN_SESSIONS = MOMENTUM_SESSIONS + MOMENTUM_SKIP + 1
+_FIGURES = {"momentum": "return_231_skip_21", "mean-reversion": "z_score_20", "volatility": "volatility_60"}
+"""Names of figures by skill, in the order in which they are told."""
 NEWS_HORIZON_SESSIONS = 5
 
 
 def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals:
     """Momentum over a year less its last month, mean reversion within a month, and less confidence where volatility is high; and what else
     `readings.py` has, if it is named."""
-    count = len(view.tickers)
-    score, weight = np.zeros(count), np.zeros(count)
-    figures = list[tuple[str, str, np.ndarray[tuple[int], np.dtype[np.float64]]]]()
-    if "momentum" in skills:
-        trend = momentum(view, 231, skip=21)
-        figures.append(("momentum", "return_231_skip_21", trend))
-        score, weight = _mixed(score, weight, np.clip(trend / 0.4, -1, 1), 0.7)
-    if "mean-reversion" in skills:
-        stretch = z_score(view, 20)
-        figures.append(("mean-reversion", "z_score_20", stretch))
-        score, weight = _mixed(score, weight, np.clip(-stretch / 3, -1, 1), 0.3)
-    if further := [skill for skill in READINGS if skill in skills]:
+    wanted = frozenset(skills)
+    known = view.windowed(f"technical {sorted(wanted)}", SEEN_SESSIONS, partial(_judged, skills=wanted))
+    if known is None:
+        # With fewer sessions some figures are known, or none.
+        parts = (momentum(view, MOMENTUM_SESSIONS, MOMENTUM_SKIP), z_score(view, STRETCH_SESSIONS), volatility(view, VOLATILITY_SESSIONS))
+        known = _judgement(*parts, wanted)
+    score, weight, confidence = known[0], known[1], known[2]
+    named = zip(_FIGURES.items(), known[3:], strict=True)
+    figures = [(skill, name, figure) for (skill, name), figure in named if skill in wanted]
+    if further := [skill for skill in READINGS if skill in wanted]:
         prices = seen_prices(view)
         for skill in further:
             read, share = READINGS[skill]
             name, figure, lean = read(prices)
             figures.append((skill, name, figure))
             score, weight = _mixed(score, weight, lean, share)
-    confidence = np.full(count, 0.5)
-    if "volatility" in skills:
-        level = volatility(view, 60)
-        figures.append(("volatility", "volatility_60", level))
-        confidence = np.where(np.isnan(level), 0.25, np.clip(0.9 - level, 0.1, 0.9))
     abstain = weight == 0
     if abstain.all():
         return abstention("not enough sessions are known for any skill")
     return Signals(np.where(abstain, 0.0, score / np.where(abstain, 1.0, weight)), confidence, abstain, TECHNICAL_HORIZON_SESSIONS, figures)
 
 
-def _mixed(score: np.ndarray, weight: np.ndarray, part: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _judged(closes: Closes, skills: frozenset[str]) -> Table:
+    """The judgement of each stretch of SEEN_SESSIONS rows."""
+    last = len(closes) - SEEN_SESSIONS + 1
+    trend = momentum_of(closes[-(last + MOMENTUM_SESSIONS + MOMENTUM_SKIP) :], MOMENTUM_SESSIONS, MOMENTUM_SESSIONS + MOMENTUM_SKIP + 1)
+    stretch = z_score_of(closes[-(last + STRETCH_SESSIONS - 1) :], STRETCH_SESSIONS)
+    level = volatility_of(closes[-(last + VOLATILITY_SESSIONS) :], VOLATILITY_SESSIONS)
+    return np.moveaxis(_judgement(trend, stretch, level, skills), 0, 1)
+
+
+def _judgement(trend: Table, stretch: Table, level: Table, skills: frozenset[str]) -> Table:
+    """Sum of leans and of their shares, confidence, and the three figures, of whatever shape figures have."""
+    score, weight = np.zeros(trend.shape), np.zeros(trend.shape)
+    if "momentum" in skills:
+        score, weight = _mixed(score, weight, clipped(trend / 0.4, -1, 1), 0.7)
+    if "mean-reversion" in skills:
+        score, weight = _mixed(score, weight, clipped(-stretch / 3, -1, 1), 0.3)
+    confidence = np.full(trend.shape, 0.5)
+    if "volatility" in skills:
+        confidence = np.where(np.isnan(level), 0.25, clipped(0.9 - level, 0.1, 0.9))
+    return np.stack([score, weight, confidence, trend, stretch, level])
+
+
+def _mixed(score: Table, weight: Table, part: Table, share: float) -> tuple[Table, Table]:
     known = ~np.isnan(part)
     return score + np.where(known, share * part, 0.0), weight + np.where(known, share, 0.0)
 
@@ -67,7 +96,7 @@ def sentiment_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
         column = place.get(item.ticker)
         if column is not None:
             flow[column] += item.direction * 0.5 ** ((view.as_of_unix_s - item.published_unix_s) / NEWS_HALF_LIFE_S)
-    score = np.clip(flow / 2, -1, 1)
+    score = clipped(flow / 2, -1, 1)
     confidence = np.minimum(0.6, np.abs(score))
     return Signals(score, confidence, np.zeros(len(score), bool), NEWS_HORIZON_SESSIONS, [("news-flow", "weighted_direction", flow)])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trademesh_gateway.agents.example_managers import monthly_equal_weight, sma_crossover
-from trademesh_gateway.agents.indicators import volatility
+from trademesh_gateway.agents.indicators import clipped, volatility
 from trademesh_gateway.agents.records import Book, Decision, Signals
 from trademesh_gateway.market.point_in_time import Column, PointInTimeView
 
@@ -56,7 +56,7 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, bounds
     usable = (weight > 0) & (level > 0)
     size = VOLATILITY_TARGET / (np.where(usable, level, 1.0) * math.sqrt(TYPICAL_POSITIONS))
     wanted = np.where(usable, (score + LONG_TILT) * 2 * size, 0.0)
-    targets = _fitted(np.clip(wanted, -bounds.position, bounds.position), bounds)
+    targets = _fitted(clipped(wanted, -bounds.position, bounds.position), bounds)
     rebalances, nav = session_number % REBALANCE_SESSIONS == 1, book.nav_micros
     columns = zip(
         book.price_micros,

@@ -34,11 +34,14 @@ class Signals:
     horizon_sessions: int
     figures: list[tuple[str, str, npt.NDArray[np.float64]]] = field(default_factory=list)
     abstained_because: str = ""
+    _stances: list[Any] = field(default_factory=list, repr=False, compare=False)
+    """Made once: signals and predictions are told by them."""
 
     def stances(self) -> list[Any]:
         """Which way the analyst leans in each ticker, as values of Stance; agrees with the sign of the score."""
-        found: list[Any] = np.where(self.abstain, Stance.ABSTAIN.value, _STANCES[np.sign(self.score).astype(np.intp)]).tolist()
-        return found
+        if not self._stances:
+            self._stances = np.where(self.abstain, Stance.ABSTAIN.value, _STANCES[np.sign(self.score).astype(np.intp)]).tolist()
+        return self._stances
 
 
 def abstention(because: str) -> Signals:

@@ -175,7 +175,8 @@ class PointInTimeView:
         """An indicator of the last `window` closes, a value per ticker; None if fewer are known.
 
         `compute` makes from n + window - 1 rows of closes the n rows that it gives for each stretch of `window`, each from its own rows alone;
-        `name` says which it is, window and all. Rows are computed many at a time, for all of a run once.
+        a row may be several figures, each with a value per ticker. `name` says which it is, window and all. Rows are computed many at a time,
+        for all of a run once.
         """
         if self.rows < window:
             return None
@@ -185,7 +186,7 @@ class PointInTimeView:
         table = self._history._tables.get(name)
         if table is None:
             table = self._history._tables[name] = WindowTable(window, compute)
-        return table.row(self._history.bars.closes(), self.rows - 1)[: self._columns]
+        return table.row(self._history.bars.closes(), self.rows - 1)[..., : self._columns]
 
     def news_since(self, unix_s: int) -> list[NewsFact]:
         """News published after an instant, oldest first."""
