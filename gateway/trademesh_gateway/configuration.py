@@ -60,7 +60,7 @@ def rules_of(config: RunConfig) -> DeskRules:
         ),
         limits=limits_of(config),
         resize_on_gap=config.risk.on_gap == contract.GAP_POLICY_RESIZE,
-        bounds=Bounds(config.risk.position, config.risk.gross, config.risk.net),
+        bounds=Bounds(config.risk.position, config.risk.gross, config.risk.net, config.risk.gross if margin.allow_debit else 1.0),
         agents={agent_id: frozenset(agent.skills) for agent_id, agent in config.agents.items() if agent.enabled},
         approval_over_bp=_basis_points(config.approvals.orders_over_nav) if config.approvals.HasField("orders_over_nav") else None,
         approval_ttl_s=config.approvals.ttl_s,

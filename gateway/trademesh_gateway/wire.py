@@ -106,17 +106,19 @@ def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilitie
     whole.net = round(sum(values) / nav, _DIGITS) if nav > 0 else 0.0
     whole.drawdown = round(nav / book.peak_nav_micros - 1, _DIGITS) if book.peak_nav_micros > 0 else 0.0
     levels = volatilities.round(_DIGITS).tolist()
+    every = restraint.limit.value if restraint else 0
+    most, binding = most_in_ticker(book, limits, market, 0)
     rows = zip(template.rows, book.price_micros, values, levels, strict=True)
     for column, (row, price, value, level) in enumerate(rows):
-        most, binding = most_in_ticker(book, limits, market, column)
-        held_back = restraint.limit if restraint else Limit.TICKER_HALTED if column in limits.halted_columns else Limit.NONE
-        # The position limit is on for every run: only another one is worth naming.
-        named = binding if held_back is Limit.NONE and binding is not Limit.POSITION_LIMIT else held_back
+        if limits.volatility_target_bp:
+            most, binding = most_in_ticker(book, limits, market, column)
+        held_back = every or (Limit.TICKER_HALTED.value if column in limits.halted_columns else 0)
         short = most if limits.shorts_allowed and column not in limits.not_borrowable else 0
         row.severity = events.SEVERITY_BLOCK if held_back else events.SEVERITY_WARN if abs(value) > most else events.SEVERITY_INFO
-        row.max_buy_shares = max(0, most - value) // price if price else 0
-        row.max_sell_shares = max(0, short + value) // price if price else 0
-        row.limit = named.value
+        row.max_buy_shares = (most - value) // price if price and most > value else 0
+        row.max_sell_shares = (short + value) // price if price and short + value > 0 else 0
+        # The position limit is on for every run: only another one is worth naming.
+        row.limit = held_back or (0 if binding is Limit.POSITION_LIMIT else binding.value)
         if not math.isnan(level):
             row.volatility = level
         else:

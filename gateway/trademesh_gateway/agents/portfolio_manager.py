@@ -24,17 +24,20 @@ LONG_TILT = 0.25
 REBALANCE_SESSIONS = 5
 NO_TRADE_BAND = 0.015
 """Weights that differ by less are left alone."""
+CASH_RESERVE = 0.01
+"""Of net asset value, not invested: for fees, and for prices that rise until the fill."""
 WEIGHT_STEPS = 10_000
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the limits of a run let a book be, as fractions of net asset value: one position, the sum of absolute ones, and the sum of signed
-    ones. Who sizes within them asks for nothing that the limits would cut."""
+    """What a run lets a book be, as fractions of net asset value: one position, the sum of absolute ones, the sum of signed ones, and of those
+    above zero, which only cash buys unless the account may be in debit. Who sizes within them asks for nothing that would be cut."""
 
     position: float
     gross: float
     net: float
+    bought: float = 1.0
 
 
 def manager_of(skills: Collection[str], bounds: Bounds, initial_cash_micros: int) -> Manager:
@@ -85,8 +88,12 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, bounds
 
 
 def _fitted(targets: Column, bounds: Bounds) -> Column:
-    """Targets scaled alike to the bound on their absolute sum; then, of the signed sum, the side that goes too far."""
+    """Targets scaled alike to what a book may be: what is bought to the cash, then both sides to the bound on their absolute sum, and of the
+    signed sum the side that goes too far."""
     # Sums are exact before they are rounded: no order of adding decides what is bought.
+    bought = math.fsum(targets[targets > 0])
+    if bought > bounds.bought - CASH_RESERVE:
+        targets = np.where(targets > 0, targets * ((bounds.bought - CASH_RESERVE) / bought), targets)
     gross = math.fsum(abs(targets))
     if gross > bounds.gross:
         targets = targets * (bounds.gross / gross)
