@@ -79,7 +79,7 @@ def _faults_of_tickers(config: RunConfig, instruments: Mapping[str, market.Instr
 
 def _faults_of_fill(config: RunConfig, instruments: Mapping[str, market.Instrument]) -> list[FieldViolation]:
     """Orders are filled at opens where there are some, unless another policy was named; a price that the data lacks is never made up."""
-    closed = [one for one in config.tickers if one in instruments and instruments[one].bar_kind != market.BAR_KIND_OHLCV]
+    closed = [one for one in config.tickers if one in instruments and not instruments[one].has_opens]
     if config.mode == contract.RUN_MODE_PAPER:
         config.execution.fill = config.execution.fill or contract.FILL_POLICY_NEXT_OPEN
         return []

@@ -56,6 +56,7 @@ def instrument_message(value: InstrumentRecord) -> market.Instrument:
         first_session=value.first_session,
         last_session=value.last_session,
         bar_kind=_bar_kind(value.fields),
+        has_opens="open" in value.fields,
     )
 
 

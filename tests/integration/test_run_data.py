@@ -32,13 +32,17 @@ DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
 
 @pytest_asyncio.fixture
 async def trading(start_server: StartServer, tmp_path: Path) -> AsyncIterator[ServiceClient]:
-    """A client of a trading_service that has imported bars of AAA with everything, and of BBB with closes alone."""
+    """A client of a trading_service that has imported bars of AAA with everything, of BBB with closes alone, and of CCC without volumes."""
     prices, sets = tmp_path / "prices", tmp_path / "sets"
     prices.mkdir()
     (prices / "AAA.csv").write_text("\n".join([HEAD, *(f"{day},10,11,9,10.5,100" for day in DAYS)]) + "\n")
     import_set(ImportOrder(prices, "whole", date(2024, 2, 1)), sets)
     (prices / "BBB.csv").write_text("\n".join(["date,close", *(f"{day},20" for day in DAYS)]) + "\n")
     import_set(ImportOrder(prices, "mixed", date(2024, 2, 1)), sets)
+    alone = tmp_path / "without-volumes"
+    alone.mkdir()
+    (alone / "CCC.csv").write_text("\n".join(["date,open,high,low,close", *(f"{day},10,11,9,10.5" for day in DAYS)]) + "\n")
+    import_set(ImportOrder(alone, "unmeasured", date(2024, 2, 1)), sets)
     added = registration(
         market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
         MarketDataServicer(MarketStore(sets)),
@@ -62,6 +66,7 @@ async def examined(trading: ServiceClient, set_name: str, **fields: object) -> t
     ("set_name", "tickers", "fill"),
     [
         ("whole", [], contract.FILL_POLICY_NEXT_OPEN),
+        ("unmeasured", [], contract.FILL_POLICY_NEXT_OPEN),
         ("mixed", [], contract.FILL_POLICY_NEXT_CLOSE),
         ("mixed", ["AAA"], contract.FILL_POLICY_NEXT_OPEN),
         ("mixed", ["BBB"], contract.FILL_POLICY_NEXT_CLOSE),

@@ -57,7 +57,7 @@ class BarSource:
         listing = await self._trading.call(self._market_data.ListInstruments, data.ListInstrumentsRequest(set=self._set), timeout_s=10)
         indexes = [one.ticker for one in listing.sets[0].instruments if one.kind == market.INSTRUMENT_KIND_INDEX]
         self.index_name = indexes[0] if indexes else ""
-        self.has_opens = all(one.bar_kind == market.BAR_KIND_OHLCV for one in listing.sets[0].instruments if one.ticker in tickers)
+        self.has_opens = all(one.has_opens for one in listing.sets[0].instruments if one.ticker in tickers)
         answer = await self._trading.call(self._market_data.ListSessions, self._sessions, timeout_s=10)
         sessions = _times(answer.sessions)
         self._as_of = Timestamp(seconds=self._horizon_unix_s(sessions))

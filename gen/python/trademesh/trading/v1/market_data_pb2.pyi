@@ -266,6 +266,7 @@ class Instrument(message.Message):
     FIRST_SESSION_FIELD_NUMBER: builtins.int
     LAST_SESSION_FIELD_NUMBER: builtins.int
     BAR_KIND_FIELD_NUMBER: builtins.int
+    HAS_OPENS_FIELD_NUMBER: builtins.int
     ticker: builtins.str
     """Its name within the set."""
     kind: InstrumentKind.ValueType
@@ -276,6 +277,8 @@ class Instrument(message.Message):
     """Last session with a bar, ISO date."""
     bar_kind: BarKind.ValueType
     """What its bars hold."""
+    has_opens: builtins.bool
+    """True if its bars have opens, at which orders can be filled."""
     def __init__(
         self,
         *,
@@ -284,10 +287,11 @@ class Instrument(message.Message):
         first_session: builtins.str = ...,
         last_session: builtins.str = ...,
         bar_kind: BarKind.ValueType = ...,
+        has_opens: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["bar_kind", b"bar_kind", "first_session", b"first_session", "kind", b"kind", "last_session", b"last_session", "ticker", b"ticker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bar_kind", b"bar_kind", "first_session", b"first_session", "has_opens", b"has_opens", "kind", b"kind", "last_session", b"last_session", "ticker", b"ticker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
