@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
+from importlib import resources
 from pathlib import Path
 
 import grpc
@@ -23,7 +24,7 @@ CASH = 1_000_000_000_000
 def told(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Event]]:
     """Everything that happened in the run."""
     bootstrap: Path = tmp_path_factory.mktemp("raw") / "BOOTSTRAP.md"
-    bootstrap.write_text("---\ndata: {set: wiki5}\ncosts: {borrow_bp: 250}\n---\n")
+    bootstrap.write_text(resources.files("trademesh_cli").joinpath("demo", "as-traded.md").read_text(encoding="utf-8"))
     started = mesh.cli("run", "start", str(bootstrap), "--run-id", "as-traded")
     assert started.returncode == 0, started.stderr
     head = int(mesh.summary("as-traded")["events"])
