@@ -55,40 +55,40 @@ def stub_of(mesh: Mesh, run_id: str) -> Iterator[Any]:
 
 
 def test_a_replay_comes_to_the_same_hash_and_is_verified(mesh: Mesh, shown: dict[str, Any]) -> None:
-    begin(mesh, "again", "mode: replay\nreplay_of: shown")
-    summary = mesh.summary("again")
+    begin(mesh, "replay-again", "mode: replay\nreplay_of: shown")
+    summary = mesh.summary("replay-again")
     assert {name: value for name, value in summary.items() if name not in ("run_id", "events")} == {
         name: value for name, value in shown.items() if name not in ("run_id", "events")
     }
-    mesh.json("run", "stop", "again")
-    verified = mesh.json("run", "verify", "again")
+    mesh.json("run", "stop", "replay-again")
+    verified = mesh.json("run", "verify", "replay-again")
     assert verified["verified"] is True
-    assert mesh.json("run", "show", "again")["run"]["config"]["replay_of"] == "shown"
+    assert mesh.json("run", "show", "replay-again")["run"]["config"]["replay_of"] == "shown"
 
 
 def test_a_replay_is_stepped_paced_and_goes_on_after_its_gateway_was_killed(mesh: Mesh, shown: dict[str, Any]) -> None:
-    begin(mesh, "stepped", "mode: replay\nreplay_of: shown\npipeline: {autostart: false}")
-    with stub_of(mesh, "stepped") as stub:
-        named = pipeline.GetPipelineRequest(run_id="stepped")
+    begin(mesh, "replay-stepped", "mode: replay\nreplay_of: shown\npipeline: {autostart: false}")
+    with stub_of(mesh, "replay-stepped") as stub:
+        named = pipeline.GetPipelineRequest(run_id="replay-stepped")
         waiting = stub.GetPipeline(named, timeout=20).pipeline
         assert (waiting.state, waiting.sessions_total, waiting.sessions_settled) == (events.PIPELINE_STATE_READY, int(shown["sessions"]), 0)
-        stub.PausePipeline(pipeline.PausePipelineRequest(run_id="stepped"), timeout=20)
+        stub.PausePipeline(pipeline.PausePipelineRequest(run_id="replay-stepped"), timeout=20)
         phases = list[int]()
         for _ in range(9):
-            answer = stub.StepPipeline(pipeline.StepPipelineRequest(run_id="stepped", size=pipeline.STEP_SIZE_PHASE), timeout=20)
+            answer = stub.StepPipeline(pipeline.StepPipelineRequest(run_id="replay-stepped", size=pipeline.STEP_SIZE_PHASE), timeout=20)
             phases.append(answer.pipeline.phase)
         assert phases == sorted(phases)
         assert stub.GetPipeline(named, timeout=20).pipeline.sessions_settled == 1
-        stub.SetPace(pipeline.SetPaceRequest(run_id="stepped", sessions_per_s=20), timeout=20)
-        stub.ResumePipeline(pipeline.ResumePipelineRequest(run_id="stepped"), timeout=20)
+        stub.SetPace(pipeline.SetPaceRequest(run_id="replay-stepped", sessions_per_s=20), timeout=20)
+        stub.ResumePipeline(pipeline.ResumePipelineRequest(run_id="replay-stepped"), timeout=20)
         wait_until(lambda: stub.GetPipeline(named, timeout=20).pipeline.sessions_settled >= 5, 20, "sessions")
-    before = mesh.json("run", "show", "stepped")["run"]
+    before = mesh.json("run", "show", "replay-stepped")["run"]
     os.kill(int(before["pid"]), signal.SIGKILL)
-    wait_until(lambda: mesh.json("run", "show", "stepped")["run"].get("generation") == 2, 20, "the next gateway")
-    wait_until(lambda: mesh.json("run", "show", "stepped")["run"]["state"] == "RUN_STATE_RUNNING", 20, "the next gateway serving")
-    with stub_of(mesh, "stepped") as stub:
-        stub.SetPace(pipeline.SetPaceRequest(run_id="stepped", sessions_per_s=0), timeout=20)
-    summary = mesh.summary("stepped")
+    wait_until(lambda: mesh.json("run", "show", "replay-stepped")["run"].get("generation") == 2, 20, "the next gateway")
+    wait_until(lambda: mesh.json("run", "show", "replay-stepped")["run"]["state"] == "RUN_STATE_RUNNING", 20, "the next gateway serving")
+    with stub_of(mesh, "replay-stepped") as stub:
+        stub.SetPace(pipeline.SetPaceRequest(run_id="replay-stepped", sessions_per_s=0), timeout=20)
+    summary = mesh.summary("replay-stepped")
     assert summary["journal_sha256"] == shown["journal_sha256"]
 
 

@@ -190,7 +190,9 @@ def out_of_memory() -> None:
         if not kept:
             limit_memory()
         kept.append(bytearray(16 * 1024 * 1024))
-        await run(cycle, phase)
+        rest = run(cycle, phase)
+        if rest is not None:
+            await rest
 
     Cycle.run = run_and_leak  # type: ignore[method-assign]  # the fault
 

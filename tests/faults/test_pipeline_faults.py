@@ -335,8 +335,12 @@ def test_r3_a_lease_that_comes_back_lets_cycles_begin_again(services: Mesh) -> N
     with lone_gateway(services, "renewed", config, lease_s=0.5, orphan_s=60.0) as gateway:
         wait_until(lambda: gateway.now().reason == LOST, 5, "the lost lease")
         settled = gateway.now().sessions_settled
-        gateway.beat()
-        wait_until(lambda: gateway.now().sessions_settled > settled, 2, "cycles again")
+
+        def goes_on() -> bool:
+            gateway.beat()
+            return gateway.now().sessions_settled > settled
+
+        wait_until(goes_on, 5, "cycles again")
         wait_until(lambda: gateway.now().reason == "autostart", 2, "its own reason")
 
 
