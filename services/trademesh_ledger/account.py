@@ -9,14 +9,14 @@ Knows no clock and no calendar: callers say how many days there are to the next 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from trademesh_ledger.borrow import BorrowCharge, charge_borrow
 from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, apply_actions
 from trademesh_ledger.costs import CostModel
 from trademesh_ledger.execution import Execution, Fill
-from trademesh_ledger.maintenance import ForcedOrder, LiquidationPlan, MarginCall, liquidation_plan, margin_call
+from trademesh_ledger.maintenance import LiquidationPlan, MarginCall, liquidation_plan, margin_call
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.portfolio import Portfolio
 
@@ -62,17 +62,17 @@ class Account:
         plan = self._plan(prices_micros)
         if plan is None:
             return None
-        execution = self.execution(prices_micros)
-        fills = tuple(
-            execution.fill(order.ticker, order.delta, self.costs.fill_price(prices_micros[order.ticker], order.delta))
-            for order in plan.orders
-        )
+        fills = tuple(self._filled(plan, self.execution(prices_micros), prices_micros))
         return ForcedLiquidation(fills, plan.insolvent)
 
-    def forced_orders(self, prices_micros: Mapping[str, int]) -> tuple[ForcedOrder, ...]:
-        """What `liquidate` would close, in its sequence, for callers who fill it themselves."""
+    def forced_fills(self, execution: Execution, prices_micros: Mapping[str, int]) -> Iterator[Fill]:
+        """The same one after another, in a moment whose other orders go through `execution`: each is made when it is taken."""
         plan = self._plan(prices_micros)
-        return () if plan is None else plan.orders
+        return iter(()) if plan is None else self._filled(plan, execution, prices_micros)
+
+    def _filled(self, plan: LiquidationPlan, execution: Execution, prices_micros: Mapping[str, int]) -> Iterator[Fill]:
+        for order in plan.orders:
+            yield execution.fill(order.ticker, order.delta, self.costs.fill_price(prices_micros[order.ticker], order.delta))
 
     def _plan(self, prices_micros: Mapping[str, int]) -> LiquidationPlan | None:
         self.marks_micros.update(prices_micros)

@@ -6,7 +6,6 @@ position is open is in `maintenance.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,35 +93,3 @@ def largest_part(
         else:
             high = middle - 1
     return sign * low
-
-
-def refusal_of(
-    portfolio: Portfolio, ticker: str, delta: int, price_micros: int, costs: CostModel, rules: MarginRules, marks_micros: Mapping[str, int]
-) -> Refusal | None:
-    """Why a fill of `delta` signed shares at a price may not happen; None if it may.
-
-    `marks_micros` values the other positions. Looks at each of them: for many orders at one moment `execution.Execution` keeps the sums.
-    """
-    if only_reduces(portfolio.quantity(ticker), delta):
-        return None
-    rejection = rejection_of(portfolio, ticker, delta, price_micros, costs, rules, _others(portfolio, ticker, marks_micros))
-    return None if rejection is None else rejection.refusal
-
-
-def largest_fill(
-    portfolio: Portfolio, ticker: str, delta: int, price_micros: int, costs: CostModel, rules: MarginRules, marks_micros: Mapping[str, int]
-) -> int:
-    """The largest part of an order, same sign, that may be filled; 0 if none may. `marks_micros` as for `refusal_of`."""
-    return largest_part(portfolio, ticker, delta, price_micros, costs, rules, _others(portfolio, ticker, marks_micros))
-
-
-def _others(portfolio: Portfolio, ticker: str, marks_micros: Mapping[str, int]) -> OtherPositions:
-    long = short = 0
-    for other, position in portfolio.positions.items():
-        if other != ticker:
-            value = position.quantity * marks_micros[other]
-            if value > 0:
-                long += value
-            else:
-                short -= value
-    return OtherPositions(long, short)

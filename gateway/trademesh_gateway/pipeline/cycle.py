@@ -168,14 +168,18 @@ class Cycle:
         return SessionOrder(order_id, decision.column, decision.delta)
 
     def _prepare(self) -> Awaitable[None] | None:
-        if self._broker.is_time(self._session, self._decides_at):
-            self._open()
-            return None
-        return self._open_in_time()
+        return self._when(self._decides_at, self._open)
 
-    async def _open_in_time(self) -> None:
-        await self._broker.until(self._session, self._decides_at)
-        self._open()
+    def _when(self, moment: Moment, act: Callable[[], None]) -> Awaitable[None] | None:
+        """Acts at once if a moment has come; else what is returned is to be awaited."""
+        if not self._broker.is_time(self._session, moment):
+            return self._in_time(moment, act)
+        act()
+        return None
+
+    async def _in_time(self, moment: Moment, act: Callable[[], None]) -> None:
+        await self._broker.until(self._session, moment)
+        act()
 
     def _open(self) -> None:
         desk, session = self._desk, self._session
@@ -329,14 +333,7 @@ class Cycle:
         self._draft(phase, "order_rejected", rejected, item=item or order_id)
 
     def _settlement(self) -> Awaitable[None] | None:
-        if self._broker.is_time(self._session, Moment.CLOSE):
-            self._settle()
-            return None
-        return self._settle_in_time()
-
-    async def _settle_in_time(self) -> None:
-        await self._broker.until(self._session, Moment.CLOSE)
-        self._settle()
+        return self._when(Moment.CLOSE, self._settle)
 
     def _settle(self) -> None:
         desk, session = self._desk, self._session

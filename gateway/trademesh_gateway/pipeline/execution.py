@@ -140,10 +140,8 @@ class SessionExecution:
 
     def _force(self, execution: Execution, prices: dict[str, int], outcomes: list[Outcome]) -> None:
         """Answers a margin call."""
-        account = self._desk.account
-        for forced in account.forced_orders(prices):
-            fill = execution.fill(forced.ticker, forced.delta, account.costs.fill_price(prices[forced.ticker], forced.delta))
-            self._forced.add(forced.ticker)
+        for fill in self._desk.account.forced_fills(execution, prices):
+            self._forced.add(fill.ticker)
             outcomes.append(self._filled("", fill, forced=True))
 
     def _filled(self, order_id: str, fill: Fill, remaining: int = 0, *, forced: bool = False) -> Filled:

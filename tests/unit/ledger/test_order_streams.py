@@ -9,12 +9,13 @@ from typing import TypeAlias
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plain_margin import refusal_of
 from trademesh_ledger.account import Account, ForcedLiquidation
 from trademesh_ledger.corporate_actions import CorporateAction, Delisting, Dividend, Split
 from trademesh_ledger.costs import CostModel, Tick
 from trademesh_ledger.execution import Fill
 from trademesh_ledger.maintenance import margin_call
-from trademesh_ledger.margin import MarginRules, refusal_of
+from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_ledger.rejections import Refusal, Rejection

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plain_margin import largest_fill, refusal_of
 from trademesh_ledger.costs import CostModel
-from trademesh_ledger.margin import MarginRules, largest_fill, refusal_of
+from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.metrics import performance
 from trademesh_ledger.portfolio import Portfolio
 
