@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
@@ -20,24 +21,21 @@ from trademesh_gateway.risk.gate import Gated, most_in_ticker, restraint_of
 from trademesh_gateway.risk.limits import UNITS, Limit, Limits, Market, Unit, limits_that_are_on
 from trademesh_gateway.risk.stops import Stops, has_fallen
 from trademesh_gateway.row_templates import RowTemplate, template_of
+from trademesh_gateway.signal_rows import DIGITS, DIRECTIONS, TOO_SHORT, prediction_rows, probability_of, rows_of, signal_rows
+from trademesh_kernel.wire_format import prefix
 from trademesh_ledger.account import Account, Settlement
 from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, Delisting, Dividend, Split, in_sequence
 from trademesh_ledger.maintenance import MarginCall
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.fold import portfolio_message
+from trademesh_runs.journal import EncodedPayload
 
-Payload: TypeAlias = Message
+Payload: TypeAlias = Message | EncodedPayload
 
 NO_PRICE = events.LIMIT_CODE_NO_PRICE
 
-_DIRECTIONS = {
-    Stance.BULLISH.value: events.DIRECTION_UP,
-    Stance.BEARISH.value: events.DIRECTION_DOWN,
-    Stance.NEUTRAL.value: events.DIRECTION_NEUTRAL,
-}
 _MOMENTS = {events.TIME_IN_FORCE_AT_THE_OPENING: Moment.OPEN, events.TIME_IN_FORCE_AT_THE_CLOSE: Moment.CLOSE}
-_DIGITS = 6
-"""Scores and confidences are journaled to six digits: what is below is noise, and the file is smaller for it."""
+_KEPT_REASONS = 256
 
 
 def order_id(session: str, ticker: str) -> str:
@@ -60,25 +58,45 @@ def session_opened(number: int, decision_unix_s: int) -> events.SessionOpened:
     return events.SessionOpened(session_number=number, decision_time=Timestamp(seconds=decision_unix_s))
 
 
-def signals(tickers: tuple[str, ...], one: Signals) -> events.Signals:
+def signals(tickers: tuple[str, ...], one: Signals) -> Payload:
     """An analyst's view."""
     if one.abstained_because:
-        return events.Signals(abstained_because=one.abstained_because)
+        return _abstention(one.abstained_because)
+    if one.row_of is not None:
+        table, place = one.row_of
+        return EncodedPayload(rows_of(table, tickers, signal_rows).of(place) + _figures(one))
     template: RowTemplate[events.Signals] = template_of(events.Signals, "signals", tickers)
     horizon = one.horizon_sessions
-    values = zip(template.rows, one.stances(), one.score.round(_DIGITS).tolist(), one.confidence.round(_DIGITS).tolist(), strict=True)
+    values = zip(template.rows, one.stances(), one.score.round(DIGITS).tolist(), one.confidence.round(DIGITS).tolist(), strict=True)
     for row, stance, score, confidence in values:
         abstains = stance == Stance.ABSTAIN
         row.stance, row.score, row.horizon_sessions = stance, score, horizon
-        row.confidence, row.note = (0.0, "not enough history") if abstains else (confidence, "")
-    message = template.copy()
-    for tool, name, figures in one.figures:
-        message.figures.add(tool=tool, name=name, values=figures.tolist())
-    return message
+        row.confidence, row.note = (0.0, TOO_SHORT) if abstains else (confidence, "")
+    return template.encoded(_figures(one))
 
 
-def predictions(tickers: tuple[str, ...], one: Signals) -> events.Predictions:
+@lru_cache(_KEPT_REASONS)
+def _abstention(because: str) -> EncodedPayload:
+    return EncodedPayload(events.Signals(abstained_because=because).SerializeToString())
+
+
+def _figures(one: Signals) -> bytes:
+    """The columns of figures, encoded: they follow the rows."""
+    return b"".join([_figure_head(tool, name, 8 * len(values)) + values.astype("<f8").tobytes() for tool, name, values in one.figures])
+
+
+@lru_cache(_KEPT_REASONS)
+def _figure_head(tool: str, name: str, size_bytes: int) -> bytes:
+    """All of a column but its values, which are its last field."""
+    named = events.FigureColumn(tool=tool, name=name).SerializeToString() + prefix(events.FigureColumn.VALUES_FIELD_NUMBER, size_bytes)
+    return prefix(events.Signals.FIGURES_FIELD_NUMBER, len(named) + size_bytes) + named
+
+
+def predictions(tickers: tuple[str, ...], one: Signals) -> Payload:
     """An analyst's predictions: the direction of its signal, and as probability one half plus half of its conviction."""
+    if one.row_of is not None:
+        table, place = one.row_of
+        return EncodedPayload(rows_of(table, tickers, prediction_rows).of(place))
     stances = one.stances()
     if Stance.ABSTAIN in stances:
         kept = [column for column, stance in enumerate(stances) if stance != Stance.ABSTAIN]
@@ -87,14 +105,14 @@ def predictions(tickers: tuple[str, ...], one: Signals) -> events.Predictions:
     else:
         score, confidence = one.score, one.confidence
     template: RowTemplate[events.Predictions] = template_of(events.Predictions, "predictions", tickers)
-    probability = (0.5 + abs(score) * confidence / 2).round(_DIGITS).tolist()
+    probability = probability_of(score, confidence).tolist()
     for row, stance, sure in zip(template.rows, stances, probability, strict=True):
-        row.direction = _DIRECTIONS[stance]
+        row.direction = DIRECTIONS[stance]
         row.confidence = 0.0 if stance == Stance.NEUTRAL else sure
-    return template.copy()
+    return template.encoded()
 
 
-def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilities: Any, market: Market) -> events.RiskNotes:
+def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilities: Any, market: Market) -> Payload:
     """Exposure of the book and headroom in each ticker."""
     nav = book.nav_micros
     values = [shares * price for shares, price in zip(book.quantity, book.price_micros, strict=True)]
@@ -102,10 +120,10 @@ def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilitie
     template: RowTemplate[events.RiskNotes] = template_of(events.RiskNotes, "notes", tickers)
     whole = template.message
     whole.nav_micros = nav
-    whole.gross = round(sum(map(abs, values)) / nav, _DIGITS) if nav > 0 else 0.0
-    whole.net = round(sum(values) / nav, _DIGITS) if nav > 0 else 0.0
-    whole.drawdown = round(nav / book.peak_nav_micros - 1, _DIGITS) if book.peak_nav_micros > 0 else 0.0
-    levels = volatilities.round(_DIGITS).tolist()
+    whole.gross = round(sum(map(abs, values)) / nav, DIGITS) if nav > 0 else 0.0
+    whole.net = round(sum(values) / nav, DIGITS) if nav > 0 else 0.0
+    whole.drawdown = round(nav / book.peak_nav_micros - 1, DIGITS) if book.peak_nav_micros > 0 else 0.0
+    levels = volatilities.round(DIGITS).tolist()
     every = restraint.limit.value if restraint else 0
     most, binding = most_in_ticker(book, limits, market, 0)
     rows = zip(template.rows, book.price_micros, values, levels, strict=True)
@@ -123,20 +141,20 @@ def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilitie
             row.volatility = level
         else:
             row.ClearField("volatility")
-    return template.copy()
+    return template.encoded()
 
 
-def decisions(tickers: tuple[str, ...], rows: Sequence[Decision]) -> events.Decisions:
+def decisions(tickers: tuple[str, ...], rows: Sequence[Decision]) -> Payload:
     """What the portfolio manager wants, of every ticker in the run's order."""
     template: RowTemplate[events.Decisions] = template_of(events.Decisions, "decisions", tickers)
     for row, decision in zip(template.rows, rows, strict=True):
         delta = decision.delta
         row.action = words.ACTION_LONG if delta > 0 else words.ACTION_SHORT if delta else words.ACTION_HOLD
         row.quantity = abs(delta)
-        row.confidence = round(decision.confidence, _DIGITS)
-        row.score = round(decision.score, _DIGITS)
-        row.target_weight = round(decision.target_weight, _DIGITS)
-    return template.copy()
+        row.confidence = round(decision.confidence, DIGITS)
+        row.score = round(decision.score, DIGITS)
+        row.target_weight = round(decision.target_weight, DIGITS)
+    return template.encoded()
 
 
 def orders_gated(tickers: Sequence[str], rows: Sequence[tuple[SessionOrder, Gated]]) -> events.OrdersGated:
@@ -234,8 +252,8 @@ def limits_in_force(tickers: Sequence[str], limits: Limits, stops: Stops) -> Lim
         halted=limits.halted,
         drawdown_stopped=stops.drawdown_stopped,
         loss_stopped=has_fallen(previous, nav, limits.daily_loss_bp),
-        drawdown=round(nav / peak - 1, _DIGITS) if peak > 0 else 0.0,
-        last_return=round(nav / previous - 1, _DIGITS) if previous > 0 else None,
+        drawdown=round(nav / peak - 1, DIGITS) if peak > 0 else 0.0,
+        last_return=round(nav / previous - 1, DIGITS) if previous > 0 else None,
     )
 
 

@@ -36,11 +36,21 @@ _stored = tuple.__new__
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
+class EncodedPayload(NamedTuple):
+    """A payload in its encoded form, from who has it so already: in the place of its message."""
+
+    data: bytes
+
+    def SerializeToString(self) -> bytes:  # the name that messages have for it
+        """The same bytes that the message would give."""
+        return self.data
+
+
 class Draft(NamedTuple):
     """An event before the journal takes it in. `item` tells events of one (session, phase, agent, kind) apart, for example an order id."""
 
     kind: str
-    payload: Message
+    payload: Message | EncodedPayload
     session_date: str = ""
     phase: int = 0
     agent_id: str = ""

@@ -110,7 +110,7 @@ def _mean_score(signals: Sequence[Signals], count: int) -> tuple[Column, Column]
     score, weight = np.zeros(count), np.zeros(count)
     for one in signals:
         if not one.abstained_because:
-            share = np.where(one.abstain, 0.0, one.confidence)
-            score += share * one.score
-            weight += share
+            confidence, lean = one.leans()
+            score += lean
+            weight += confidence
     return np.where(weight > 0, score / np.where(weight > 0, weight, 1.0), 0.0), weight

@@ -8,17 +8,17 @@ everybody's charts have; what the ledger trades at is never restated.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from trademesh_gateway.market.bar_window import CLOSE, BarWindow, Revision, Values
-from trademesh_gateway.market.window_table import WindowTable
+from trademesh_gateway.market.window_table import Compute, Row, WindowTable
 from trademesh_ledger.corporate_actions import CorporateAction, Split
 
 Closes: TypeAlias = Values
@@ -44,7 +44,8 @@ class MarketHistory:
         self._news_published: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._actions: dict[str, list[CorporateAction]] = {}
         self._splits: list[tuple[str, Split]] = []
-        self._tables: dict[str, WindowTable] = {}
+        self._tables: dict[tuple[str, int], WindowTable[Any]] = {}
+        """By name and number of columns."""
 
     def __len__(self) -> int:
         return len(self.bars.sessions)
@@ -171,22 +172,22 @@ class PointInTimeView:
         """The one before it; empty if there is none."""
         return self._history.bars.sessions[self.rows - 2] if self.rows > 1 else ""
 
-    def windowed(self, name: str, window: int, compute: Callable[[Closes], Column]) -> Column | None:
-        """An indicator of the last `window` closes, a value per ticker; None if fewer are known.
+    def windowed(self, name: str, window: int, compute: Compute[Row]) -> Row | None:
+        """An indicator of the last `window` closes, or what `compute` makes of some; None if fewer are known.
 
-        `compute` makes from n + window - 1 rows of closes the n rows that it gives for each stretch of `window`, each from its own rows alone;
-        a row may be several figures, each with a value per ticker. `name` says which it is, window and all. Rows are computed many at a time,
-        for all of a run once.
+        `compute` makes from n + window - 1 rows of closes the n rows that it gives for each stretch of `window`, each from its own rows alone.
+        `name` says which it is, window and all. Rows are computed many at a time, for all of a run once.
         """
         if self.rows < window:
             return None
         if self._splits or self._revisions:
-            column: Column = compute(self.last_closes(window))[0]
-            return column
-        table = self._history._tables.get(name)
+            return compute(self.last_closes(window))[0]
+        key = (name, self._columns)
+        table = self._history._tables.get(key)
         if table is None:
-            table = self._history._tables[name] = WindowTable(window, compute)
-        return table.row(self._history.bars.closes(), self.rows - 1)[..., : self._columns]
+            table = self._history._tables[key] = WindowTable(window, compute)
+        found: Row = table.row(self._history.bars.closes()[:, : self._columns], self.rows - 1)
+        return found
 
     def news_since(self, unix_s: int) -> list[NewsFact]:
         """News published after an instant, oldest first."""
