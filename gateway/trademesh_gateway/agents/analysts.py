@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -118,15 +118,21 @@ def sentiment_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
     """Direction of the news of two weeks, each item weighing half as much every three days. No news is neutral."""
     if "news-flow" not in skills:
         return abstention("no skill is enabled")
-    place = {ticker: column for column, ticker in enumerate(view.tickers)}
-    flow = np.zeros(len(view.tickers))
+    place = _columns(view.tickers)
+    flow = [0.0] * len(place)
     for item in view.news_since(view.as_of_unix_s - NEWS_MEMORY_S):
         column = place.get(item.ticker)
         if column is not None:
             flow[column] += item.direction * 0.5 ** ((view.as_of_unix_s - item.published_unix_s) / NEWS_HALF_LIFE_S)
-    score = clipped(flow / 2, -1, 1)
-    confidence = np.minimum(0.6, np.abs(score))
-    return Signals(score, confidence, np.zeros(len(score), bool), NEWS_HORIZON_SESSIONS, [("news-flow", "weighted_direction", flow)])
+    figure = np.array(flow)
+    score = clipped(figure / 2, -1, 1)
+    confidence = np.minimum(0.6, abs(score))
+    return Signals(score, confidence, np.zeros(len(score), bool), NEWS_HORIZON_SESSIONS, [("news-flow", "weighted_direction", figure)])
+
+
+@lru_cache(16)
+def _columns(tickers: tuple[str, ...]) -> dict[str, int]:
+    return {ticker: column for column, ticker in enumerate(tickers)}
 
 
 def fundamentals_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,7 +24,8 @@ class Stance(enum.IntEnum):
     ABSTAIN = 4
 
 
-_STANCES = np.array([Stance.NEUTRAL.value, Stance.BULLISH.value, Stance.BEARISH.value])
+_UP, _DOWN, _LEVEL, _ABSTAIN = (one.value for one in Stance)
+_STANCES = np.array([_LEVEL, _UP, _DOWN])
 """By the sign of a score: 0, 1 and, from the end, -1."""
 
 
@@ -40,13 +42,14 @@ class Signals:
     abstained_because: str = ""
     row_of: tuple[SignalTable, int] | None = None
     """The table that they are a row of, and which; None if they were made alone."""
-    _stances: list[Any] = field(default_factory=list, repr=False, compare=False)
+    _stances: list[int] = field(default_factory=list, repr=False, compare=False)
     """Made once: signals and predictions are told by them."""
 
-    def stances(self) -> list[Any]:
+    def stances(self) -> list[int]:
         """Which way the analyst leans in each ticker, as values of Stance; agrees with the sign of the score."""
         if not self._stances:
-            self._stances = stances_of(self.score, self.abstain).tolist()
+            signs = zip(self.score.tolist(), self.abstain.tolist(), strict=True)
+            self._stances = [_ABSTAIN if abstains else _UP if score > 0 else _DOWN if score < 0 else _LEVEL for score, abstains in signs]
         return self._stances
 
     def leans(self) -> tuple[Column, Column]:
@@ -60,7 +63,7 @@ class Signals:
 
 def stances_of(score: Column, abstain: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Values of Stance by the sign of scores."""
-    found: npt.NDArray[np.int64] = np.where(abstain, Stance.ABSTAIN.value, _STANCES[np.sign(score).astype(np.intp)])
+    found: npt.NDArray[np.int64] = np.where(abstain, _ABSTAIN, _STANCES[np.sign(score).astype(np.intp)])
     return found
 
 
@@ -107,18 +110,18 @@ class SignalTable:
         return Signals(self.score[place], self.confidence[place], self.abstain[place], self.horizon_sessions, figures, row_of=(self, place))
 
 
-class Decision(NamedTuple):
-    """What the portfolio manager wants for one ticker: signed shares to trade, 0 to hold."""
+@dataclass(eq=False, slots=True)
+class Decisions:
+    """What the portfolio manager wants: an entry per ticker."""
 
-    column: int
-    delta: int
-    confidence: float
-    score: float
-    target_weight: float
+    deltas: Sequence[int]
+    """Signed shares to trade, 0 to hold."""
+    confidence: Column
+    score: Column
+    target_weight: Column
 
 
-@dataclass(frozen=True, slots=True)
-class Book:
+class Book(NamedTuple):
     """The account as agents see it: before the session's orders, at the last known closes. Arrays have an entry per ticker."""
 
     nav_micros: int
@@ -130,6 +133,8 @@ class Book:
     drawdown_stopped: bool = False
     """True while a drawdown stop holds that no person has lifted."""
 
-    def weight(self, column: int) -> float:
-        """Signed value of a position over net asset value."""
-        return self.quantity[column] * self.price_micros[column] / self.nav_micros if self.nav_micros > 0 else 0.0
+    def weights(self) -> Column:
+        """Signed values of positions over net asset value; zeros if that is not above zero."""
+        nav, values = self.nav_micros, map(operator.mul, self.quantity, self.price_micros)
+        # Whole numbers are divided: each weight is rounded once.
+        return np.array([value / nav for value in values] if nav > 0 else [0.0] * len(self.quantity))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, TypeAlias
@@ -114,7 +113,9 @@ class PointInTimeView:
 
     def of_first(self, columns: int) -> PointInTimeView:
         """The same without the columns behind the first few: the index, which agents do not trade."""
-        same = copy(self)
+        same = object.__new__(PointInTimeView)
+        same._history, same.as_of_unix_s, same.rows = self._history, self.as_of_unix_s, self.rows
+        same._news_count, same._splits, same._revisions = self._news_count, self._splits, self._revisions
         same._columns = columns
         return same
 
