@@ -71,11 +71,12 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
             times = [(data.sessions[row], int(data.open_unix_s[row]), int(data.close_unix_s[row])) for row in rows]
         else:
             raise InvalidRequest([FieldViolation("set", "must name a set, where calendar names no calendar")])
-        sessions = [
-            messages.Session(session_date=session, open_at=Timestamp(seconds=opens), close_at=Timestamp(seconds=closes))
-            for session, opens, closes in times
-        ]
-        return messages.ListSessionsResponse(sessions=sessions)
+        response = messages.ListSessionsResponse()
+        for session, opens, closes in times:
+            # In place: sessions of decades that are made first are all copied once more, four times the work.
+            one = response.sessions.add(session_date=session)
+            one.open_at.seconds, one.close_at.seconds = opens, closes
+        return response
 
     async def ListCorporateActions(
         self, request: messages.ListCorporateActionsRequest, context: Context

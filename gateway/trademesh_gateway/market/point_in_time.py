@@ -84,11 +84,14 @@ class MarketHistory:
         """What companies do on the morning of a session, of some tickers."""
         return [action for action in self._actions.get(session, ()) if action.ticker in tickers]
 
+    def last_session(self) -> str:
+        """The last session that is there, known or not, ISO date; empty if none is."""
+        return self.bars.sessions[-1] if self.bars.sessions else ""
+
     def next_session_after(self) -> str:
-        """The day after the last session that is there, ISO date; empty if none is."""
-        if not self.bars.sessions:
-            return ""
-        return (date.fromisoformat(self.bars.sessions[-1]) + timedelta(days=1)).isoformat()
+        """The day after that; empty likewise."""
+        last = self.last_session()
+        return (date.fromisoformat(last) + timedelta(days=1)).isoformat() if last else ""
 
     def as_of(self, unix_s: int, session: str = "") -> PointInTimeView:
         """What was known at an instant. For a session (ISO date) that has begun or is about to: with splits up to its morning counted in."""
