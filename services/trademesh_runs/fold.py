@@ -8,7 +8,7 @@ journal that was compacted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
@@ -49,7 +49,7 @@ class Fold:
         self.peak_nav_micros = 0
         self.fills = 0
         self.baselines: list[events.Baseline] = []
-        self.equity: list[state.EquityPoint] = []
+        self._curve = state.ServerState()
         self.recent_fills: deque[tuple[str, events.OrderFilled]] = deque(maxlen=RECENT_FILLS)
         """With their sessions, newest first."""
         self.working_orders: dict[str, events.OrderSubmitted] = {}
@@ -67,10 +67,18 @@ class Fold:
         fold.begin_with(message.portfolio)
         fold.nav_micros, fold.peak_nav_micros, fold.fills = message.nav_micros, message.peak_nav_micros, message.fills
         fold.baselines = list(message.baselines)
-        fold.equity = list(message.equity)
+        fold._curve.equity.extend(message.equity)
         fold.recent_fills.extend((fill.session_date or fill.order_id.partition("/")[0], fill) for fill in message.recent_fills)
         fold.working_orders = {working.order.order_id: working for working in message.working_orders}
         return fold
+
+    @property
+    def equity(self) -> Sequence[state.EquityPoint]:
+        """The curve. It is kept in one message: as messages of their own its points would take five times the room."""
+        return self._curve.equity
+
+    def _add_point(self, session_date: str, event: events.Settled, sequence: int) -> None:
+        self._curve.equity.add(session_date=session_date, nav_micros=event.nav_micros, baselines=event.baselines, sequence=sequence)
 
     @property
     def began(self) -> bool:
@@ -181,7 +189,7 @@ class Fold:
         self.peak_nav_micros = max(self.peak_nav_micros, event.nav_micros)
         self.sessions_settled = event.session_number
         self.baselines = list(event.baselines)
-        self.equity.append(equity_point(self.session_date, event, self.sequence))
+        self._add_point(self.session_date, event, self.sequence)
 
     def _on_session_opened(self, _event: events.SessionOpened) -> None:
         """The session and phase are taken from the envelope."""
@@ -207,8 +215,8 @@ class Fold:
             head_sequence=self.sequence,
         )
 
-    def state(self) -> state.ServerState:
-        """The state as its message."""
+    def state(self, *, curve: bool = True) -> state.ServerState:
+        """The state as its message; without the curve, which is most of it, for who follows that one by itself."""
         return state.ServerState(
             run_id=self.run_id,
             epoch=self.epoch,
@@ -216,7 +224,7 @@ class Fold:
             pipeline=self.pipeline(),
             portfolio=portfolio_message(self.portfolio, self.marks),
             nav_micros=self.nav_micros,
-            equity=self.equity,
+            equity=self._curve.equity if curve else (),
             recent_fills=[_fill_of(session_date, fill) for session_date, fill in self.recent_fills],
             baselines=self.baselines,
             fills=self.fills,
@@ -293,7 +301,7 @@ def _believe(fold: Fold, reader: JournalReader, settled: int) -> None:
     for stored in all_events(reader, beginning, settled, kinds=(SETTLED,)):
         event.ParseFromString(stored.data)
         fold.peak_nav_micros = max(fold.peak_nav_micros, event.settled.nav_micros)
-        fold.equity.append(equity_point(event.session_date, event.settled, stored.sequence))
+        fold._add_point(event.session_date, event.settled, stored.sequence)
     if fold.working_orders or reader.count("order_submitted", settled):
         for stored in all_events(reader, beginning, settled, kinds=_ORDER_KINDS):
             fold.follow_order(stored)
