@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
-from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from trademesh.gateway.v1.event_pb2 import Baseline
 from trademesh.gateway.v1.state_pb2 import EquityPoint
 
 NEW_YORK = ZoneInfo("America/New_York")
 LINES = {"baseline": "equal_weight", "baseline_vw": "market_cap_weighted", "momentum": "momentum"}
 """Baselines that dashboards draw, by their keys there."""
 _CLOSE = time(16, 0)
-_quoted = lru_cache(64)(json.dumps)
-"""Names come again with every point."""
+_quoted = json.JSONEncoder().encode
+"""What `json.dumps` does, without looking through its options at every call."""
 
 
 def dollars(micros: int) -> float:
@@ -36,26 +34,35 @@ def close_milliseconds(session: str) -> int:
 
 def point_json(point: EquityPoint) -> str:
     """A point as protobuf JSON: what is empty or 0 is left out, and numbers of 64 bits are strings."""
+    return _point_json(point, _rows(point))
+
+
+def _rows(point: EquityPoint) -> list[tuple[str, int, str]]:
+    """Name, value and note of each baseline: to take a field out of a message is most of the work, so it is done once."""
+    return [(one.name, one.nav_micros, one.note) for one in point.baselines]
+
+
+def _point_json(point: EquityPoint, baselines: list[tuple[str, int, str]]) -> str:
     members = list[str]()
     if session_date := point.session_date:
-        members.append(f'"session_date": {json.dumps(session_date)}')
+        members.append(f'"session_date": {_quoted(session_date)}')
     if nav_micros := point.nav_micros:
         members.append(f'"nav_micros": "{nav_micros}"')
-    if baselines := [_baseline_json(one) for one in point.baselines]:
-        members.append(f'"baselines": [{", ".join(baselines)}]')
+    if baselines:
+        members.append(f'"baselines": [{", ".join([_baseline_json(*one) for one in baselines])}]')
     if sequence := point.sequence:
         members.append(f'"sequence": "{sequence}"')
     return f"{{{', '.join(members)}}}"
 
 
-def _baseline_json(baseline: Baseline) -> str:
+def _baseline_json(name: str, nav_micros: int, note: str) -> str:
     members = list[str]()
-    if name := baseline.name:
+    if name:
         members.append(f'"name": {_quoted(name)}')
-    if nav_micros := baseline.nav_micros:
+    if nav_micros:
         members.append(f'"nav_micros": "{nav_micros}"')
-    if note := baseline.note:
-        members.append(f'"note": {json.dumps(note)}')
+    if note:
+        members.append(f'"note": {_quoted(note)}')
     return f"{{{', '.join(members)}}}"
 
 
@@ -86,7 +93,8 @@ class CurveTexts:
         return self
 
     def _add(self, point: EquityPoint) -> None:
-        text = point_json(point).encode()
+        baselines = _rows(point)
+        text = _point_json(point, baselines).encode()
         if self._first is None:
             self._first = point
             self.points += text
@@ -94,10 +102,10 @@ class CurveTexts:
             self.points += b", " + text
         time_part = b',{"t":%d,"v":' % close_milliseconds(point.session_date)
         self._draw(self._equity, time_part, point.nav_micros)
-        for one in point.baselines:
-            line = self._baselines.get(one.name)
+        for name, nav_micros, _note in baselines:
+            line = self._baselines.get(name)
             if line is not None:
-                self._draw(line, time_part, one.nav_micros)
+                self._draw(line, time_part, nav_micros)
         self.count += 1
 
     def _draw(self, line: _Line, time_part: bytes, micros: int) -> None:
