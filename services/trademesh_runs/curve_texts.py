@@ -18,6 +18,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 LINES = {"baseline": "equal_weight", "baseline_vw": "market_cap_weighted", "momentum": "momentum"}
 """Baselines that dashboards draw, by their keys there."""
 _CLOSE = time(16, 0)
+_NEVER = -1
 _quoted = json.JSONEncoder().encode
 """What `json.dumps` does, without looking through its options at every call."""
 
@@ -72,6 +73,7 @@ class _Line:
     def __init__(self) -> None:
         self.text = bytearray()
         self.count = 0
+        """Sessions that it has values of; _NEVER if it lacks one, or has two."""
 
 
 class CurveTexts:
@@ -115,6 +117,7 @@ class CurveTexts:
             line.count += 1
         else:
             line.text.clear()
+            line.count = _NEVER
 
     def chart(self, initial_cash_micros: int) -> dict[str, Sequence[bytes | bytearray]]:
         """The lines of a chart as compact JSON, in pieces, by their keys. All begin with the initial cash, on the day before the first."""

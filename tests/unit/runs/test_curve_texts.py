@@ -101,3 +101,9 @@ def test_a_line_that_is_not_of_every_session_is_not_drawn(missing: int) -> None:
     assert [one["t"] for one in chart["baseline"]] == [
         close_milliseconds(day) for day in ("2007-12-31", "2008-01-01", "2008-01-02", "2008-01-03")
     ]
+
+
+def test_a_line_with_two_values_of_a_session_is_not_drawn() -> None:
+    twice = [events.Baseline(name="momentum", nav_micros=1)] * 2
+    points = [EquityPoint(session_date=f"2008-01-0{day}", baselines=twice[: 3 - day]) for day in (1, 2)]
+    assert list(CurveTexts().follow(points).chart(1)["momentum"]) == [b"[]"]
