@@ -77,7 +77,7 @@ class Fold:
 
     @property
     def equity(self) -> Sequence[state.EquityPoint]:
-        """The curve. It is kept in one message: as messages of their own its points would take five times the room."""
+        """The curve. It is kept in one message: as messages of their own its points take five times the room."""
         return self._curve.equity
 
     def _add_point(self, session_date: str, event: events.Settled, sequence: int) -> None:
@@ -223,20 +223,23 @@ class Fold:
 
     def state(self, *, curve: bool = True) -> state.ServerState:
         """The state as its message; without the curve, which is most of it, for who follows that one by itself."""
-        return state.ServerState(
+        found = state.ServerState(
             run_id=self.run_id,
             epoch=self.epoch,
             as_of_sequence=self.sequence,
             pipeline=self.pipeline(),
             portfolio=portfolio_message(self.portfolio, self.marks),
             nav_micros=self.nav_micros,
-            equity=self._curve.equity if curve else (),
             recent_fills=[_fill_of(session_date, fill) for session_date, fill in self.recent_fills],
             baselines=self.baselines,
             fills=self.fills,
             peak_nav_micros=self.peak_nav_micros,
             working_orders=self.working_orders.values(),
         )
+        if curve:
+            # In one piece: half the time that its points take one after the other.
+            found.MergeFrom(self._curve)
+        return found
 
 
 _HANDLERS: dict[int, tuple[Callable[[events.Event], Any], Callable[[Fold, Any], None]]] = {
