@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 
 from trademesh_runs.journal import SETTLED, Head, JournalDamagedError, JournalReader, Link, Snapshot, StoredEvent
 
@@ -16,6 +18,7 @@ FIRST_DESK_FIELD = 40
 """Payload fields from here on tell what the desk did; those below tell about the process."""
 
 _BLOCK = 2048
+_AHEAD = 2048
 _LENGTH = struct.Struct("<I")
 _ROW = struct.Struct("<QHII")
 
@@ -52,11 +55,19 @@ class DeskDigest:
 
     def add(self, event: StoredEvent) -> None:
         """Takes in the next event."""
-        if event.kind >= FIRST_DESK_FIELD:
-            self._digest.update(_LENGTH.pack(event.core_length) + event.data[: event.core_length])
-            if event.kind == SETTLED:
-                self.settled = self._digest.digest()
-                self._digest = hashlib.sha256(self.settled)
+        self.add_all((event,))
+
+    def add_all(self, events: Iterable[StoredEvent]) -> None:
+        """Takes in the next events."""
+        parts = list[bytes]()
+        for _sequence, kind, _agent_id, core_length, data in events:
+            if kind >= FIRST_DESK_FIELD:
+                parts += (_LENGTH.pack(core_length), data[:core_length])
+                if kind == SETTLED:
+                    self._digest.update(b"".join(parts))
+                    self.settled = self._digest.digest()
+                    self._digest, parts = hashlib.sha256(self.settled), []
+        self._digest.update(b"".join(parts))
 
     def hexdigest(self) -> str:
         """The value now, hexadecimal."""
@@ -65,9 +76,9 @@ class DeskDigest:
 
 def desk_digest(events: Iterable[StoredEvent], settled: bytes = b"") -> str:
     """The digest over events, hexadecimal; `settled` as in DeskDigest."""
-    digest = DeskDigest(settled)
-    for event in events:
-        digest.add(event)
+    digest, left = DeskDigest(settled), iter(events)
+    while part := tuple(islice(left, _AHEAD)):
+        digest.add_all(part)
     return digest.hexdigest()
 
 
@@ -75,6 +86,30 @@ def seal(snapshot: Snapshot) -> bytes:
     """Hash over a snapshot, kept beside it: what it replaces is gone, and nothing else covers its bytes."""
     parts = (snapshot.chain, snapshot.desk, snapshot.state)
     return hashlib.sha256(_ROW.pack(snapshot.sequence, *map(len, parts)) + b"".join(parts)).digest()
+
+
+class _EventsAhead:
+    """Events of one link after the other, read for many links at once: most of the work of a small read is to begin it."""
+
+    def __init__(self, reader: JournalReader) -> None:
+        self._reader = reader
+        self._ahead = list[StoredEvent]()
+        self._given = 0
+
+    def of(self, done: int, link: int, last: int) -> list[StoredEvent]:
+        """As many events after `done` as there are up to a link, in which others are if some are missing. What is read on ends at `last`."""
+        count = link - done
+        if len(self._ahead) - self._given < count:
+            kept = self._ahead[self._given :]
+            try:
+                read_on = self._reader.read(kept[-1].sequence if kept else done, max(_AHEAD, count), last)
+            except Exception:
+                # A page further on that cannot be read takes nothing with it that comes before: it is told when its own link is reached.
+                self._ahead, self._given = [], 0
+                return self._reader.read(done, count + 1, link)
+            self._ahead, self._given = kept + read_on, 0
+        begin, self._given = self._given, min(self._given + count, len(self._ahead))
+        return self._ahead[begin : self._given]
 
 
 def proven_links(reader: JournalReader, head: Head | None = None, block: int = _BLOCK) -> Iterator[tuple[Link, list[StoredEvent]]]:
@@ -91,11 +126,12 @@ def proven_links(reader: JournalReader, head: Head | None = None, block: int = _
     head = head or reader.head()
     if head.compacted_through != done:
         raise JournalDamagedError(f"the journal was compacted up to {head.compacted_through}, and its snapshot is of {done}", done)
+    ahead = _EventsAhead(reader)
     while recorded := reader.links(done, block):
         for link in recorded:
             if link.sequence > head.sequence:
                 raise JournalDamagedError(f"the journal breaks off after event {head.sequence}", head.sequence + 1)
-            events = reader.read(done, link.sequence - done + 1, link.sequence)
+            events = ahead.of(done, link.sequence, recorded[-1].sequence)
             for place, event in enumerate(events):
                 if event.sequence != done + place + 1:
                     raise JournalDamagedError(f"event {done + place + 1} is missing", done + place + 1)
@@ -110,18 +146,35 @@ def proven_links(reader: JournalReader, head: Head | None = None, block: int = _
         raise JournalDamagedError(f"the journal breaks off after event {done}", done + 1)
 
 
-def check_chain(reader: JournalReader) -> Head:
-    """Reads a journal and proves it whole: gapless, and every byte covered by the chain. Memory for one link at a time.
-
-    An end that was cut off right after a link leaves a whole journal, only a shorter one: whoever has heard of later events finds that
-    (`journal_writer.GroupWriter`'s watermark, `verification.py`).
+@contextmanager
+def rows_of_their_kind() -> Iterator[None]:
+    """What is read of a journal within is of the types that it was written with, or the journal is damaged.
 
     Raises:
         JournalDamagedError: it is not.
     """
     try:
-        for _ in proven_links(reader):
-            pass
+        yield
     except (struct.error, TypeError, AttributeError, ValueError) as error:
         raise JournalDamagedError(f"a row of the journal is not of its kind: {error}", 0) from error
+
+
+def proven_events(reader: JournalReader) -> Iterator[list[StoredEvent]]:
+    """Every event, those of one link at a time, each proved before it is given: gapless, and every byte covered by the chain.
+
+    An end that was cut off right after a link leaves a whole journal, only a shorter one: whoever has heard of later events finds that
+    (`journal_writer.GroupWriter`'s watermark, `verification.py`).
+
+    Raises:
+        JournalDamagedError: an event is missing or not what was written, here or at the end.
+    """
+    with rows_of_their_kind():
+        for _link, events in proven_links(reader):
+            yield events
+
+
+def check_chain(reader: JournalReader) -> Head:
+    """Reads a journal and proves it whole, as `proven_events` does; raises JournalDamagedError."""
+    for _ in proven_events(reader):
+        pass
     return reader.head()

@@ -8,15 +8,18 @@ journal that was compacted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import Any
 
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1 import state_pb2 as state
 from trademesh_kernel.errors import HistoryCompacted
-from trademesh_ledger.corporate_actions import CorporateAction, Delisting, Dividend, Split, apply_actions
-from trademesh_ledger.portfolio import Portfolio, Position
-from trademesh_runs.journal import KIND_NAMES, KIND_NUMBERS, SETTLED, JournalReader, StoredEvent, all_events
+from trademesh_ledger.corporate_actions import apply_actions
+from trademesh_ledger.portfolio import Portfolio
+from trademesh_runs.journal import KIND_NUMBERS, SETTLED, JournalReader, StoredEvent, all_events
+from trademesh_runs.told_accounts import amounts_told, corporate_action_of, marks_told, portfolio_of
 
 RECENT_FILLS = 100
 
@@ -49,7 +52,7 @@ class Fold:
         self.peak_nav_micros = 0
         self.fills = 0
         self.baselines: list[events.Baseline] = []
-        self.equity: list[state.EquityPoint] = []
+        self._curve = state.ServerState()
         self.recent_fills: deque[tuple[str, events.OrderFilled]] = deque(maxlen=RECENT_FILLS)
         """With their sessions, newest first."""
         self.working_orders: dict[str, events.OrderSubmitted] = {}
@@ -67,10 +70,18 @@ class Fold:
         fold.begin_with(message.portfolio)
         fold.nav_micros, fold.peak_nav_micros, fold.fills = message.nav_micros, message.peak_nav_micros, message.fills
         fold.baselines = list(message.baselines)
-        fold.equity = list(message.equity)
+        fold._curve.equity.extend(message.equity)
         fold.recent_fills.extend((fill.session_date or fill.order_id.partition("/")[0], fill) for fill in message.recent_fills)
         fold.working_orders = {working.order.order_id: working for working in message.working_orders}
         return fold
+
+    @property
+    def equity(self) -> Sequence[state.EquityPoint]:
+        """The curve. It is kept in one message: as messages of their own its points take five times the room."""
+        return self._curve.equity
+
+    def _add_point(self, session_date: str, event: events.Settled, sequence: int) -> None:
+        self._curve.equity.add(session_date=session_date, nav_micros=event.nav_micros, baselines=event.baselines, sequence=sequence)
 
     @property
     def began(self) -> bool:
@@ -82,16 +93,17 @@ class Fold:
         self.portfolio = portfolio_of(account)
         self.marks = {position.ticker: position.mark_micros for position in account.positions}
 
-    def apply(self, stored: StoredEvent) -> None:
-        """Takes in one event, which is the next; raises LedgerMismatchError."""
+    def apply(self, stored: StoredEvent, event: events.Event | None = None) -> None:
+        """Takes in one event, which is the next; raises LedgerMismatchError. `event` is what it parses to, where that is at hand."""
         self.sequence = stored.sequence
-        name = KIND_NAMES[stored.kind]
-        handler = getattr(self, f"_on_{name}", None)
-        if handler is not None:
-            event = stored.parse()
+        taken = _HANDLERS.get(stored.kind)
+        if taken is not None:
+            payload_of, handler = taken
+            if event is None:
+                event = stored.parse()
             if event.phase:
                 self.session_date, self.phase = event.session_date, event.phase
-            handler(getattr(event, name))
+            handler(self, payload_of(event))
 
     def apply_all(self, stored: Iterable[StoredEvent]) -> Fold:
         """Takes in many events."""
@@ -111,15 +123,17 @@ class Fold:
         self.pace = event.sessions_per_s
 
     def _on_order_filled(self, event: events.OrderFilled) -> None:
+        ticker, price_micros = event.ticker, event.price_micros
         delta = event.quantity if event.side == words.SIDE_LONG else -event.quantity
-        effect = self.portfolio.apply_fill(event.ticker, delta, event.price_micros, event.fee_micros)
+        effect = self.portfolio.apply_fill(ticker, delta, price_micros, event.fee_micros)
         self._compare("realised result", event.realised_micros, effect.realised_micros)
         self._compare("cash", event.cash_micros, self.portfolio.cash_micros)
-        self._compare("position", event.position_quantity, self.portfolio.quantity(event.ticker))
-        self.marks.setdefault(event.ticker, event.price_micros)
+        self._compare("position", event.position_quantity, self.portfolio.quantity(ticker))
+        self.marks.setdefault(ticker, price_micros)
         self.fills += 1
         self.recent_fills.appendleft((self.session_date, event))
-        self._executed(event)
+        if self.working_orders:
+            self._executed(event)
 
     def _executed(self, event: events.OrderFilled) -> None:
         """An order was filled: it is out of force, or smaller."""
@@ -162,26 +176,26 @@ class Fold:
 
     def follow_order(self, stored: StoredEvent) -> None:
         """Takes in what one event says of orders in force, and nothing else."""
-        name = KIND_NAMES[stored.kind]
-        event = stored.parse()
-        if name == "order_filled":
-            self._executed(event.order_filled)
+        payload_of, handler = _HANDLERS[stored.kind]
+        payload = payload_of(stored.parse())
+        if isinstance(payload, events.OrderFilled):
+            self._executed(payload)
         else:
-            getattr(self, f"_on_{name}")(getattr(event, name))
+            handler(self, payload)
 
     def _on_settled(self, event: events.Settled) -> None:
-        self.marks = {position.ticker: position.mark_micros for position in event.portfolio.positions}
+        self.marks, held_as_told = marks_told(event.portfolio.positions, self.portfolio.positions)
         for said in event.borrow:
             charge = self.portfolio.charge_borrow(said.ticker, self.marks.get(said.ticker, 0), said.rate_bp, said.days)
             self._compare("borrow", said.charge_micros, charge)
-        if not _is_told(self.portfolio, event.portfolio):
+        if not (held_as_told and amounts_told(event.portfolio, self.portfolio)):
             self._compare("the account", event.portfolio, portfolio_message(self.portfolio, self.marks))
         self._compare("net asset value", event.nav_micros, self.portfolio.net_asset_value(self.marks))
         self.nav_micros = event.nav_micros
         self.peak_nav_micros = max(self.peak_nav_micros, event.nav_micros)
         self.sessions_settled = event.session_number
         self.baselines = list(event.baselines)
-        self.equity.append(equity_point(self.session_date, event, self.sequence))
+        self._add_point(self.session_date, event, self.sequence)
 
     def _on_session_opened(self, _event: events.SessionOpened) -> None:
         """The session and phase are taken from the envelope."""
@@ -207,25 +221,32 @@ class Fold:
             head_sequence=self.sequence,
         )
 
-    def state(self) -> state.ServerState:
-        """The state as its message."""
-        return state.ServerState(
+    def state(self, *, curve: bool = True) -> state.ServerState:
+        """The state as its message; without the curve, which is most of it, for who follows that one by itself."""
+        found = state.ServerState(
             run_id=self.run_id,
             epoch=self.epoch,
             as_of_sequence=self.sequence,
             pipeline=self.pipeline(),
             portfolio=portfolio_message(self.portfolio, self.marks),
             nav_micros=self.nav_micros,
-            equity=self.equity,
             recent_fills=[_fill_of(session_date, fill) for session_date, fill in self.recent_fills],
             baselines=self.baselines,
             fills=self.fills,
             peak_nav_micros=self.peak_nav_micros,
             working_orders=self.working_orders.values(),
         )
+        if curve:
+            # In one piece: half the time that its points take one after the other.
+            found.MergeFrom(self._curve)
+        return found
 
 
-FOLDED_KINDS = frozenset(number for name, number in KIND_NUMBERS.items() if hasattr(Fold, f"_on_{name}"))
+_HANDLERS: dict[int, tuple[Callable[[events.Event], Any], Callable[[Fold, Any], None]]] = {
+    number: (attrgetter(name), getattr(Fold, f"_on_{name}")) for name, number in KIND_NUMBERS.items() if hasattr(Fold, f"_on_{name}")
+}
+"""By kind: what takes the payload out of an event, and what takes it in."""
+FOLDED_KINDS = frozenset(_HANDLERS)
 """Kinds that change the state."""
 _ORDER_KINDS = frozenset(
     KIND_NUMBERS[name] for name in ("order_submitted", "order_canceled", "order_expired", "order_rejected", "order_filled", "cycle_failed")
@@ -293,7 +314,7 @@ def _believe(fold: Fold, reader: JournalReader, settled: int) -> None:
     for stored in all_events(reader, beginning, settled, kinds=(SETTLED,)):
         event.ParseFromString(stored.data)
         fold.peak_nav_micros = max(fold.peak_nav_micros, event.settled.nav_micros)
-        fold.equity.append(equity_point(event.session_date, event.settled, stored.sequence))
+        fold._add_point(event.session_date, event.settled, stored.sequence)
     if fold.working_orders or reader.count("order_submitted", settled):
         for stored in all_events(reader, beginning, settled, kinds=_ORDER_KINDS):
             fold.follow_order(stored)
@@ -335,41 +356,3 @@ def portfolio_message(portfolio: Portfolio, marks: dict[str, int]) -> events.Por
         position = positions[ticker]
         add(ticker=ticker, quantity=position.quantity, cost_micros=position.cost_micros, mark_micros=marks.get(ticker))
     return message
-
-
-def _is_told(portfolio: Portfolio, said: events.PortfolioState) -> bool:
-    """True if a message tells this account, whatever the marks: a quarter of the time that it takes to make a message and compare."""
-    positions = portfolio.positions
-    rows = [(one.ticker, one.quantity, one.cost_micros) for one in said.positions]
-    return (
-        said.cash_micros == portfolio.cash_micros
-        and said.realised_micros == portfolio.realised_micros
-        and said.fees_micros == portfolio.fees_micros
-        and said.borrow_micros == portfolio.borrow_micros
-        and said.dividends_micros == portfolio.dividends_micros
-        and said.initial_cash_micros == portfolio.initial_cash_micros
-        and rows == [(ticker, positions[ticker].quantity, positions[ticker].cost_micros) for ticker in sorted(positions)]
-    )
-
-
-def corporate_action_of(message: events.CorporateActionApplied) -> CorporateAction:
-    """A corporate action from its message."""
-    match message.WhichOneof("action"):
-        case "split":
-            return Split(message.ticker, message.split.new, message.split.old)
-        case "delisted_at_micros":
-            return Delisting(message.ticker, message.delisted_at_micros)
-        case _:
-            return Dividend(message.ticker, message.dividend_per_share_micros)
-
-
-def portfolio_of(message: events.PortfolioState) -> Portfolio:
-    """An account from its message."""
-    portfolio = Portfolio(message.initial_cash_micros)
-    portfolio.cash_micros = message.cash_micros
-    portfolio.realised_micros = message.realised_micros
-    portfolio.fees_micros = message.fees_micros
-    portfolio.borrow_micros = message.borrow_micros
-    portfolio.dividends_micros = message.dividends_micros
-    portfolio.positions = {position.ticker: Position(position.quantity, position.cost_micros) for position in message.positions}
-    return portfolio

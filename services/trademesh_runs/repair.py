@@ -17,11 +17,10 @@ from trademesh.gateway.v1.event_pb2 import JournalTruncated
 from trademesh_kernel.atomic_files import replace_file
 from trademesh_runs.chain import links, proven_links
 from trademesh_runs.exports import export_files
-from trademesh_runs.fold import replay_journal
 from trademesh_runs.journal import Draft, Encoder, Head, JournalDamagedError, Link, StoredEvent
 from trademesh_runs.journal_sqlite import SqliteFile, SqliteReader, SqliteStore
 from trademesh_runs.layout import RunLayout
-from trademesh_runs.scoreboard import Scoreboard
+from trademesh_runs.proof import prove_journal
 from trademesh_runs.verification import VerificationError, moment_told
 
 _COMMIT_EVENTS = 1024
@@ -54,13 +53,12 @@ def rebuild_run(layout: RunLayout) -> list[str]:
     """
     reader = SqliteStore(layout.journal).reader()
     try:
-        reader.check()
-        state = replay_journal(layout.run_id, reader).state()
-        board = Scoreboard().catch_up(reader, state.as_of_sequence)
+        with reader.standing_still():
+            told = prove_journal(layout.run_id, reader).told
     finally:
         reader.close()
     layout.make_folders()
-    files = export_files(layout, state, board)
+    files = export_files(layout, told.state, told.board, curve=told.curve)
     for name, content in files.items():
         replace_file(layout.root / name, content)
     return list(files)

@@ -7,7 +7,7 @@ formulas are the ledger's; messages for clients and files for dashboards are mad
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -64,6 +64,14 @@ class _Closes(NamedTuple):
         column = self.columns.get(ticker)
         return (0, 0) if column is None else (self.earlier[column], self.closes[column])
 
+    def changes(self) -> dict[str, int]:
+        """What each ticker that has both closes gained, in micro-dollars."""
+        return {
+            ticker: after - before
+            for ticker, before, after in zip(self.columns, self.earlier, self.closes, strict=False)
+            if before and after
+        }
+
 
 class _Settled(NamedTuple):
     """Predictions of a settled session, with what they are measured by."""
@@ -106,26 +114,36 @@ class AgentRecord:
         """Both directions together."""
         return self.bull.add(self.bear)
 
-    def score(self, session: str, rows: Sequence[events.Prediction], closes: _Closes) -> None:
-        """Takes in the predictions of a settled session."""
+    def score(self, session: str, rows: Sequence[events.Prediction], closes: _Closes, changes: Mapping[str, int]) -> None:
+        """Takes in the predictions of a settled session; `changes` are those of the closes.
+
+        What `went_right` and `BrierScore.add` do, written out: a run of decades has hundreds of thousands of rows, and their calls are most of
+        the work (test_scoreboard.py holds this against them).
+        """
         self.sessions_predicted += 1
         self._keep(_Settled(session, rows, closes))
+        bull, bear, brier = self.bull, self.bear, self.brier
+        neutral, scored, squares = 0, brier.predictions, brier.squares
         for row in rows:
             direction = row.direction
             if direction == _UP:
-                count = self.bull
+                count = bull
             elif direction == _DOWN:
-                count = self.bear
+                count = bear
             else:
-                self.neutral += 1
+                neutral += 1
                 continue
             count.predictions += 1
-            right = went_right(direction == _UP, *closes.of(row.ticker))
-            if right is None:
+            change = changes.get(row.ticker)
+            if change is None:
                 count.unknown += 1
                 continue
+            right = change > 0 if count is bull else change < 0
             count.wins += right
-            self.brier.add(row.confidence, right)
+            scored += 1
+            squares += (row.confidence - right) ** 2
+        brier.predictions, brier.squares = scored, squares
+        self.neutral += neutral
 
     def _keep(self, settled: _Settled) -> None:
         self._recent.append(settled)
@@ -207,14 +225,21 @@ class Scoreboard:
         said = _Said(session, self._predictions, self._signals)
         if self._waits:
             said, self._waiting = self._waiting, said
+        changes = closes.changes() if said.predictions else {}
         for agent_id, predictions in said.predictions.items():
-            self.agents.setdefault(agent_id, AgentRecord()).score(said.session_date, predictions, closes)
+            self._record(agent_id).score(said.session_date, predictions, closes, changes)
         for agent_id, signals in said.signals.items():
             coefficient = _coefficient(signals, closes)
             if coefficient is not None:
-                self.agents.setdefault(agent_id, AgentRecord()).coefficients.append(coefficient)
+                self._record(agent_id).coefficients.append(coefficient)
         self._earlier = after
         self._predictions, self._signals = {}, {}
+
+    def _record(self, agent_id: str) -> AgentRecord:
+        found = self.agents.get(agent_id)
+        if found is None:
+            found = self.agents[agent_id] = AgentRecord()
+        return found
 
     def _restated(self, applied: events.CorporateActionsApplied) -> list[int]:
         """The closes before, in shares of after the morning's splits."""
@@ -244,5 +269,5 @@ def _coefficient(signals: Sequence[events.Signal], closes: _Closes) -> float | N
 
 def closing_trade(fill: events.OrderFilled) -> ClosingTrade | None:
     """The part of a fill that closed a position, with its share of the order's fee; None if none did."""
-    closed = sum(leg.quantity for leg in fill.legs if leg.kind in _CLOSING)
+    closed = sum([leg.quantity for leg in fill.legs if leg.kind in _CLOSING])
     return ClosingTrade(fill.realised_micros, closing_fee(fill.fee_micros, closed, fill.quantity)) if closed else None

@@ -16,13 +16,14 @@ def performance_of(fold: Fold) -> Performance:
 
 def summary_of(run_id: str, reader: JournalReader) -> RunSummary:
     """Replays a journal through the ledger and sums it up; raises LedgerMismatchError."""
-    return summary_of_fold(replay_journal(run_id, reader), reader)
-
-
-def summary_of_fold(fold: Fold, reader: JournalReader) -> RunSummary:
-    """Sums up a journal that has been replayed to its end."""
-    figures = performance_of(fold)
+    fold = replay_journal(run_id, reader)
     snapshot = reader.snapshot()
+    return summary_of_fold(fold, desk_digest(all_events(reader), b"" if snapshot is None else snapshot.desk))
+
+
+def summary_of_fold(fold: Fold, journal_sha256: str) -> RunSummary:
+    """Sums up a journal that has been replayed to its end, with the digest of what the desk did."""
+    figures = performance_of(fold)
     return RunSummary(
         run_id=fold.run_id,
         sessions=fold.sessions_settled,
@@ -32,5 +33,5 @@ def summary_of_fold(fold: Fold, reader: JournalReader) -> RunSummary:
         max_drawdown=figures.max_drawdown,
         trades=fold.fills,
         events=fold.sequence,
-        journal_sha256=desk_digest(all_events(reader), b"" if snapshot is None else snapshot.desk),
+        journal_sha256=journal_sha256,
     )

@@ -9,13 +9,13 @@ from google.protobuf.message import DecodeError
 
 from trademesh.gateway.v1.event_pb2 import PIPELINE_STATE_FINISHED
 from trademesh.runtime.v1.runtime_pb2 import RunSummary
+from trademesh_runs.chain import rows_of_their_kind
 from trademesh_runs.exports import export_files
-from trademesh_runs.fold import LedgerMismatchError, replay_journal
+from trademesh_runs.fold import LedgerMismatchError
 from trademesh_runs.journal import JournalDamagedError, NewerJournalError
 from trademesh_runs.journal_sqlite import SqliteStore
 from trademesh_runs.layout import RunLayout
-from trademesh_runs.scoreboard import Scoreboard
-from trademesh_runs.summary import summary_of_fold
+from trademesh_runs.proof import prove_journal
 
 STATE_FILE = "state/server_state.json"
 
@@ -53,20 +53,19 @@ def verify_run(layout: RunLayout) -> Verified:
         # Asked first: a live run writes the file after the events that it tells of.
         epoch_told, told = moment_told(layout)
         with reader.standing_still():
-            head = reader.check()
-            fold = replay_journal(layout.run_id, reader)
-            summary = summary_of_fold(fold, reader)
+            with rows_of_their_kind():
+                head = reader.head()
             # A file of an earlier epoch, or of a moment whose events are gone, says nothing that can be judged.
             judged = epoch_told in (0, head.epoch) and told >= head.compacted_through
+            proved = prove_journal(layout.run_id, reader, told if judged else None)
             if judged and told > head.sequence:
                 raise VerificationError(f"{STATE_FILE} is of event {told}, and the journal ends with {head.sequence}")
-            state = (replay_journal(layout.run_id, reader, told) if judged and told < head.sequence else fold).state()
-            board = Scoreboard().catch_up(reader, state.as_of_sequence)
     except (JournalDamagedError, LedgerMismatchError, DecodeError) as error:
         raise VerificationError(str(error)) from error
     finally:
         reader.close()
-    finished = judged and fold.pipeline_state == PIPELINE_STATE_FINISHED and told == head.sequence
+    state, curve, board = proved.told.state, proved.told.curve, proved.told.board
+    finished = judged and proved.fold.pipeline_state == PIPELINE_STATE_FINISHED and told == head.sequence
     equal, behind = list[str](), list[str]()
     if not board.whole:
         # They are counted from events that are gone.
@@ -75,7 +74,7 @@ def verify_run(layout: RunLayout) -> Verified:
             for path in (layout.dashboard / "stats.json", layout.dashboard / "leaderboard.json")
             if path.is_file()
         ]
-    for name, content in export_files(layout, state, board).items():
+    for name, content in export_files(layout, state, board, curve=curve).items():
         path = layout.root / name
         if not path.is_file():
             continue
@@ -88,7 +87,7 @@ def verify_run(layout: RunLayout) -> Verified:
         else:
             # A live run has replaced it since.
             behind.append(name)
-    return Verified(summary, equal, behind)
+    return Verified(proved.summary, equal, behind)
 
 
 def moment_told(layout: RunLayout) -> tuple[int, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from random_journals import write
 from trademesh.gateway.v1 import event_pb2 as events
-from trademesh_ledger.scores import HitCount, rank_correlation
+from trademesh_ledger.scores import BrierScore, HitCount, rank_correlation, went_right
 from trademesh_runs.compaction import compact
 from trademesh_runs.journal import Draft
 from trademesh_runs.journal_memory import MemoryStore
@@ -126,6 +128,38 @@ def test_the_ranking_names_everyone_and_those_without_an_outcome_last() -> None:
     drafts = [began(), predicted("2008-01-02", {"A": UP}, "b"), predicted("2008-01-02", {"A": DOWN}, "a")]
     board = board_of([*drafts, settled("2008-01-02", [11] * 6, [10] * 6)])
     assert [(agent_id, rank) for agent_id, rank, _ in board.ranking()] == [("b", 1), ("a", 2), ("quiet", None), ("technical_analyst", None)]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([*TICKERS, "ELSE"]), st.sampled_from([0, UP, DOWN, NEUTRAL]), st.floats(0, 1)), max_size=30),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=6, max_size=6),
+)
+def test_a_session_is_scored_as_the_ledger_scores_each_of_its_rows(
+    rows: list[tuple[str, int, float]], closes: list[tuple[int, int]]
+) -> None:
+    said = events.Predictions()
+    bull, bear, brier, neutral = HitCount(), HitCount(), BrierScore(), 0
+    by_ticker = dict(zip(TICKERS, closes, strict=True))
+    for ticker, direction, confidence in rows:
+        said.predictions.add(ticker=ticker, direction=events.Direction.ValueType(direction), confidence=confidence)
+        if direction not in (UP, DOWN):
+            neutral += 1
+            continue
+        right = went_right(direction == UP, *by_ticker.get(ticker, (0, 0)))
+        count = bull if direction == UP else bear
+        count.predictions += 1
+        count.unknown += right is None
+        count.wins += bool(right)
+        if right is not None:
+            brier.add(confidence, right)
+    drafts = [
+        began(),
+        settled("2008-01-01", [before for before, _ in closes]),
+        Draft("predictions", said, "2008-01-02", 4, "technical_analyst"),
+        settled("2008-01-02", [after for _, after in closes], [before for before, _ in closes]),
+    ]
+    record = board_of(drafts).agents["technical_analyst"]
+    assert (record.bull, record.bear, record.neutral, record.brier) == (bull, bear, neutral, brier)
 
 
 def test_only_so_many_outcomes_are_kept() -> None:
