@@ -12,7 +12,7 @@ from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import market_data_service_pb2 as messages
 from trademesh.trading.v1 import portfolio_service_pb2 as portfolio
 from trademesh.trading.v1 import quote_pb2 as live
-from trademesh_kernel.wire_format import delimited
+from trademesh_kernel.wire_format import prefix
 from trademesh_ledger.money import divide_half_even
 from trademesh_trading.bar_matrices import Flags, Matrix, Revisions
 from trademesh_trading.bar_rows import BarRow
@@ -154,7 +154,7 @@ def block_response(data: MarketSet, rows: range, columns: Sequence[int], as_of_u
         revisions=_revisions_message(revised, len(columns)) if revised is not None and len(revised.rows) else None,
     )
     # Closes are always there, 0 where a ticker has none: they say how many sessions and tickers the block has.
-    parts = [block.SerializeToString(), packed_sint64(BLOCK_FIELD["close_micros"], bars.close_micros)]
+    parts: list[bytes | memoryview] = [block.SerializeToString(), *packed_sint64(BLOCK_FIELD["close_micros"], bars.close_micros)]
     for name, matrix in (
         ("open_micros", bars.open_micros),
         ("high_micros", bars.high_micros),
@@ -162,10 +162,10 @@ def block_response(data: MarketSet, rows: range, columns: Sequence[int], as_of_u
         ("volume_shares_plus_one", bars.volume_plus_one),
     ):
         if matrix is not None and matrix.any():
-            parts.append(packed_sint64(BLOCK_FIELD[name], matrix))
+            parts += packed_sint64(BLOCK_FIELD[name], matrix)
     if bars.quality.any():
-        parts.append(packed_uint32(BLOCK_FIELD["quality_bits"], bars.quality))
-    return delimited(messages.StreamBarsResponse.BLOCK_FIELD_NUMBER, b"".join(parts))
+        parts += packed_uint32(BLOCK_FIELD["quality_bits"], bars.quality)
+    return b"".join((prefix(messages.StreamBarsResponse.BLOCK_FIELD_NUMBER, sum(map(len, parts))), *parts))
 
 
 def _revisions_message(revisions: Revisions, width: int) -> market.BarRevisions:
