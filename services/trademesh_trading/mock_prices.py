@@ -21,8 +21,7 @@ _OCTAVE_BITS = 24
 """Prices are walked as binary logarithms of micro-dollars, in steps of 2^-24 of an octave."""
 _TABLE_BITS = 12
 _MANTISSA_BITS = 30
-_FIRST_OCTAVE, _LAST_OCTAVE = 14, 43
-_LEAST, _MOST = _FIRST_OCTAVE << _OCTAVE_BITS, _LAST_OCTAVE << _OCTAVE_BITS
+_LEAST, _MOST = 14 << _OCTAVE_BITS, 43 << _OCTAVE_BITS
 """Logarithms between which prices are shown: 2 cents and 8.8 million dollars. The walk itself goes on beyond."""
 
 Words = npt.NDArray[np.uint64]
@@ -146,12 +145,10 @@ def prices(logarithms: Matrix) -> Matrix:
     low_mask = (1 << _TABLE_BITS) - 1
     micros = high_table.take((shown >> (_OCTAVE_BITS - _TABLE_BITS)) & low_mask)
     micros *= low_table.take(shown & low_mask)
-    # The mantissa, its bits below 2^-30 cut off, and as far to the left as the last octave has it.
-    spare = _LAST_OCTAVE - _MANTISSA_BITS
-    micros >>= _MANTISSA_BITS - spare
-    micros &= -1 << spare
+    # The mantissa has no bits below 2^-30; of most octaves as many or more are cut off anyway.
+    micros &= -1 << _MANTISSA_BITS
     shown >>= _OCTAVE_BITS
-    np.subtract(_LAST_OCTAVE, shown, out=shown)
+    np.subtract(2 * _MANTISSA_BITS, shown, out=shown)
     micros >>= shown
     micros += CENT_MICROS // 2
     micros //= CENT_MICROS

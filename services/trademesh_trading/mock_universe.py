@@ -14,9 +14,11 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 
 from trademesh_kernel.errors import DataAbsent
 from trademesh_trading.bar_matrices import Bars, Matrix
@@ -35,7 +37,8 @@ COARSE_BELOW_MICROS = 10_000_000
 _CELLS_AT_ONCE = 32_768
 """Sessions times tickers that are made together: 256 KiB each of some twenty matrices. Of fewer, calls of numpy cost more than cells."""
 
-_of_thread = threading.local()
+_PERIOD = 2**128
+"""Words of a stream before it begins again; so many less are a step back."""
 
 
 def mock_set(name: str, calendar_of: MarketSet, pages: PageCache) -> PagedSet:
@@ -70,12 +73,13 @@ class MockWalk:
         years = [int(session[:4]) for session in sessions]
         self._rows = {year: range(years.index(year), years.index(year) + years.count(year)) for year in sorted(set(years))}
         self._place_of = {year: place for place, year in enumerate(self._rows)}
-        self._market = bell(_words(_stream(_label(seed, "market")), 0, len(sessions))[:, 0])
+        self._market = bell(_Stream(_label(seed, "market")).words(0, len(sessions))[:, 0])
         self._streams = dict[int, _Stream]()
         self._nature = np.zeros((count, 4), np.int64)
         self._starts = np.zeros((count, len(self._rows) + 1), np.int64)
         self._walked = np.full(count, -1)
         """Up to which year's beginning each ticker has walked; -1: it was never asked for."""
+        self._lock = threading.Lock()
 
     def read_year(self, year: int, columns: Sequence[int]) -> Bars:
         """Bars of all sessions of a year for some tickers."""
@@ -83,9 +87,10 @@ class MockWalk:
         open_, high, low, close, volume = (np.empty(shape, np.int64) for _ in range(5))
         bars = Bars(open_, high, low, close, volume, np.empty(shape, np.uint8))
         step = max(_CELLS_AT_ONCE // shape[0], 1)
-        for first in range(0, len(columns), step):
-            group = slice(first, min(first + step, len(columns)))
-            self._fill(bars, year, group, columns[group])
+        with self._lock:
+            for first in range(0, len(columns), step):
+                group = slice(first, min(first + step, len(columns)))
+                self._fill(bars, year, group, columns[group])
         return bars
 
     def _fill(self, bars: Bars, year: int, group: slice, columns: Sequence[int]) -> None:
@@ -107,7 +112,7 @@ class MockWalk:
         for column in columns:
             if self._walked[column] < 0:
                 label = _label(self._seed, str(column + 1))
-                self._streams[column] = _stream(label)
+                self._streams[column] = _Stream(label)
                 self._nature[column] = _nature(label)
                 self._starts[column, 0] = self._nature[column, 0]
                 self._walked[column] = 0
@@ -134,7 +139,7 @@ class MockWalk:
         """The two words of each session, a matrix each with a row per ticker."""
         found = np.empty((len(columns), len(rows), WORDS_PER_SESSION), np.uint64)
         for place, column in enumerate(columns):
-            found[place] = _words(self._streams[column], rows.start, len(rows))
+            found[place] = self._streams[column].words(rows.start, len(rows))
         return found[:, :, 0].copy(), found[:, :, 1].copy()
 
 
@@ -142,31 +147,36 @@ def _label(seed: int, stream: str) -> bytes:
     return hashlib.sha256(f"trademesh mock universe {GENERATOR} {seed} {stream}".encode()).digest()
 
 
-class _Stream(NamedTuple):
-    """Which stream of PCG64: the state that it begins with, and its increment."""
+class _Stream:
+    """A stream of words: it stands where it was last read to, from where reading on costs nothing. For one thread at a time."""
 
-    state: int
-    increment: int
+    def __init__(self, label: bytes) -> None:
+        """The label is the state that PCG64 begins with, and its increment."""
+        self._generator = np.random.PCG64(_UNUSED)  # type: ignore[arg-type]  # the stubs do not know that it takes any ISeedSequence
+        self._generator.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": int.from_bytes(label[:16], "little"), "inc": int.from_bytes(label[16:], "little") | 1},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self._next_session = 0
+
+    def words(self, first_session: int, sessions: int) -> Words:
+        """Words of some sessions, a row each."""
+        if first_session != self._next_session:
+            self._generator.advance((first_session - self._next_session) * WORDS_PER_SESSION % _PERIOD)
+        self._next_session = first_session + sessions
+        return self._generator.random_raw(sessions * WORDS_PER_SESSION).reshape(sessions, WORDS_PER_SESSION)
 
 
-def _stream(label: bytes) -> _Stream:
-    return _Stream(int.from_bytes(label[:16], "little"), int.from_bytes(label[16:], "little") | 1)
+class _NoSeed(ISeedSequence):
+    """Spares numpy the making of a seed that is overwritten, which takes longer than a year of a ticker."""
+
+    def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
+        return np.zeros(n_words, dtype)
 
 
-def _words(stream: _Stream, first_session: int, sessions: int) -> Words:
-    """Words of a stream, a row per session."""
-    # One for each thread: making one costs ten times as much as turning it to another stream.
-    generator: np.random.PCG64 | None = getattr(_of_thread, "generator", None)
-    if generator is None:
-        generator = _of_thread.generator = np.random.PCG64(0)
-    generator.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": stream.state, "inc": stream.increment},
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    generator.advance(first_session * WORDS_PER_SESSION)
-    return generator.random_raw(sessions * WORDS_PER_SESSION).reshape(sessions, WORDS_PER_SESSION)
+_UNUSED = _NoSeed()
 
 
 def _nature(label: bytes) -> tuple[int, int, int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from decimal import Decimal, localcontext
-from functools import partial
 
 import numpy as np
 import pytest
@@ -54,9 +53,11 @@ def test_words_are_those_of_pcg64_as_published() -> None:
     label = bytes(range(32))
     state, increment = int.from_bytes(label[:16], "little"), int.from_bytes(label[16:], "little") | 1
     expected = published_pcg64(state, increment, 60)
-    words = partial(mock_universe._words, mock_universe._stream(label))
-    assert words(0, 30).ravel().tolist() == expected
-    assert words(20, 10).ravel().tolist() == expected[40:]
+    stream = mock_universe._Stream(label)
+    assert stream.words(0, 30).ravel().tolist() == expected
+    assert stream.words(20, 10).ravel().tolist() == expected[40:]
+    assert stream.words(5, 2).ravel().tolist() == expected[10:14]
+    assert stream.words(7, 3).ravel().tolist() == expected[14:20]
 
 
 def test_prices_are_powers_of_two_to_the_nearest_cent() -> None:
