@@ -143,7 +143,8 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         rows = data.rows(request.start, request.end, as_of_unix_s)
         size = min(request.sessions_per_block or DEFAULT_BLOCK_SESSIONS, max(MOST_CELLS_PER_BLOCK // len(columns), 1))
         parts = (range(first, min(first + size, rows.stop)) for first in range(rows.start, rows.stop, size))
-        async with aclosing(made_ahead(partial(wire.block_response, data, part, columns, as_of_unix_s) for part in parts)) as blocks:
+        responses = wire.BlockResponses(data, columns, as_of_unix_s)
+        async with aclosing(made_ahead(partial(responses.response, part) for part in parts)) as blocks:
             async for block in blocks:
                 yield block
 

@@ -6,13 +6,31 @@ bytes of zeros, which every reader of protobuf accepts (up to ten bytes), and wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from trademesh_kernel.wire_format import prefix
+from trademesh_trading.bar_matrices import Bars, Flags, Matrix, Revisions
 
-Parts = tuple[bytes, memoryview] | tuple[()]
-"""A field of a message as the pieces that follow each other: who joins a whole message copies each column once. Nothing of no values."""
+FIELDS = ("close_micros", "open_micros", "high_micros", "low_micros", "volume_plus_one", "quality")
+"""Those of `Bars` that are packed."""
+
+Pieces = list[bytes | memoryview]
+"""What follows each other in a message: who joins all of one copies each column once."""
+
+
+@dataclass(frozen=True)
+class PackedBars:
+    """Bars of some sessions and tickers: fields as they are packed, without tag and length, and what became known late.
+
+    Closes are always there, 0 where a ticker has none: they say how many sessions and tickers there are. Other fields without a value are not.
+    """
+
+    fields: Mapping[str, Pieces]
+    revisions: Revisions | None
+
 
 _GROUP_BITS = 7
 _MORE = np.uint8(0x80)
@@ -22,33 +40,35 @@ _VALUES_AT_ONCE = 32_768
 _Words = npt.NDArray[np.uint32]
 
 
-def packed_sint64(field_number: int, values: npt.NDArray[np.int64]) -> Parts:
-    """A field `repeated sint64`, tag and length included, of values that are not negative."""
-    # Zigzag, which has the sign in its lowest bit.
-    return _packed(field_number, values.ravel().view(np.uint64), sign_bits=1)
+def packed_bars(bars: Bars) -> PackedBars:
+    """Bars of a window, at least one session and ticker."""
+    found = dict[str, Pieces]()
+    for field in FIELDS:
+        matrix: Matrix | Flags | None = getattr(bars, field)
+        if matrix is not None and (field == FIELDS[0] or matrix.max()):
+            found[field] = [packed(matrix)]
+    return PackedBars(found, bars.revisions)
 
 
-def packed_uint32(field_number: int, values: npt.NDArray[np.uint8]) -> Parts:
-    """A field `repeated uint32`, tag and length included."""
-    return _packed(field_number, values.ravel(), sign_bits=0)
-
-
-def _packed(field_number: int, values: npt.NDArray[np.uint64] | npt.NDArray[np.uint8], sign_bits: int) -> Parts:
+def packed(matrix: Matrix | Flags) -> memoryview:
+    """The content of a field `repeated sint64`, or of flags `repeated uint32`, of values that are not negative, row by row."""
+    values = matrix.ravel()
     if not len(values):
-        return ()
+        return memoryview(b"")
+    # Zigzag has the sign in its lowest bit.
+    sign_bits = 1 if values.dtype == np.int64 else 0
+    unsigned: npt.NDArray[np.unsignedinteger] = values.view(np.uint64 if sign_bits else np.uint8)
     bits = int(values.max()).bit_length() + sign_bits
     width = max(-(-bits // _GROUP_BITS), 1)
     # Values of five to eight bytes are written as two words each, of which the second reaches into the next value.
     encoded = np.empty(len(values) * width + 4, np.uint8)
     for first in range(0, len(values), _VALUES_AT_ONCE):
-        some = values[first : first + _VALUES_AT_ONCE]
-        place = encoded[first * width :]
+        some, place = unsigned[first : first + _VALUES_AT_ONCE], encoded[first * width :]
         if 4 <= width <= 8:
             _by_words(some, sign_bits, width, place)
         else:
             _by_bytes(some, sign_bits, width, place)
-    content = encoded[: len(values) * width].data
-    return prefix(field_number, len(content)), content
+    return encoded[: len(values) * width].data
 
 
 def _by_words(values: npt.NDArray[np.unsignedinteger], sign_bits: int, width: int, place: npt.NDArray[np.uint8]) -> None:

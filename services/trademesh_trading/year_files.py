@@ -16,6 +16,7 @@ from trademesh_trading.bar_matrices import Bars, Flags, Matrix, Revisions
 from trademesh_trading.corporate_actions import read_actions
 from trademesh_trading.known_tables import FORMS, KnownTable
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord
+from trademesh_trading.ready_rows import ReadyRows, write_ready_rows
 from trademesh_trading.set_source import SetDamaged, SetSource
 from trademesh_trading.setwriter import table_sha256
 from trademesh_trading.year_pages import PageCache, PagedSet
@@ -53,7 +54,21 @@ def load_yearly(source: SetSource, pages: PageCache) -> PagedSet:
         },
         YearFiles(source, sessions, instruments.height),
         pages,
+        ReadyRows(source.folder, source.record.snapshot, instruments.height, sessions_of_years(sessions)),
     )
+
+
+def make_ready(source: SetSource) -> None:
+    """Packs the bars of a set beforehand, unless that was done. Raises DataAbsent if a file is damaged, OSError if it cannot be read or written."""
+    instruments, sessions = (pl.read_parquet(source.folder / f"{name}.parquet") for name in ("instruments", "sessions"))
+    years = [year for year in sessions_of_years(sessions) if f"bars-{year}.parquet" in source.files_sha256]
+    bars = YearFiles(source, sessions, instruments.height)
+    write_ready_rows(source.folder, source.record.snapshot, bars, instruments.height, years)
+
+
+def sessions_of_years(sessions: pl.DataFrame) -> dict[int, int]:
+    """How many sessions each year has, in their order."""
+    return dict(sessions.group_by(pl.col("session").dt.year().alias("year"), maintain_order=True).len().iter_rows())
 
 
 def _instrument(ticker: str, kind: str, first: object, last: object, *has: bool) -> InstrumentRecord:
