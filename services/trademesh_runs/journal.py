@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trademesh.gateway.v1.event_pb2 import Event
-from trademesh_kernel.wire_format import prefix, varint
+from trademesh_kernel.wire_format import delimited, prefix, varint
 
 KIND_NUMBERS: dict[str, int] = {field.name: field.number for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 KIND_NAMES = {number: name for name, number in KIND_NUMBERS.items()}
@@ -227,7 +227,7 @@ class Encoder:
 
     def __init__(self, run_id: str, generation: int) -> None:
         self._named = hashlib.sha1(uuid.uuid5(uuid.NAMESPACE_URL, f"trademesh:{run_id}").bytes, usedforsecurity=False)
-        self._generation = generation
+        self._written_by = Event(generation=generation).SerializeToString()
         self._recorded_moment = 0
         self._recorded = b""
         self._session_date = ""
@@ -262,9 +262,10 @@ class Encoder:
 
     def _recorded_now(self) -> bytes:
         """The end of a header: time and generation, encoded."""
-        # Not FromNanoseconds, which takes as long as the rest of an append.
         seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-        return Event(generation=self._generation, recorded_at=Timestamp(seconds=seconds, nanos=nanos)).SerializeToString()
+        # Not FromNanoseconds, which takes as long as the rest of an append.
+        recorded_at = Timestamp(seconds=seconds, nanos=nanos).SerializeToString()
+        return delimited(Event.RECORDED_AT_FIELD_NUMBER, recorded_at) + self._written_by
 
     def _origin(self, kind: str, phase: int, agent_id: str) -> _Origin:
         if len(self._origins) >= _KEPT_ORIGINS:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from trademesh_gateway.agents.example_managers import monthly_equal_weight, sma_crossover
-from trademesh_gateway.agents.indicators import clipped, volatility
+from trademesh_gateway.agents.indicators import Table, clipped, volatility_of
 from trademesh_gateway.agents.records import Book, Decisions, Signals
-from trademesh_gateway.market.point_in_time import Column, PointInTimeView
+from trademesh_gateway.market.point_in_time import Closes, Column, PointInTimeView
 
 Manager = Callable[[PointInTimeView, Sequence[Signals], Book, int], Decisions]
 """From what is known, what analysts say, the account and the session's number to a decision for every ticker."""
 
 VOLATILITY_TARGET = 0.15
+VOLATILITY_SESSIONS = 20
 TYPICAL_POSITIONS = 10
 LONG_TILT = 0.25
 """Added to every mean score: stocks have paid for being held."""
@@ -56,10 +57,10 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, bounds
     """
     count, nav = len(view.tickers), book.nav_micros
     score, weight = _mean_score(signals, count)
-    level = volatility(view, 20)
-    usable = (weight > 0) & (level > 0)
-    size = VOLATILITY_TARGET / (np.where(usable, level, 1.0) * math.sqrt(TYPICAL_POSITIONS))
-    wanted = np.where(usable, (score + LONG_TILT) * 2 * size, 0.0)
+    known = view.windowed(f"sizes {VOLATILITY_SESSIONS}", VOLATILITY_SESSIONS + 1, _sizes)
+    sizes = np.zeros(count) if known is None else known
+    usable = (weight > 0) & (sizes > 0)
+    wanted = np.where(usable, (score + LONG_TILT) * sizes, 0.0)
     targets = _fitted(clipped(wanted, -bounds.position, bounds.position), bounds)
     held, confidence = book.weights(), np.minimum(1.0, weight)
     usable &= np.array(book.price_micros, bool) & (nav > 0)
@@ -68,7 +69,7 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, bounds
     else:
         moved = usable & (held * targets < 0)
         targets = np.where(moved, 0.0, targets)
-    if not usable.all():
+    if np.count_nonzero(usable) < count:
         confidence, targets = np.where(usable, confidence, 0.0), np.where(usable, targets, held)
     deltas = [0] * count
     for column in moved.nonzero()[0].tolist():
@@ -77,6 +78,14 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, bounds
         shares = abs(steps) * nav // (WEIGHT_STEPS * book.price_micros[column])
         deltas[column] = (shares if steps > 0 else -shares) - book.quantity[column]
     return Decisions(deltas, confidence, score, targets)
+
+
+def _sizes(closes: Closes) -> Table:
+    """What a score of one is worth as a weight, by volatility; 0 where that is not known, or nothing moves."""
+    level = volatility_of(closes, VOLATILITY_SESSIONS)
+    moves = level > 0
+    found: Table = np.where(moves, 2 * VOLATILITY_TARGET / (np.where(moves, level, 1.0) * math.sqrt(TYPICAL_POSITIONS)), 0.0)
+    return found
 
 
 def _fitted(targets: Column, bounds: Bounds) -> Column:
@@ -102,10 +111,11 @@ def _fitted(targets: Column, bounds: Bounds) -> Column:
 
 def _mean_score(signals: Sequence[Signals], count: int) -> tuple[Column, Column]:
     """The mean of scores, weighted by confidence, and the sum of those weights, by ticker; 0 where nobody says anything."""
-    score, weight = np.zeros(count), np.zeros(count)
-    for one in signals:
-        if not one.abstained_because:
-            confidence, lean = one.leans()
-            score += lean
-            weight += confidence
-    return np.where(weight > 0, score / np.where(weight > 0, weight, 1.0), 0.0), weight
+    told = [one.leans() for one in signals if not one.abstained_because]
+    if not told:
+        return np.zeros(count), np.zeros(count)
+    weight, score = told[0]
+    for confidence, lean in told[1:]:
+        weight, score = weight + confidence, score + lean
+    weighs = weight > 0
+    return np.where(weighs, score / np.where(weighs, weight, 1.0), 0.0), weight
