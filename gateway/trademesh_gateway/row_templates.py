@@ -20,12 +20,21 @@ KEPT = 64
 
 
 class RowTemplate(Generic[Filled]):
-    """One message with a row per ticker. Who fills it sets every field of every row, since what was set before is still there."""
+    """One message with a row per ticker. Who fills it sets every field of every row, since what was set before is still there: row by row, or
+    with `fill` where all rows may have the same value."""
 
     def __init__(self, kind: type[Filled], field: str, tickers: Sequence[str]) -> None:
         self.message = kind()
         rows: Any = getattr(self.message, field)
         self.rows: list[Any] = [rows.add(ticker=ticker) for ticker in tickers]
+        self._filled: dict[str, Sequence[Any]] = {}
+
+    def fill(self, field: str, values: Sequence[Any]) -> None:
+        """Sets a field of all rows that is set in this way alone; nothing is to be done if the values are those of the last time."""
+        if self._filled.get(field) != values:
+            self._filled[field] = list(values)
+            for row, value in zip(self.rows, values, strict=True):
+                setattr(row, field, value)
 
     def encoded(self, rest: bytes = b"") -> EncodedPayload:
         """The message as it is filled now, and after it other fields of its kind, encoded."""

@@ -38,7 +38,7 @@ _MOMENTS = {events.TIME_IN_FORCE_AT_THE_OPENING: Moment.OPEN, events.TIME_IN_FOR
 _KEPT_REASONS = 256
 _BLOCK, _WARN, _INFO = events.SEVERITY_BLOCK, events.SEVERITY_WARN, events.SEVERITY_INFO
 _LONG, _SHORT, _HOLD = words.ACTION_LONG, words.ACTION_SHORT, words.ACTION_HOLD
-_TICKER_HALTED, _POSITION_LIMIT = Limit.TICKER_HALTED.value, Limit.POSITION_LIMIT
+_NEUTRAL, _TICKER_HALTED, _POSITION_LIMIT = Stance.NEUTRAL.value, Limit.TICKER_HALTED.value, Limit.POSITION_LIMIT
 
 
 def order_id(session: str, ticker: str) -> str:
@@ -69,12 +69,14 @@ def signals(tickers: tuple[str, ...], one: Signals) -> Payload:
         table, place = one.row_of
         return EncodedPayload(rows_of(table, tickers, signal_rows).of(place) + _figures(one))
     template: RowTemplate[events.Signals] = template_of(events.Signals, "signals", tickers)
-    horizon = one.horizon_sessions
-    values = zip(template.rows, one.stances(), one.score.round(DIGITS).tolist(), one.confidence.round(DIGITS).tolist(), strict=True)
-    for row, stance, score, confidence in values:
-        abstains = stance == Stance.ABSTAIN
-        row.stance, row.score, row.horizon_sessions = stance, score, horizon
-        row.confidence, row.note = (0.0, TOO_SHORT) if abstains else (confidence, "")
+    stances, count = one.stances(), len(tickers)
+    template.fill("stance", stances)
+    template.fill("horizon_sessions", [one.horizon_sessions] * count)
+    abstains = [stance == Stance.ABSTAIN for stance in stances] if Stance.ABSTAIN in stances else [False] * count
+    template.fill("note", [TOO_SHORT if silent else "" for silent in abstains] if any(abstains) else [""] * count)
+    values = zip(template.rows, abstains, one.score.round(DIGITS).tolist(), one.confidence.round(DIGITS).tolist(), strict=True)
+    for row, silent, score, confidence in values:
+        row.score, row.confidence = score, 0.0 if silent else confidence
     return template.encoded(_figures(one))
 
 
@@ -109,9 +111,9 @@ def predictions(tickers: tuple[str, ...], one: Signals) -> Payload:
         score, confidence = one.score, one.confidence
     template: RowTemplate[events.Predictions] = template_of(events.Predictions, "predictions", tickers)
     probability = probability_of(score, confidence).tolist()
+    template.fill("direction", [DIRECTIONS[stance] for stance in stances])
     for row, stance, sure in zip(template.rows, stances, probability, strict=True):
-        row.direction = DIRECTIONS[stance]
-        row.confidence = 0.0 if stance == Stance.NEUTRAL else sure
+        row.confidence = 0.0 if stance == _NEUTRAL else sure
     return template.encoded()
 
 
@@ -126,6 +128,7 @@ def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilitie
     whole.gross = round(sum(map(abs, values)) / nav, DIGITS) if nav > 0 else 0.0
     whole.net = round(sum(values) / nav, DIGITS) if nav > 0 else 0.0
     whole.drawdown = round(nav / peak - 1, DIGITS) if peak > 0 else 0.0
+    severities, bindings = list[int](), list[int]()
     every = restraint.limit.value if restraint else 0
     most, binding = most_in_ticker(book, limits, market, 0)
     own, shorts, halted, barred = limits.volatility_target_bp, limits.shorts_allowed, limits.halted_columns, limits.not_borrowable
@@ -135,16 +138,18 @@ def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilitie
             most, binding = most_in_ticker(book, limits, market, column)
         held_back = every or (_TICKER_HALTED if column in halted else 0)
         short = most if shorts and column not in barred else 0
-        row.severity = _BLOCK if held_back else _INFO if -most <= value <= most else _WARN
+        severities.append(_BLOCK if held_back else _INFO if -most <= value <= most else _WARN)
+        # The position limit is on for every run: only another one is worth naming.
+        bindings.append(held_back or (0 if binding is _POSITION_LIMIT else binding.value))
         row.max_buy_shares = (most - value) // price if price and most > value else 0
         row.max_sell_shares = (short + value) // price if price and short + value > 0 else 0
-        # The position limit is on for every run: only another one is worth naming.
-        row.limit = held_back or (0 if binding is _POSITION_LIMIT else binding.value)
         # Not a number is unequal to itself.
         if level == level:  # half the time of a call
             row.volatility = level
         else:
             row.ClearField("volatility")
+    template.fill("severity", severities)
+    template.fill("limit", bindings)
     return template.encoded()
 
 
@@ -152,11 +157,16 @@ def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilitie
 def decisions(tickers: tuple[str, ...], wanted: Decisions) -> Payload:
     """What the portfolio manager wants, of every ticker in the run's order. Who holds session by session says so with the same object."""
     template: RowTemplate[events.Decisions] = template_of(events.Decisions, "decisions", tickers)
+    deltas = wanted.deltas
+    if any(deltas):
+        template.fill("action", [_LONG if delta > 0 else _SHORT if delta else _HOLD for delta in deltas])
+        template.fill("quantity", [abs(delta) for delta in deltas])
+    else:
+        template.fill("action", [_HOLD] * len(deltas))
+        template.fill("quantity", deltas)
     columns = (wanted.confidence, wanted.score, wanted.target_weight)
-    values = zip(template.rows, wanted.deltas, *[column.round(DIGITS).tolist() for column in columns], strict=True)
-    for row, delta, confidence, score, target_weight in values:
-        row.action = _LONG if delta > 0 else _SHORT if delta else _HOLD
-        row.quantity = abs(delta)
+    values = zip(template.rows, *[column.round(DIGITS).tolist() for column in columns], strict=True)
+    for row, confidence, score, target_weight in values:
         row.confidence, row.score, row.target_weight = confidence, score, target_weight
     return template.encoded()
 
