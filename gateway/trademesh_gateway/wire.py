@@ -370,9 +370,10 @@ def _account(account: Account) -> events.PortfolioState:
     message.initial_cash_micros, message.cash_micros = portfolio.initial_cash_micros, portfolio.cash_micros
     message.realised_micros, message.fees_micros = portfolio.realised_micros, portfolio.fees_micros
     message.borrow_micros, message.dividends_micros = portfolio.borrow_micros, portfolio.dividends_micros
-    for row, ticker in zip(template.rows, held, strict=True):
-        position = portfolio.positions[ticker]
-        row.quantity, row.cost_micros, row.mark_micros = position.quantity, position.cost_micros, marks[ticker]
+    positions = [portfolio.positions[ticker] for ticker in held]
+    template.fill("quantity", [position.quantity for position in positions])
+    template.fill("cost_micros", [position.cost_micros for position in positions])
+    template.fill("mark_micros", [marks[ticker] for ticker in held])
     return message
 
 
