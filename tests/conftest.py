@@ -6,12 +6,17 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
 from trademesh_kernel.health import Readiness
 from trademesh_kernel.server import MeshServer, Registration
 from trademesh_kernel.settings import ServerSettings
+
+# A property is not a test of time: on a machine with other work one example may take a second.
+hypothesis.settings.register_profile("trademesh", deadline=None)
+hypothesis.settings.load_profile("trademesh")
 
 StartServer = Callable[..., Awaitable[MeshServer]]
 
