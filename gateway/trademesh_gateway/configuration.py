@@ -133,9 +133,7 @@ def take_in_settled(desk: DeskRun, history: MarketHistory, session: SessionTimes
     """Closes and baselines of a session that the journal has settled: what bars tell of them is not journaled."""
     desk.open_comparison(history.actions_on(session.date, desk.tickers))
     bar = BarBroker(history).bar(session, Moment.CLOSE)
-    closes = {ticker: close for ticker, close in zip(desk.tickers, bar.closes, strict=False) if close}
-    desk.closes_micros.update(closes)
-    desk.count_closes(closes)
+    desk.take_closes(bar.closes[: len(desk.tickers)])
     before = history.as_of(desk.rules.fill.decides_at(session), session.date)
     desk.compare(session.date, before.of_first(len(desk.tickers)), bar)
 

@@ -188,7 +188,8 @@ class SessionLoop:
         for number in range(desk.sessions_settled + 1, len(sessions) + 1):
             session = sessions[number - 1]
             await floor.until_decision(session)
-            await self._until_data(source, session)
+            if not source.has(session):
+                await self._until_data(source, session)
             cycle = Cycle(
                 desk,
                 source.history,
@@ -201,7 +202,8 @@ class SessionLoop:
                 closes_known=self._closes_known,
             )
             await self._controller.run_cycle(cycle, last=number == len(sessions))
-            await self._pause_for(desk.stale(exactly=STALE_SESSIONS))
+            if stale := desk.stale(exactly=STALE_SESSIONS):
+                await self._pause_for(stale)
             source.history.forget_before(session.date)
             await self._writer.room()
             await self._export()
@@ -213,14 +215,13 @@ class SessionLoop:
 
     async def _pause_for(self, stale: list[str]) -> None:
         """Positions that have had no price for long are nobody's to value but a person's."""
-        if stale and self._controller.state == events.PIPELINE_STATE_RUNNING:
+        if self._controller.state == events.PIPELINE_STATE_RUNNING:
             await self._controller.pause(f"no close for {STALE_SESSIONS} sessions of what is held: {', '.join(stale)}")
 
     async def _until_data(self, source: BarSource, session: SessionTimes) -> None:
         while True:
             try:
-                if not source.has(session):
-                    await self._controller.unless_ended(source.have(session))
+                await self._controller.unless_ended(source.have(session))
             except TrademeshError as error:
                 await self._missing(error)
                 await source.reopen()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import operator
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
@@ -12,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1.state_pb2 import LimitInForce, LimitsInForce
-from trademesh_gateway.agents.records import Book, Decision, Signals, Stance
+from trademesh_gateway.agents.records import Book, Decisions, Signals, Stance
 from trademesh_gateway.pipeline.broker import Moment
 from trademesh_gateway.pipeline.execution import Expired, Filled
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
@@ -20,24 +21,24 @@ from trademesh_gateway.risk.gate import Gated, most_in_ticker, restraint_of
 from trademesh_gateway.risk.limits import UNITS, Limit, Limits, Market, Unit, limits_that_are_on
 from trademesh_gateway.risk.stops import Stops, has_fallen
 from trademesh_gateway.row_templates import RowTemplate, template_of
+from trademesh_gateway.signal_rows import DIGITS, DIRECTIONS, TOO_SHORT, prediction_rows, probability_of, rows_of, signal_rows
+from trademesh_kernel.wire_format import prefix
 from trademesh_ledger.account import Account, Settlement
 from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, Delisting, Dividend, Split, in_sequence
 from trademesh_ledger.maintenance import MarginCall
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.fold import portfolio_message
+from trademesh_runs.journal import EncodedPayload
 
-Payload: TypeAlias = Message
+Payload: TypeAlias = Message | EncodedPayload
 
 NO_PRICE = events.LIMIT_CODE_NO_PRICE
 
-_DIRECTIONS = {
-    Stance.BULLISH.value: events.DIRECTION_UP,
-    Stance.BEARISH.value: events.DIRECTION_DOWN,
-    Stance.NEUTRAL.value: events.DIRECTION_NEUTRAL,
-}
 _MOMENTS = {events.TIME_IN_FORCE_AT_THE_OPENING: Moment.OPEN, events.TIME_IN_FORCE_AT_THE_CLOSE: Moment.CLOSE}
-_DIGITS = 6
-"""Scores and confidences are journaled to six digits: what is below is noise, and the file is smaller for it."""
+_KEPT_REASONS = 256
+_BLOCK, _WARN, _INFO = events.SEVERITY_BLOCK, events.SEVERITY_WARN, events.SEVERITY_INFO
+_LONG, _SHORT, _HOLD = words.ACTION_LONG, words.ACTION_SHORT, words.ACTION_HOLD
+_TICKER_HALTED, _POSITION_LIMIT = Limit.TICKER_HALTED.value, Limit.POSITION_LIMIT
 
 
 def order_id(session: str, ticker: str) -> str:
@@ -60,25 +61,45 @@ def session_opened(number: int, decision_unix_s: int) -> events.SessionOpened:
     return events.SessionOpened(session_number=number, decision_time=Timestamp(seconds=decision_unix_s))
 
 
-def signals(tickers: tuple[str, ...], one: Signals) -> events.Signals:
+def signals(tickers: tuple[str, ...], one: Signals) -> Payload:
     """An analyst's view."""
     if one.abstained_because:
-        return events.Signals(abstained_because=one.abstained_because)
+        return _abstention(one.abstained_because)
+    if one.row_of is not None:
+        table, place = one.row_of
+        return EncodedPayload(rows_of(table, tickers, signal_rows).of(place) + _figures(one))
     template: RowTemplate[events.Signals] = template_of(events.Signals, "signals", tickers)
     horizon = one.horizon_sessions
-    values = zip(template.rows, one.stances(), one.score.round(_DIGITS).tolist(), one.confidence.round(_DIGITS).tolist(), strict=True)
+    values = zip(template.rows, one.stances(), one.score.round(DIGITS).tolist(), one.confidence.round(DIGITS).tolist(), strict=True)
     for row, stance, score, confidence in values:
         abstains = stance == Stance.ABSTAIN
         row.stance, row.score, row.horizon_sessions = stance, score, horizon
-        row.confidence, row.note = (0.0, "not enough history") if abstains else (confidence, "")
-    message = template.copy()
-    for tool, name, figures in one.figures:
-        message.figures.add(tool=tool, name=name, values=figures.tolist())
-    return message
+        row.confidence, row.note = (0.0, TOO_SHORT) if abstains else (confidence, "")
+    return template.encoded(_figures(one))
 
 
-def predictions(tickers: tuple[str, ...], one: Signals) -> events.Predictions:
+@lru_cache(_KEPT_REASONS)
+def _abstention(because: str) -> EncodedPayload:
+    return EncodedPayload(events.Signals(abstained_because=because).SerializeToString())
+
+
+def _figures(one: Signals) -> bytes:
+    """The columns of figures, encoded: they follow the rows."""
+    return b"".join([_figure_head(tool, name, 8 * len(values)) + values.astype("<f8").tobytes() for tool, name, values in one.figures])
+
+
+@lru_cache(_KEPT_REASONS)
+def _figure_head(tool: str, name: str, size_bytes: int) -> bytes:
+    """All of a column but its values, which are its last field."""
+    named = events.FigureColumn(tool=tool, name=name).SerializeToString() + prefix(events.FigureColumn.VALUES_FIELD_NUMBER, size_bytes)
+    return prefix(events.Signals.FIGURES_FIELD_NUMBER, len(named) + size_bytes) + named
+
+
+def predictions(tickers: tuple[str, ...], one: Signals) -> Payload:
     """An analyst's predictions: the direction of its signal, and as probability one half plus half of its conviction."""
+    if one.row_of is not None:
+        table, place = one.row_of
+        return EncodedPayload(rows_of(table, tickers, prediction_rows).of(place))
     stances = one.stances()
     if Stance.ABSTAIN in stances:
         kept = [column for column, stance in enumerate(stances) if stance != Stance.ABSTAIN]
@@ -87,56 +108,57 @@ def predictions(tickers: tuple[str, ...], one: Signals) -> events.Predictions:
     else:
         score, confidence = one.score, one.confidence
     template: RowTemplate[events.Predictions] = template_of(events.Predictions, "predictions", tickers)
-    probability = (0.5 + abs(score) * confidence / 2).round(_DIGITS).tolist()
+    probability = probability_of(score, confidence).tolist()
     for row, stance, sure in zip(template.rows, stances, probability, strict=True):
-        row.direction = _DIRECTIONS[stance]
+        row.direction = DIRECTIONS[stance]
         row.confidence = 0.0 if stance == Stance.NEUTRAL else sure
-    return template.copy()
+    return template.encoded()
 
 
-def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilities: Any, market: Market) -> events.RiskNotes:
+def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilities: Any, market: Market) -> Payload:
     """Exposure of the book and headroom in each ticker."""
-    nav = book.nav_micros
-    values = [shares * price for shares, price in zip(book.quantity, book.price_micros, strict=True)]
+    nav, peak = book.nav_micros, book.peak_nav_micros
+    values = list(map(operator.mul, book.quantity, book.price_micros))
     restraint = restraint_of(book, limits)
     template: RowTemplate[events.RiskNotes] = template_of(events.RiskNotes, "notes", tickers)
     whole = template.message
     whole.nav_micros = nav
-    whole.gross = round(sum(map(abs, values)) / nav, _DIGITS) if nav > 0 else 0.0
-    whole.net = round(sum(values) / nav, _DIGITS) if nav > 0 else 0.0
-    whole.drawdown = round(nav / book.peak_nav_micros - 1, _DIGITS) if book.peak_nav_micros > 0 else 0.0
-    levels = volatilities.round(_DIGITS).tolist()
+    whole.gross = round(sum(map(abs, values)) / nav, DIGITS) if nav > 0 else 0.0
+    whole.net = round(sum(values) / nav, DIGITS) if nav > 0 else 0.0
+    whole.drawdown = round(nav / peak - 1, DIGITS) if peak > 0 else 0.0
     every = restraint.limit.value if restraint else 0
     most, binding = most_in_ticker(book, limits, market, 0)
-    rows = zip(template.rows, book.price_micros, values, levels, strict=True)
+    own, shorts, halted, barred = limits.volatility_target_bp, limits.shorts_allowed, limits.halted_columns, limits.not_borrowable
+    rows = zip(template.rows, book.price_micros, values, volatilities.round(DIGITS).tolist(), strict=True)
     for column, (row, price, value, level) in enumerate(rows):
-        if limits.volatility_target_bp:
+        if own:
             most, binding = most_in_ticker(book, limits, market, column)
-        held_back = every or (Limit.TICKER_HALTED.value if column in limits.halted_columns else 0)
-        short = most if limits.shorts_allowed and column not in limits.not_borrowable else 0
-        row.severity = events.SEVERITY_BLOCK if held_back else events.SEVERITY_WARN if abs(value) > most else events.SEVERITY_INFO
+        held_back = every or (_TICKER_HALTED if column in halted else 0)
+        short = most if shorts and column not in barred else 0
+        row.severity = _BLOCK if held_back else _INFO if -most <= value <= most else _WARN
         row.max_buy_shares = (most - value) // price if price and most > value else 0
         row.max_sell_shares = (short + value) // price if price and short + value > 0 else 0
         # The position limit is on for every run: only another one is worth naming.
-        row.limit = held_back or (0 if binding is Limit.POSITION_LIMIT else binding.value)
-        if not math.isnan(level):
+        row.limit = held_back or (0 if binding is _POSITION_LIMIT else binding.value)
+        # Not a number is unequal to itself.
+        if level == level:  # half the time of a call
             row.volatility = level
         else:
             row.ClearField("volatility")
-    return template.copy()
+    return template.encoded()
 
 
-def decisions(tickers: tuple[str, ...], rows: Sequence[Decision]) -> events.Decisions:
-    """What the portfolio manager wants, of every ticker in the run's order."""
+@lru_cache(1)
+def decisions(tickers: tuple[str, ...], wanted: Decisions) -> Payload:
+    """What the portfolio manager wants, of every ticker in the run's order. Who holds session by session says so with the same object."""
     template: RowTemplate[events.Decisions] = template_of(events.Decisions, "decisions", tickers)
-    for row, decision in zip(template.rows, rows, strict=True):
-        delta = decision.delta
-        row.action = words.ACTION_LONG if delta > 0 else words.ACTION_SHORT if delta else words.ACTION_HOLD
+    columns = (wanted.confidence, wanted.score, wanted.target_weight)
+    values = zip(template.rows, wanted.deltas, *[column.round(DIGITS).tolist() for column in columns], strict=True)
+    for row, delta, confidence, score, target_weight in values:
+        row.action = _LONG if delta > 0 else _SHORT if delta else _HOLD
         row.quantity = abs(delta)
-        row.confidence = round(decision.confidence, _DIGITS)
-        row.score = round(decision.score, _DIGITS)
-        row.target_weight = round(decision.target_weight, _DIGITS)
-    return template.copy()
+        row.confidence, row.score, row.target_weight = confidence, score, target_weight
+    return template.encoded()
 
 
 def orders_gated(tickers: Sequence[str], rows: Sequence[tuple[SessionOrder, Gated]]) -> events.OrdersGated:
@@ -234,8 +256,8 @@ def limits_in_force(tickers: Sequence[str], limits: Limits, stops: Stops) -> Lim
         halted=limits.halted,
         drawdown_stopped=stops.drawdown_stopped,
         loss_stopped=has_fallen(previous, nav, limits.daily_loss_bp),
-        drawdown=round(nav / peak - 1, _DIGITS) if peak > 0 else 0.0,
-        last_return=round(nav / previous - 1, _DIGITS) if previous > 0 else None,
+        drawdown=round(nav / peak - 1, DIGITS) if peak > 0 else 0.0,
+        last_return=round(nav / previous - 1, DIGITS) if previous > 0 else None,
     )
 
 
@@ -315,10 +337,9 @@ def settled(
     number: int, settlement: Settlement, account: Account, days_to_next: int, baselines: Sequence[tuple[str, int]]
 ) -> events.Settled:
     """A session's closing account."""
-    return events.Settled(
+    message = events.Settled(
         session_number=number,
         nav_micros=settlement.nav_micros,
-        portfolio=portfolio_message(account.portfolio, account.marks_micros),
         baselines=_baselines(baselines),
         borrow=[
             events.BorrowCharge(ticker=one.ticker, rate_bp=account.costs.borrow_bp, days=days_to_next, charge_micros=one.charge_micros)
@@ -326,6 +347,23 @@ def settled(
             if days_to_next
         ],
     )
+    message.portfolio.CopyFrom(_account(account))
+    return message
+
+
+def _account(account: Account) -> events.PortfolioState:
+    """What `portfolio_message` makes of an account in which everything that is held has a mark; filled again when next asked for."""
+    portfolio, marks = account.portfolio, account.marks_micros
+    held = sorted(portfolio.positions)
+    template: RowTemplate[events.PortfolioState] = template_of(events.PortfolioState, "positions", tuple(held))
+    message = template.message
+    message.initial_cash_micros, message.cash_micros = portfolio.initial_cash_micros, portfolio.cash_micros
+    message.realised_micros, message.fees_micros = portfolio.realised_micros, portfolio.fees_micros
+    message.borrow_micros, message.dividends_micros = portfolio.borrow_micros, portfolio.dividends_micros
+    for row, ticker in zip(template.rows, held, strict=True):
+        position = portfolio.positions[ticker]
+        row.quantity, row.cost_micros, row.mark_micros = position.quantity, position.cost_micros, marks[ticker]
+    return message
 
 
 def note_baseline(message: events.Settled, name: str, note: str) -> None:

@@ -17,10 +17,10 @@ from rich.text import Text
 
 from trademesh.trading.v1 import market_data_pb2, market_data_service_pb2, market_data_service_pb2_grpc
 from trademesh_cli.rpc import EXIT_FAILED, as_record, call, fail, print_json, settings
-from trademesh_cli.run_commands import AsJson
+from trademesh_cli.run_arguments import AsJson
 from trademesh_kernel.client import ServiceClient
 
-data_app = typer.Typer(no_args_is_help=True, help="Import market data and news, and show what there is.")
+data_app = typer.Typer()
 
 IMPORTER = "trademesh_trading.importer"
 IMPORTER_NEEDS = ("trademesh_trading", "polars", "exchange_calendars", "numpy")

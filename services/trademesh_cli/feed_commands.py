@@ -17,7 +17,7 @@ from trademesh_cli.rpc import as_record, call, print_json_line, runtime_client
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, RemoteError
 
-feed_app = typer.Typer(no_args_is_help=True, help="Read the events of runs.")
+feed_app = typer.Typer()
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
 IDLE_TIMEOUT_S = 30.0

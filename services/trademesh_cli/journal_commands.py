@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from trademesh_cli.rpc import EXIT_FAILED, EXIT_USAGE, fail, print_json
-from trademesh_cli.run_commands import AsJson, RunId, layout_of
+from trademesh_cli.run_arguments import AsJson, RunId, layout_of
 from trademesh_runs.compaction import compact, settled_before
 from trademesh_runs.fold import LedgerMismatchError
 from trademesh_runs.journal import JournalDamagedError, NewerJournalError

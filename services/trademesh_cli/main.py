@@ -10,27 +10,21 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from trademesh_cli.data_commands import data_app
-from trademesh_cli.feed_commands import feed_app
-from trademesh_cli.journal_commands import journal_app
-from trademesh_cli.order_commands import order_app
-from trademesh_cli.report_commands import report_app
-from trademesh_cli.run_commands import run_app
-from trademesh_cli.speak_commands import speak_app
-from trademesh_cli.up import run_mesh
+from trademesh_cli.command_groups import add_group
 from trademesh_kernel.logs import configure_logs
-from trademesh_kernel.probe import ProbeExit, probe
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
+RUN_COMMANDS = ("run_commands.run_app", "journal_commands.journal_app", "speak_commands.speak_app", "report_commands.report_app")
+add_group(app, "run", "Start, watch and stop runs.", RUN_COMMANDS)
+add_group(app, "data", "Import market data and news, and show what there is.", ["data_commands.data_app"])
+add_group(app, "feed", "Read the events of runs.", ["feed_commands.feed_app"])
+add_group(
+    app, "order", "Orders of people: they pass the same limits, approvals and ledger as the desk's own.", ["order_commands.order_app"]
+)
 
-run_app.add_typer(journal_app)
-run_app.add_typer(speak_app)
-run_app.add_typer(report_app)
-app.add_typer(run_app, name="run")
-app.add_typer(data_app, name="data")
-app.add_typer(feed_app, name="feed")
-app.add_typer(order_app, name="order")
+EXIT_USAGE = 2
+EXIT_PROBE_USAGE = 1
 
 
 @app.callback()
@@ -47,6 +41,9 @@ def up_command(
     as_json: Annotated[bool, typer.Option("--json", help="print where things are as JSON on stdout")] = False,
 ) -> None:
     """Start the whole mesh on this machine, and the demo run on it. Ctrl-C stops everything."""
+    # Here and below: what one command alone needs, no other pays for.
+    from trademesh_cli.up import run_mesh
+
     raise typer.Exit(asyncio.run(run_mesh(run_to_end=run_to_end, reload=reload, as_json=as_json and not run_to_end)))
 
 
@@ -62,6 +59,8 @@ def probe_command(
 
     Exit codes are those of grpc-health-probe: 0 healthy, 1 bad arguments, 2 no connection, 3 the call failed, 4 unhealthy.
     """
+    from trademesh_kernel.probe import ProbeExit, probe
+
     result = asyncio.run(probe(target, service, connect_timeout_s=connect_timeout_s, rpc_timeout_s=rpc_timeout_s))
     if as_json:
         print(json.dumps({"exit_code": int(result.exit_code), "message": result.message}))
@@ -78,7 +77,7 @@ def main() -> None:
         # A group without a command has printed its help and says nothing more.
         if error.format_message():
             print(f"error: {error.format_message()} (`trademesh --help` and `trademesh COMMAND --help` tell more)", file=sys.stderr)
-        raise SystemExit(ProbeExit.BAD_ARGUMENTS if "probe" in sys.argv[1:2] else 2) from None
+        raise SystemExit(EXIT_PROBE_USAGE if "probe" in sys.argv[1:2] else EXIT_USAGE) from None
     except (typer.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None
     raise SystemExit(status or 0)

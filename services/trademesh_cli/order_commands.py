@@ -15,11 +15,11 @@ from trademesh.trading.v1 import portfolio_service_pb2, portfolio_service_pb2_gr
 from trademesh_cli import event_words
 from trademesh_cli.event_words import MICROS
 from trademesh_cli.rpc import EXIT_USAGE, as_record, call, fail, plain, print_json, print_json_line, settings
-from trademesh_cli.run_commands import AsJson, RunId
+from trademesh_cli.run_arguments import AsJson, RunId
 from trademesh_cli.run_gateway import gateway_of
 from trademesh_kernel.client import ServiceClient
 
-order_app = typer.Typer(no_args_is_help=True, help="Orders of people: they pass the same limits, approvals and ledger as the desk's own.")
+order_app = typer.Typer()
 
 NEEDED_FOR = "orders are taken"
 

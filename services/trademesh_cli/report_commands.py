@@ -14,7 +14,7 @@ from trademesh_cli.report_data import ReportData, read_report
 from trademesh_cli.report_page import report_page
 from trademesh_cli.report_tables import as_csv, as_parquet, report_tables
 from trademesh_cli.rpc import EXIT_FAILED, EXIT_USAGE, fail, print_json
-from trademesh_cli.run_commands import AsJson, RunId, layout_of
+from trademesh_cli.run_arguments import AsJson, RunId, layout_of
 from trademesh_kernel.atomic_files import replace_file
 from trademesh_runs.journal import JournalDamagedError, NewerJournalError
 from trademesh_runs.journal_sqlite import SqliteStore

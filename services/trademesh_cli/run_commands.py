@@ -12,35 +12,16 @@ from typing import Annotated, Any
 
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh_cli.rpc import (
-    EXIT_FAILED,
-    EXIT_NOT_FOUND,
-    EXIT_USAGE,
-    as_record,
-    call,
-    fail,
-    print_json,
-    print_json_line,
-    runtime_client,
-    settings,
-)
+from trademesh_cli.rpc import EXIT_FAILED, EXIT_USAGE, as_record, call, fail, print_json, print_json_line, runtime_client
+from trademesh_cli.run_arguments import AsJson, RunId, layout_of
+from trademesh_cli.run_summary import TERMINAL, summary_record
 from trademesh_cli.run_watch import changes_of
-from trademesh_cli.up import TERMINAL, demo_config, summary_record
-from trademesh_runs.bootstrap import BootstrapError, read_bootstrap_file
-from trademesh_runs.layout import RunLayout
-from trademesh_runs.verification import VerificationError, verify_run
+from trademesh_cli.terminal_tables import print_facts, print_table
 
-run_app = typer.Typer(no_args_is_help=True, help="Start, watch and stop runs.")
-
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+run_app = typer.Typer()
 
 
 @run_app.command("start")
@@ -52,7 +33,7 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Start a run."""
-    wanted = demo_config(pace_sessions_per_s=0.0) if config is None else _read_config(config)
+    wanted = _read_config(config)
     wanted.run_id = run_id or wanted.run_id
     if pace is not None:
         wanted.pipeline.pace_sessions_per_s = pace
@@ -62,7 +43,13 @@ def start(
         fail(f"run {run.run_id} is {_state(run)}: {run.reason}", None, EXIT_FAILED)
 
 
-def _read_config(path: Path) -> RunConfig:
+def _read_config(path: Path | None) -> RunConfig:
+    # Here, since no other command reads YAML.
+    from trademesh_cli.demo_run import demo_config
+    from trademesh_runs.bootstrap import BootstrapError, read_bootstrap_file
+
+    if path is None:
+        return demo_config(pace_sessions_per_s=0.0)
     try:
         return read_bootstrap_file(path)
     except OSError as error:
@@ -147,13 +134,12 @@ def list_runs(as_json: AsJson = False) -> None:
     if as_json:
         print_json([as_record(run) for run in runs])
         return
-    table = Table("run", "state", "sessions", "last session", "net asset value", "reason")
+    rows = list[tuple[str, ...]]()
     for run in runs:
         progress = run.progress
         done = f"{progress.sessions_settled}/{progress.sessions_total}"
-        # Text, since a reason in brackets would be taken for markup.
-        table.add_row(run.run_id, _state(run), done, progress.session_date, _dollars(progress.nav_micros), Text(run.reason))
-    Console().print(table)
+        rows.append((run.run_id, _state(run), done, progress.session_date, _dollars(progress.nav_micros), run.reason))
+    print_table(("run", "state", "sessions", "last session", "net asset value", "reason"), rows)
 
 
 async def _get(run_id: str) -> runtime_service_pb2.GetRunResponse:
@@ -170,7 +156,7 @@ def show(run_id: RunId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(as_record(answer))
         return
-    run, table = answer.run, Table(show_header=False)
+    run = answer.run
     rows: list[tuple[str, Any]] = [
         ("run", run.run_id),
         ("state", _state(run)),
@@ -182,9 +168,7 @@ def show(run_id: RunId, as_json: AsJson = False) -> None:
     ]
     if answer.HasField("summary"):
         rows += list(summary_record(answer.summary).items())[3:]
-    for name, value in rows:
-        table.add_row(name, Text(str(value)))
-    Console().print(table)
+    print_facts(rows)
 
 
 @run_app.command("history")
@@ -194,11 +178,11 @@ def history(run_id: RunId, as_json: AsJson = False) -> None:
     if as_json:
         print_json([as_record(attempt) for attempt in attempts])
         return
-    table = Table("generation", "started", "ended", "how", "why")
+    rows = list[tuple[str, ...]]()
     for attempt in attempts:
         ended = _instant(attempt.ended_at) if attempt.HasField("ended_at") else ""
-        table.add_row(str(attempt.generation), _instant(attempt.started_at), ended, _how(attempt), Text(attempt.cause))
-    Console().print(table)
+        rows.append((str(attempt.generation), _instant(attempt.started_at), ended, _how(attempt), attempt.cause))
+    print_table(("generation", "started", "ended", "how", "why"), rows)
 
 
 def _how(attempt: runtime_pb2.GatewayAttempt) -> str:
@@ -228,7 +212,7 @@ def snapshot(
     if as_json:
         print_json(as_record(answer))
         return
-    run, desk, table = answer.run, answer.server_state, Table(show_header=False)
+    run, desk = answer.run, answer.server_state
     rows: list[tuple[str, Any]] = [("run", run.run_id), ("state", _state(run)), ("reason", run.reason), ("generation", run.generation)]
     if answer.HasField("server_state"):
         rows += [
@@ -241,9 +225,7 @@ def snapshot(
         ]
     else:
         rows.append(("desk", "no gateway has written one yet"))
-    for name, value in rows:
-        table.add_row(name, Text(str(value)))
-    Console().print(table)
+    print_facts(rows)
 
 
 @run_app.command("manifest")
@@ -261,8 +243,7 @@ def manifest(run_id: RunId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(as_record(found))
         return
-    table = Table(show_header=False)
-    for name, value in (
+    rows = [
         ("run", found.run_id),
         ("code_version", found.code_version),
         ("config_sha256", found.config_sha256),
@@ -270,9 +251,8 @@ def manifest(run_id: RunId, as_json: AsJson = False) -> None:
         (f"data {found.data.set}", found.data.snapshot),
         *((f"agent {agent_id}", found.agents[agent_id]) for agent_id in sorted(found.agents)),
         ("journal_sha256", found.journal_sha256 or "not before every session is settled"),
-    ):
-        table.add_row(name, Text(value))
-    Console().print(table)
+    ]
+    print_facts(rows)
 
 
 @run_app.command("watch")
@@ -287,6 +267,10 @@ def watch(run_id: RunId, as_json: AsJson = False) -> None:
 
 
 async def _watch(run_id: str, as_json: bool) -> runtime_pb2.Run:
+    # Here, since no other command has a bar.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
@@ -333,20 +317,12 @@ def logs(
     call(work)
 
 
-def layout_of(run_id: str) -> RunLayout:
-    """Where a run is that has a journal; says what is wrong and ends the command if there is none."""
-    try:
-        layout = RunLayout(settings().runs_dir, run_id)
-    except ValueError as error:
-        fail(str(error), None, EXIT_USAGE)
-    if not layout.journal.is_file():
-        fail(f"there is no journal at {layout.journal}", None, EXIT_NOT_FOUND)
-    return layout
-
-
 @run_app.command("verify")
 def verify(run_id: RunId, as_json: AsJson = False) -> None:
     """Replay a run's journal, and prove ledger, snapshot and exports equal to it. Works without any service."""
+    # Here, since no other command folds a journal.
+    from trademesh_runs.verification import VerificationError, verify_run
+
     layout = layout_of(run_id)
     try:
         verified = verify_run(layout)

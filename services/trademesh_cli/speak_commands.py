@@ -9,7 +9,7 @@ import typer
 
 from trademesh.gateway.v1 import pipeline_service_pb2
 from trademesh_cli.rpc import as_record, call, plain, print_json
-from trademesh_cli.run_commands import AsJson, RunId
+from trademesh_cli.run_arguments import AsJson, RunId
 from trademesh_cli.run_gateway import gateway_of
 
 speak_app = typer.Typer()

@@ -8,25 +8,23 @@ import signal
 import sys
 import urllib.request
 from contextlib import suppress
-from importlib import resources
 from typing import Any
 
 from trademesh.runtime.v1 import runtime_pb2, runtime_service_pb2, runtime_service_pb2_grpc
-from trademesh.runtime.v1.run_config_pb2 import RunConfig
+from trademesh_cli.demo_run import demo_config
 from trademesh_cli.processes import KEEP_GATEWAYS_VARIABLE, ServiceProgram, Stack, StackError
 from trademesh_cli.reload import Reloader, sources_to_watch
 from trademesh_cli.rpc import print_json, print_json_line
+from trademesh_cli.run_summary import TERMINAL, summary_record
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.errors import TrademeshError
 from trademesh_kernel.probe import ProbeExit, probe
 from trademesh_kernel.settings import DEFAULT_PORTS, checked_listen
-from trademesh_runs.bootstrap import read_bootstrap
 
 READY_WITHIN_S = 60.0
 WATCHED_PACE_SESSIONS_PER_S = 20.0
 SERVICES = ("agent", "trading", "news", "runtime")
 EDGE = "edge"
-TERMINAL = (runtime_pb2.RUN_STATE_STOPPED, runtime_pb2.RUN_STATE_SUCCEEDED, runtime_pb2.RUN_STATE_FAILED)
 
 
 def programs() -> list[ServiceProgram]:
@@ -53,14 +51,6 @@ def environment(found: list[ServiceProgram]) -> dict[str, str]:
     for program in found:
         content.setdefault(program.listen_variable.replace("_LISTEN", "_TARGET"), f"dns:///{program.listen}")
     return content
-
-
-def demo_config(*, pace_sessions_per_s: float) -> RunConfig:
-    """The demo run."""
-    text = resources.files("trademesh_cli").joinpath("demo", "BOOTSTRAP.md").read_text(encoding="utf-8")
-    config = read_bootstrap(text)
-    config.pipeline.pace_sessions_per_s = pace_sessions_per_s
-    return config
 
 
 async def _ready(program: ServiceProgram) -> bool:
@@ -196,21 +186,6 @@ async def _wait_for_summary(runtime: ServiceClient, run_id: str, stack: Stack, s
     finally:
         lost.cancel()
     return 130
-
-
-def summary_record(summary: runtime_pb2.RunSummary) -> dict[str, Any]:
-    """A summary as JSON types; whole numbers stay numbers, and an undefined figure is null."""
-    return {
-        "run_id": summary.run_id,
-        "sessions": summary.sessions,
-        "final_nav_micros": summary.final_nav_micros,
-        "total_return": summary.total_return,
-        "sharpe": summary.sharpe if summary.HasField("sharpe") else None,
-        "max_drawdown": summary.max_drawdown if summary.HasField("max_drawdown") else None,
-        "trades": summary.trades,
-        "events": summary.events,
-        "journal_sha256": summary.journal_sha256,
-    }
 
 
 async def _serve(stack: Stack, stopped: asyncio.Event, reloader: Reloader | None) -> int:

@@ -15,7 +15,7 @@ import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -26,7 +26,9 @@ from trademesh_kernel.logs import configure_logs, get_logger
 from trademesh_kernel.reflection import enable_reflection
 from trademesh_kernel.settings import EXIT_CONFIG, EXIT_IO, ServerSettings, is_loopback
 from trademesh_kernel.stages import Load, StagedServer, StageOptions
-from trademesh_kernel.telemetry import CallMetrics
+
+if TYPE_CHECKING:
+    from trademesh_kernel.telemetry import CallMetrics
 
 UNBOUNDED_HEADROOM = 1_000
 """Calls beyond the bound that still get an answer: health checks, reflection, the supervisor's, and refusals."""
@@ -131,6 +133,9 @@ class MeshServer:
         port = self._settings.metrics_port()
         if not port:
             return None
+        # Here, since few servers are told to count: the library costs each process 20 ms and 2 MB.
+        from trademesh_kernel.telemetry import CallMetrics
+
         metrics = CallMetrics()
         try:
             metrics.serve(port)

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -23,8 +23,10 @@ from trademesh_kernel.context import REQUEST_ID_KEY, CallScope, Context, current
 from trademesh_kernel.errors import DeadlinePassed, FieldViolation, InvalidRequest, LimitReached, TrademeshError
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.status import internal_status, status_of
-from trademesh_kernel.telemetry import CallMetrics
 from trademesh_kernel.validation import check_request, has_constraints
+
+if TYPE_CHECKING:
+    from trademesh_kernel.telemetry import CallMetrics
 
 READ_PREFIXES = ("Get", "List", "Watch", "Stream", "Subscribe", "Tail", "Check", "Validate", "Explain", "Heartbeat")
 """Methods that begin so change nothing, and are logged only when they fail or are slow."""

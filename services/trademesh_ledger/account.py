@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trademesh_ledger.borrow import BorrowCharge, charge_borrow
 from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, apply_actions
@@ -29,8 +30,7 @@ class ForcedLiquidation:
     insolvent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """An account at a close."""
 
     nav_micros: int

@@ -26,5 +26,5 @@ def charge_borrow(portfolio: Portfolio, marks_micros: Mapping[str, int], borrow_
     """Takes the cost of borrowing all short positions for some calendar days, at their marks; tickers ascending."""
     if borrow_bp == 0:
         return []
-    shorts = sorted(ticker for ticker, position in portfolio.positions.items() if position.quantity < 0)
+    shorts = sorted([ticker for ticker, position in portfolio.positions.items() if position.quantity < 0])
     return [BorrowCharge(ticker, portfolio.charge_borrow(ticker, marks_micros[ticker], borrow_bp, days)) for ticker in shorts]

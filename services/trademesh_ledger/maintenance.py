@@ -63,11 +63,16 @@ def margin_call(portfolio: Portfolio, marks_micros: Mapping[str, int], rules: Ma
     """The call that these marks make; None if enough is there, or if the run has no margin."""
     if not rules.enabled or not rules.maintained:
         return None
-    nav, required = portfolio.cash_micros, 0
+    nav, of_shorts, long = portfolio.cash_micros, 0, 0
     for ticker, position in portfolio.positions.items():
-        mark = marks_micros[ticker]
-        nav += position.quantity * mark
-        required += abs(position.quantity) * required_per_share(position.quantity, mark, rules)
+        quantity, mark = position.quantity, marks_micros[ticker]
+        if quantity > 0:
+            long += quantity * mark
+        else:
+            nav += quantity * mark
+            of_shorts -= quantity * required_per_share(quantity, mark, rules)
+    # Of long positions as much is required per share as `required_per_share` says, and so of their sum.
+    nav, required = nav + long, rules.maintenance_long_bp * long + of_shorts
     return MarginCall(nav, -(-required // BASIS_POINTS)) if BASIS_POINTS * nav < required else None
 
 

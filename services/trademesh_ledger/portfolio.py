@@ -11,6 +11,7 @@ Average cost is `cost / quantity`, for display only. Margin is computed from thi
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -149,7 +150,9 @@ class Portfolio:
 
     def net_asset_value(self, marks_micros: Mapping[str, int]) -> int:
         """Cash and positions at their marks; each held ticker needs one."""
-        return self.cash_micros + sum(position.quantity * marks_micros[ticker] for ticker, position in self.positions.items())
+        quantities = [position.quantity for position in self.positions.values()]
+        held: int = sum(map(operator.mul, quantities, map(marks_micros.__getitem__, self.positions)))
+        return self.cash_micros + held
 
     def unrealised_micros(self, marks_micros: Mapping[str, int]) -> int:
         """What positions are worth at their marks beyond their cost; each held ticker needs one."""

@@ -26,7 +26,7 @@ from trademesh_kernel.wire_format import prefix, varint
 KIND_NUMBERS: dict[str, int] = {field.name: field.number for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
 KIND_NAMES = {number: name for name, number in KIND_NUMBERS.items()}
 SETTLED = KIND_NUMBERS["settled"]
-_KEPT_ACTORS = 1024
+_KEPT_ORIGINS = 1024
 _RECORDED_SHIFT = 20
 """Nanoseconds to about milliseconds: events of one such moment are said to be recorded at the same time."""
 _SEQUENCE_TAG, _ID_PREFIX = varint(Event.SEQUENCE_FIELD_NUMBER << 3), prefix(Event.EVENT_ID_FIELD_NUMBER, len(str(uuid.NAMESPACE_URL)))
@@ -36,11 +36,21 @@ _stored = tuple.__new__
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
+class EncodedPayload(NamedTuple):
+    """A payload in its encoded form, from who has it so already: in the place of its message."""
+
+    data: bytes
+
+    def SerializeToString(self) -> bytes:  # the name that messages have for it
+        """The same bytes that the message would give."""
+        return self.data
+
+
 class Draft(NamedTuple):
     """An event before the journal takes it in. `item` tells events of one (session, phase, agent, kind) apart, for example an order id."""
 
     kind: str
-    payload: Message
+    payload: Message | EncodedPayload
     session_date: str = ""
     phase: int = 0
     agent_id: str = ""
@@ -202,6 +212,16 @@ class NewerJournalError(Exception):
     """The journal was written by a later version of trademesh."""
 
 
+class _Origin(NamedTuple):
+    """What is the same for all events of a kind by one agent in one phase, encoded."""
+
+    kind: int
+    place: bytes
+    """Phase and agent."""
+    named: bytes
+    """The part of their names that follows the session."""
+
+
 class Encoder:
     """Encodes drafts of one run and generation. Half of an append is done here: what is the same for many events is made once."""
 
@@ -212,49 +232,47 @@ class Encoder:
         self._recorded = b""
         self._session_date = ""
         self._session = b""
-        self._actors: dict[tuple[int, str], bytes] = {}
+        self._origins: dict[tuple[str, int, str], _Origin] = {}
 
     def event_id(self, draft: Draft) -> str:
         """Name of what happened, a UUID of version 5: the same whenever it is done again."""
+        kind, _, session_date, phase, agent_id, item = draft
+        origin = self._origins.get((kind, phase, agent_id)) or self._origin(kind, phase, agent_id)
         named = self._named.copy()
-        named.update(f"{draft.session_date}\0{draft.phase}\0{draft.agent_id}\0{draft.kind}\0{draft.item}".encode())
+        named.update(session_date.encode() + origin.named + item.encode())
         text = named.hexdigest()
         return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:32]}"
 
     def encode(self, draft: Draft, sequence: int, event_id: str) -> StoredEvent:
         """The event that a draft becomes at a sequence; `event_id` is what the function of that name gives."""
-        number = KIND_NUMBERS[draft.kind]
+        kind, message, session_date, phase, agent_id, _ = draft
+        number, place, _ = self._origins.get((kind, phase, agent_id)) or self._origin(kind, phase, agent_id)
+        if session_date != self._session_date:
+            self._session_date = session_date
+            self._session = Event(session_date=session_date).SerializeToString()
+        moment = time.time_ns() >> _RECORDED_SHIFT
+        if moment != self._recorded_moment:
+            self._recorded_moment, self._recorded = moment, self._recorded_now()
         # The same bytes every time: no payload has a map, whose order would be free (test_journal.py).
-        payload = draft.payload.SerializeToString()
+        payload = message.SerializeToString()
         # On the wire a message is its fields, in the order of their numbers; the payload is the last of the core.
-        place, begin = self._place(draft), _prefix(number, len(payload))
-        core_length = len(place) + len(begin) + len(payload)
-        parts = (place, begin, payload, _SEQUENCE_TAG, varint(sequence), _ID_PREFIX, event_id.encode(), self._recorded_now())
-        return _stored(StoredEvent, (sequence, number, draft.agent_id, core_length, b"".join(parts)))
+        core = b"".join((self._session, place, _prefix(number, len(payload)), payload))
+        header = (_SEQUENCE_TAG, varint(sequence), _ID_PREFIX, event_id.encode(), self._recorded)
+        return _stored(StoredEvent, (sequence, number, agent_id, len(core), core + b"".join(header)))
 
     def _recorded_now(self) -> bytes:
         """The end of a header: time and generation, encoded."""
-        now_ns = time.time_ns()
-        if now_ns >> _RECORDED_SHIFT != self._recorded_moment:
-            self._recorded_moment = now_ns >> _RECORDED_SHIFT
-            # Not FromNanoseconds, which takes as long as the rest of an append.
-            recorded_at = Timestamp(seconds=now_ns // 1_000_000_000, nanos=now_ns % 1_000_000_000)
-            self._recorded = Event(generation=self._generation, recorded_at=recorded_at).SerializeToString()
-        return self._recorded
+        # Not FromNanoseconds, which takes as long as the rest of an append.
+        seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+        return Event(generation=self._generation, recorded_at=Timestamp(seconds=seconds, nanos=nanos)).SerializeToString()
 
-    def _place(self, draft: Draft) -> bytes:
-        """Session, phase and agent, encoded."""
-        if draft.session_date != self._session_date:
-            self._session_date = draft.session_date
-            self._session = Event(session_date=draft.session_date).SerializeToString()
-        key = (draft.phase, draft.agent_id)
-        actor = self._actors.get(key)
-        if actor is None:
-            if len(self._actors) >= _KEPT_ACTORS:
-                self._actors.clear()
-            actor = Event(phase=draft.phase, agent_id=draft.agent_id).SerializeToString()  # type: ignore[arg-type]  # phases are numbers here
-            self._actors[key] = actor
-        return self._session + actor
+    def _origin(self, kind: str, phase: int, agent_id: str) -> _Origin:
+        if len(self._origins) >= _KEPT_ORIGINS:
+            self._origins.clear()
+        place = Event(phase=phase, agent_id=agent_id).SerializeToString()  # type: ignore[arg-type]  # phases are numbers here
+        found = _Origin(KIND_NUMBERS[kind], place, f"\0{phase}\0{agent_id}\0{kind}\0".encode())
+        self._origins[kind, phase, agent_id] = found
+        return found
 
 
 def all_events(

@@ -24,7 +24,7 @@ from trademesh_trading.importer_rows import judge_bars
 from trademesh_trading.importer_tables import JUDGES
 from trademesh_trading.importer_values import TradingDays, trading_days
 from trademesh_trading.market_set import OPTIONAL_FIELDS
-from trademesh_trading.set_files import check_whole
+from trademesh_trading.set_files import check_whole, make_set_ready
 from trademesh_trading.set_source import SetDamaged
 from trademesh_trading.setwriter import SetDescription, snapshot_of_tables, table_sha256, tables_by_year, write_yearly_set
 from trademesh_trading.store import EMBEDDED_SETS, name_of_imported
@@ -128,6 +128,8 @@ def import_set(order: ImportOrder, sets: Path) -> ImportedSet:
     already = folder.exists() or not _write(folder, description, tables)
     if already:
         _check_whole(folder)
+        # Sets that older versions imported were not.
+        make_set_ready(folder)
     in_time = bars.join(sessions, on="session").filter(pl.col("known_unix_s") == pl.col("close_unix_s")).height
     return ImportedSet(
         description.name,
@@ -218,6 +220,7 @@ def _write(folder: Path, description: SetDescription, tables: Mapping[str, pl.Da
     unfinished = folder.parent / f".importing-{uuid.uuid4().hex}"
     try:
         write_yearly_set(unfinished, description, tables)
+        make_set_ready(unfinished)
         # On the disk before the name is: a set that can be seen is whole, even after a loss of power.
         for path in (*unfinished.iterdir(), unfinished):
             _to_disk(path)

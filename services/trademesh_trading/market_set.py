@@ -18,6 +18,7 @@ from trademesh_kernel.errors import DataAbsent
 from trademesh_trading.bar_matrices import Bars, Flags, Matrix
 from trademesh_trading.corporate_actions import ActionRecord
 from trademesh_trading.known_tables import KnownTable
+from trademesh_trading.packed_columns import PackedBars, packed_bars
 
 OPTIONAL_FIELDS = {"open": "open_micros", "high": "high_micros", "low": "low_micros", "volume": "volume_shares"}
 
@@ -62,14 +63,18 @@ class MarketSet(ABC):
     def window(self, rows: range, columns: Sequence[int]) -> Bars:
         """Bars of some sessions and instruments. May read files; raises DataAbsent where they are damaged."""
 
+    def packed(self, rows: range, columns: Sequence[int]) -> PackedBars:
+        """The same as they are sent; raises as `window`."""
+        return packed_bars(self.window(rows, columns))
+
     @cached_property
     def _column_of(self) -> dict[str, int]:
         return {instrument.ticker: column for column, instrument in enumerate(self.instruments)}
 
-    def columns(self, tickers: Sequence[str], what: str = "bars") -> list[int]:
-        """Columns of tickers, all of them if none is named; raises DataAbsent, and says what of them was asked for."""
+    def columns(self, tickers: Sequence[str], what: str = "bars") -> Sequence[int]:
+        """Columns of tickers, a range of all if none is named; raises DataAbsent, and says what of them was asked for."""
         if not tickers:
-            return list(range(len(self.instruments)))
+            return range(len(self.instruments))
         missing = [ticker for ticker in tickers if ticker not in self._column_of]
         if missing:
             text = f"set {self.record.name} has no {', '.join(missing[:5])}: ListInstruments names what it has"

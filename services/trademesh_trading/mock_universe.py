@@ -1,7 +1,7 @@
 """Seeded universes: sets of made-up stocks, for mock mode and for measuring growth. Their prices are random walks and nothing else.
 
 A set `mock-<tickers>@<seed>` is the same to the byte wherever it is made. It rests on PCG64 alone (XSL-RR 128/64, O'Neill 2014), whose raw
-output numpy promises not to change and a test compares with the algorithm as published; all else is integer arithmetic of this file. None of
+output numpy promises not to change and a test compares with the algorithm as published; all else is integer arithmetic, `mock_prices.py`. None of
 numpy's distributions is used, no float, and no library's exponential. A change of any figure needs another GENERATOR.
 
 Each ticker is a stream of its own, seeded by SHA-256 of generator, seed and number, with two words a session: so the first tickers of a large
@@ -14,15 +14,16 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
-from functools import cache
-from math import isqrt
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 
 from trademesh_kernel.errors import DataAbsent
 from trademesh_trading.bar_matrices import Bars, Matrix
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, SetRecord
+from trademesh_trading.mock_prices import Natures, Words, bell, made_up_bars, moves
 from trademesh_trading.year_pages import PageCache, PagedSet
 
 GENERATOR = 1
@@ -30,20 +31,14 @@ MOST_TICKERS = 5000
 MOCK_NAME = re.compile(r"mock-([0-9]{1,9})@([0-9]{1,18})")
 
 WORDS_PER_SESSION = 2
-CENT_MICROS = 10_000
 COARSE_BELOW_MICROS = 10_000_000
 """Half a cent is over 5 basis points of less."""
 
-_OCTAVE_BITS = 24
-"""Prices are walked as binary logarithms of micro-dollars, in steps of 2^-24 of an octave."""
-_TABLE_BITS = 12
-_MANTISSA_BITS = 30
-_LEAST, _MOST = 14 << _OCTAVE_BITS, 43 << _OCTAVE_BITS
-"""Logarithms between which prices are shown: 2 cents and 8.8 million dollars. The walk itself goes on beyond."""
+_CELLS_AT_ONCE = 32_768
+"""Sessions times tickers that are made together: 256 KiB each of some twenty matrices. Of fewer, calls of numpy cost more than cells."""
 
-Words = npt.NDArray[np.uint64]
-
-_of_thread = threading.local()
+_PERIOD = 2**128
+"""Words of a stream before it begins again; so many less are a step back."""
 
 
 def mock_set(name: str, calendar_of: MarketSet, pages: PageCache) -> PagedSet:
@@ -71,68 +66,117 @@ def mock_set(name: str, calendar_of: MarketSet, pages: PageCache) -> PagedSet:
 
 
 class MockWalk:
-    """Makes bars of a universe, a year at a time. Keeps of each ticker that was asked for where its walk stands at the turn of each year."""
+    """Makes bars of a universe, a year at a time. Keeps of each ticker that was asked for where its walk stands at the turn of each year so far."""
 
     def __init__(self, seed: int, count: int, sessions: Sequence[str]) -> None:
         self._seed = seed
         years = [int(session[:4]) for session in sessions]
         self._rows = {year: range(years.index(year), years.index(year) + years.count(year)) for year in sorted(set(years))}
-        self._sessions = len(sessions)
-        self._market = _bell(_words(_label(seed, "market"), 0, self._sessions)[:, 0])
-        self._starts = np.zeros((count, len(self._rows)), np.int64)
-        self._walked = np.zeros(count, np.bool_)
+        self._place_of = {year: place for place, year in enumerate(self._rows)}
+        self._market = bell(_Stream(_label(seed, "market")).words(0, len(sessions))[:, 0])
+        self._streams = dict[int, _Stream]()
+        self._nature = np.zeros((count, 4), np.int64)
+        self._starts = np.zeros((count, len(self._rows) + 1), np.int64)
+        self._walked = np.full(count, -1)
+        """Up to which year's beginning each ticker has walked; -1: it was never asked for."""
+        self._lock = threading.Lock()
 
     def read_year(self, year: int, columns: Sequence[int]) -> Bars:
         """Bars of all sessions of a year for some tickers."""
-        rows = self._rows[year]
-        words = np.empty((len(rows), len(columns), WORDS_PER_SESSION), np.uint64)
-        before = np.empty(len(columns), np.int64)
-        nature = np.empty((len(columns), 4), np.int64)
-        for place, column in enumerate(columns):
-            label = _label(self._seed, str(column + 1))
-            before[place] = self._start(year, column, label)
-            words[:, place] = _words(label, rows.start, len(rows))
-            nature[place] = _nature(label)
-        _, drift, volatility, beta = nature.T
-        moves = _moves(words[:, :, 0], self._market[rows.start : rows.stop, None], drift, volatility, beta)
-        closes = before + np.cumsum(moves, axis=0)
-        opens, highs, lows = _within_session(words[:, :, 1], np.vstack([before[None, :], closes[:-1]]), closes, volatility)
-        close, open_, high, low = (_micros(level) for level in (closes, opens, highs, lows))
-        volume = _volume(words[:, :, 1], moves, nature[:, 0])
-        quality = np.where(close < COARSE_BELOW_MICROS, np.uint8(2), np.uint8(0))
-        return Bars(
-            open_, np.maximum(high, np.maximum(open_, close)), np.minimum(low, np.minimum(open_, close)), close, volume + 1, quality
-        )
+        shape = (len(self._rows[year]), len(columns))
+        open_, high, low, close, volume = (np.empty(shape, np.int64) for _ in range(5))
+        bars = Bars(open_, high, low, close, volume, np.empty(shape, np.uint8))
+        step = max(_CELLS_AT_ONCE // shape[0], 1)
+        with self._lock:
+            for first in range(0, len(columns), step):
+                group = slice(first, min(first + step, len(columns)))
+                self._fill(bars, year, group, columns[group])
+        return bars
 
-    def _start(self, year: int, column: int, label: bytes) -> int:
-        """Where a ticker's walk stands before the first session of a year."""
-        if not self._walked[column]:
-            first, drift, volatility, beta = _nature(label)
-            moves = _moves(_words(label, 0, self._sessions)[:, 0], self._market, drift, volatility, beta)
-            walked = first + np.concatenate([np.zeros(1, np.int64), np.cumsum(moves)])
-            self._starts[column] = walked[[rows.start for rows in self._rows.values()]]
-            self._walked[column] = True
-        return int(self._starts[column, year - next(iter(self._rows))])
+    def _fill(self, bars: Bars, year: int, group: slice, columns: Sequence[int]) -> None:
+        """Puts a year of some tickers into their place among others."""
+        rows, place, chosen = self._rows[year], self._place_of[year], np.array(columns)
+        self._walk_to(place, columns)
+        closing, trading = self._words_of(columns, rows)
+        made = made_up_bars(closing, trading, self._market[rows.start : rows.stop], self._natures(chosen), self._starts[chosen, place])
+        self._starts[chosen, place + 1] = made.last_closes
+        self._walked[chosen] = np.maximum(self._walked[chosen], place + 1)
+        for field in ("open_micros", "high_micros", "low_micros", "close_micros"):
+            getattr(bars, field)[:, group] = getattr(made, field).T
+        assert bars.volume_plus_one is not None, "a made-up bar is whole"
+        np.add(made.volume_shares.T, 1, out=bars.volume_plus_one[:, group])
+        bars.quality[:, group] = np.where(made.close_micros < COARSE_BELOW_MICROS, np.uint8(2), np.uint8(0)).T
+
+    def _walk_to(self, place: int, columns: Sequence[int]) -> None:
+        """Walks some tickers up to the beginning of a year, from where they stand."""
+        for column in columns:
+            if self._walked[column] < 0:
+                label = _label(self._seed, str(column + 1))
+                self._streams[column] = _Stream(label)
+                self._nature[column] = _nature(label)
+                self._starts[column, 0] = self._nature[column, 0]
+                self._walked[column] = 0
+        behind = [column for column in columns if self._walked[column] < place]
+        if not behind:
+            return
+        years = list(self._rows.values())[min(self._walked[column] for column in behind) : place]
+        rows = range(years[0].start, years[-1].stop)
+        step = max(_CELLS_AT_ONCE // len(rows), 1)
+        for few in (behind[first : first + step] for first in range(0, len(behind), step)):
+            chosen = np.array(few)
+            closing, _ = self._words_of(few, rows)
+            move = moves(closing, self._market[rows.start : rows.stop], self._natures(chosen))
+            of_years = np.add.reduceat(move, [year.start - rows.start for year in years], axis=1)
+            first_place = place - len(years)
+            starts = self._starts[few, first_place, None] + np.cumsum(of_years, axis=1)
+            self._starts[chosen, first_place + 1 : place + 1] = starts
+            self._walked[chosen] = place
+
+    def _natures(self, columns: Matrix) -> Natures:
+        return Natures(*self._nature[columns].T)
+
+    def _words_of(self, columns: Sequence[int], rows: range) -> tuple[Words, Words]:
+        """The two words of each session, a matrix each with a row per ticker."""
+        found = np.empty((len(columns), len(rows), WORDS_PER_SESSION), np.uint64)
+        for place, column in enumerate(columns):
+            found[place] = self._streams[column].words(rows.start, len(rows))
+        return found[:, :, 0].copy(), found[:, :, 1].copy()
 
 
 def _label(seed: int, stream: str) -> bytes:
     return hashlib.sha256(f"trademesh mock universe {GENERATOR} {seed} {stream}".encode()).digest()
 
 
-def _words(label: bytes, first_session: int, sessions: int) -> Words:
-    """Words of a stream, a row per session. The label is the state that PCG64 begins with, and its increment."""
-    # One for each thread: making one costs ten times as much as turning it to another stream.
-    generator: np.random.PCG64 | None = getattr(_of_thread, "generator", None)
-    if generator is None:
-        generator = _of_thread.generator = np.random.PCG64(0)
-    generator.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": int.from_bytes(label[:16], "little"), "inc": int.from_bytes(label[16:], "little") | 1},
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    generator.advance(first_session * WORDS_PER_SESSION)
-    return generator.random_raw(sessions * WORDS_PER_SESSION).reshape(sessions, WORDS_PER_SESSION)
+class _Stream:
+    """A stream of words: it stands where it was last read to, from where reading on costs nothing. For one thread at a time."""
+
+    def __init__(self, label: bytes) -> None:
+        """The label is the state that PCG64 begins with, and its increment."""
+        self._generator = np.random.PCG64(_UNUSED)  # type: ignore[arg-type]  # the stubs do not know that it takes any ISeedSequence
+        self._generator.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": int.from_bytes(label[:16], "little"), "inc": int.from_bytes(label[16:], "little") | 1},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self._next_session = 0
+
+    def words(self, first_session: int, sessions: int) -> Words:
+        """Words of some sessions, a row each."""
+        if first_session != self._next_session:
+            self._generator.advance((first_session - self._next_session) * WORDS_PER_SESSION % _PERIOD)
+        self._next_session = first_session + sessions
+        return self._generator.random_raw(sessions * WORDS_PER_SESSION).reshape(sessions, WORDS_PER_SESSION)
+
+
+class _NoSeed(ISeedSequence):
+    """Spares numpy the making of a seed that is overwritten, which takes longer than a year of a ticker."""
+
+    def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
+        return np.zeros(n_words, dtype)
+
+
+_UNUSED = _NoSeed()
 
 
 def _nature(label: bytes) -> tuple[int, int, int, int]:
@@ -143,64 +187,3 @@ def _nature(label: bytes) -> tuple[int, int, int, int]:
     own = hashlib.sha256(label + b"nature").digest()
     first, drift, volatility, beta = (int.from_bytes(own[place : place + 4], "little") for place in (0, 4, 8, 12))
     return 390_116_000 + first % 72_500_000, 950 + drift % 9_000, 26_400 + volatility % 52_800, 13_200 + beta % 26_400
-
-
-def _bell(words: Words) -> Matrix:
-    """Sums of a word's four 16-bit parts about their mean: near enough to a normal distribution, of deviation 37,837, within 131,070."""
-    mask = np.uint64(0xFFFF)
-    parts = ((words >> np.uint64(shift)) & mask for shift in (0, 16, 32, 48))
-    total = np.zeros(words.shape, np.uint64)
-    for part in parts:
-        total += part
-    return total.astype(np.int64) - 2 * 0xFFFF
-
-
-def _moves(words: Words, market: Matrix, drift: int | Matrix, volatility: int | Matrix, beta: int | Matrix) -> Matrix:
-    """Moves of the logarithm, close to close."""
-    return drift + ((_bell(words) * volatility + market * beta) >> 12)
-
-
-def _within_session(words: Words, before: Matrix, closes: Matrix, volatility: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """Logarithms of open, high and low: a night's move from the close before, and reaches beyond open and close."""
-    night, up, down = (((words >> np.uint64(shift)) & np.uint64(0xFFFF)).astype(np.int64) for shift in (0, 16, 32))
-    opens = before + (((night - 0x8000) * volatility) >> 12)
-    highs = np.maximum(opens, closes) + (((up * up >> 16) * volatility) >> 13)
-    lows = np.minimum(opens, closes) - (((down * down >> 16) * volatility) >> 13)
-    return opens, highs, lows
-
-
-def _volume(words: Words, moves: Matrix, first: Matrix) -> Matrix:
-    """Shares: a level of the ticker's own, half to one and a half times, more on days of large moves."""
-    usual: Matrix = 200_000 + (first * 2_654_435_761 >> 8) % 20_000_000
-    noise: Matrix = (words >> np.uint64(48)).astype(np.int64) + 0x8000
-    shares: Matrix = (usual * noise >> 16) * (0x40000 + np.minimum(np.abs(moves), 0x100000)) >> 18
-    return shares
-
-
-def _micros(logarithms: Matrix) -> Matrix:
-    """Powers of two, as micro-dollars on whole cents, rounded half up; a cent at least."""
-    high_table, low_table = _tables()
-    shown = np.clip(logarithms, _LEAST, _MOST)
-    low_mask = (1 << _TABLE_BITS) - 1
-    high = high_table[(shown >> (_OCTAVE_BITS - _TABLE_BITS)) & low_mask]
-    mantissa = (high * low_table[shown & low_mask]) >> _MANTISSA_BITS
-    octave = shown >> _OCTAVE_BITS
-    micros = (mantissa << np.maximum(octave - _MANTISSA_BITS, 0)) >> np.maximum(_MANTISSA_BITS - octave, 0)
-    cents: Matrix = np.maximum((micros + CENT_MICROS // 2) // CENT_MICROS, 1)
-    return cents * CENT_MICROS
-
-
-@cache
-def _tables() -> tuple[Matrix, Matrix]:
-    """2^(i / 2^12) and 2^(i / 2^24), each for i below 2^12, times 2^30 and rounded down: by square roots and products of whole numbers."""
-    precision = 256
-    root, tables = 2 << precision, list[Matrix]()
-    for _ in range(2):
-        for _ in range(_TABLE_BITS):
-            root = isqrt(root << precision)
-        values, value = list[int](), 1 << precision
-        for _ in range(1 << _TABLE_BITS):
-            values.append(value >> (precision - _MANTISSA_BITS))
-            value = value * root >> precision
-        tables.append(np.array(values, np.int64))
-    return tables[0], tables[1]

@@ -15,7 +15,7 @@ from trademesh_trading.corporate_actions import read_actions
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, LoadedSet, MarketSet
 from trademesh_trading.set_source import SetDamaged, SetSource, read_source
 from trademesh_trading.setwriter import content_hash
-from trademesh_trading.year_files import check_tables, load_yearly
+from trademesh_trading.year_files import check_tables, load_yearly, make_ready
 from trademesh_trading.year_pages import PageCache
 
 
@@ -37,6 +37,19 @@ def check_whole(folder: Path) -> None:
         check_tables(source)
     else:
         _load_whole(source)
+
+
+def make_set_ready(folder: Path) -> None:
+    """Packs the bars of a yearly set beforehand, so that they are sent as they are; does nothing if that was done.
+
+    Raises:
+        SetDamaged: SOURCE.json is not what was written.
+        DataAbsent: a file of bars is not.
+        OSError: a file cannot be read or written.
+    """
+    source = read_source(folder)
+    if source.yearly:
+        make_ready(source)
 
 
 def load_set(folder: Path, pages: PageCache | None = None) -> MarketSet:

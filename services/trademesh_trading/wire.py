@@ -12,7 +12,7 @@ from trademesh.trading.v1 import market_data_pb2 as market
 from trademesh.trading.v1 import market_data_service_pb2 as messages
 from trademesh.trading.v1 import portfolio_service_pb2 as portfolio
 from trademesh.trading.v1 import quote_pb2 as live
-from trademesh_kernel.wire_format import delimited
+from trademesh_kernel.wire_format import prefix
 from trademesh_ledger.money import divide_half_even
 from trademesh_trading.bar_matrices import Flags, Matrix, Revisions
 from trademesh_trading.bar_rows import BarRow
@@ -20,12 +20,14 @@ from trademesh_trading.corporate_actions import ActionRecord
 from trademesh_trading.known_tables import STATEMENT_FIELDS
 from trademesh_trading.live_quotes import Line, Link
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet
-from trademesh_trading.packed_columns import packed_sint64, packed_uint32
+from trademesh_trading.packed_columns import Pieces
 from trademesh_trading.quote_provider import Trade
 
 PERIODS = {3: market.FISCAL_PERIOD_QUARTER, 6: market.FISCAL_PERIOD_HALF_YEAR, 12: market.FISCAL_PERIOD_YEAR}
 TRADE_CODES = {"P": market.INSIDER_TRADE_CODE_PURCHASE, "S": market.INSIDER_TRADE_CODE_SALE}
 BLOCK_FIELD = {field.name: field.number for field in market.BarBlock.DESCRIPTOR.fields}
+PACKED_FIELDS = {"volume_plus_one": "volume_shares_plus_one", "quality": "quality_bits"}
+"""Names in a BarBlock, where they are others than in `Bars`."""
 QUALITY_BITS = {1: market.BAR_QUALITY_SUSPECT, 2: market.BAR_QUALITY_COARSE_TICK}
 
 
@@ -143,29 +145,29 @@ def bar_message(bar: BarRow) -> market.Bar:
     )
 
 
-def block_response(data: MarketSet, rows: range, columns: Sequence[int], as_of_unix_s: int) -> bytes:
-    """Bars of some rows and columns, and what of them is revised by then, as an encoded StreamBarsResponse."""
-    bars = data.window(rows, columns)
-    revised = None if bars.revisions is None else bars.revisions.known_by(as_of_unix_s)
-    block = market.BarBlock(
-        session_dates=data.sessions[rows.start : rows.stop],
-        known_at_unix_s=data.close_unix_s[rows.start : rows.stop].tolist(),
-        tickers=[data.instruments[column].ticker for column in columns],
-        revisions=_revisions_message(revised, len(columns)) if revised is not None and len(revised.rows) else None,
-    )
-    # Closes are always there, 0 where a ticker has none: they say how many sessions and tickers the block has.
-    parts = [block.SerializeToString(), packed_sint64(BLOCK_FIELD["close_micros"], bars.close_micros)]
-    for name, matrix in (
-        ("open_micros", bars.open_micros),
-        ("high_micros", bars.high_micros),
-        ("low_micros", bars.low_micros),
-        ("volume_shares_plus_one", bars.volume_plus_one),
-    ):
-        if matrix is not None and matrix.any():
-            parts.append(packed_sint64(BLOCK_FIELD[name], matrix))
-    if bars.quality.any():
-        parts.append(packed_uint32(BLOCK_FIELD["quality_bits"], bars.quality))
-    return delimited(messages.StreamBarsResponse.BLOCK_FIELD_NUMBER, b"".join(parts))
+class BlockResponses:
+    """Encoded StreamBarsResponses of one stream."""
+
+    def __init__(self, data: MarketSet, columns: Sequence[int], as_of_unix_s: int) -> None:
+        self._data = data
+        self._columns = columns
+        self._as_of_unix_s = as_of_unix_s
+        # Once for all blocks: of five thousand they are a third of what a block costs that was packed beforehand.
+        self._tickers = market.BarBlock(tickers=[data.instruments[column].ticker for column in columns]).SerializeToString()
+
+    def response(self, rows: range) -> bytes:
+        """Bars of some rows, and what of them is revised by then."""
+        bars = self._data.packed(rows, self._columns)
+        revised = None if bars.revisions is None else bars.revisions.known_by(self._as_of_unix_s)
+        block = market.BarBlock(
+            session_dates=self._data.sessions[rows.start : rows.stop],
+            known_at_unix_s=self._data.close_unix_s[rows.start : rows.stop].tolist(),
+            revisions=_revisions_message(revised, len(self._columns)) if revised is not None and len(revised.rows) else None,
+        )
+        parts: Pieces = [block.SerializeToString(), self._tickers]
+        for field, pieces in bars.fields.items():
+            parts += (prefix(BLOCK_FIELD[PACKED_FIELDS.get(field, field)], sum(map(len, pieces))), *pieces)
+        return b"".join((prefix(messages.StreamBarsResponse.BLOCK_FIELD_NUMBER, sum(map(len, parts))), *parts))
 
 
 def _revisions_message(revisions: Revisions, width: int) -> market.BarRevisions:

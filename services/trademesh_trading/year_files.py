@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from trademesh_kernel.errors import DataAbsent
-from trademesh_trading.bar_matrices import Bars, Matrix, Revisions
+from trademesh_trading.bar_matrices import Bars, Flags, Matrix, Revisions
 from trademesh_trading.corporate_actions import read_actions
 from trademesh_trading.known_tables import FORMS, KnownTable
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord
+from trademesh_trading.ready_rows import ReadyRows, write_ready_rows
 from trademesh_trading.set_source import SetDamaged, SetSource
 from trademesh_trading.setwriter import table_sha256
 from trademesh_trading.year_pages import PageCache, PagedSet
+
+_MOST_DAYS = 366
+_TICKERS_AT_ONCE = 64
+_Column = TypeVar("_Column", Matrix, Flags)
 
 
 def load_yearly(source: SetSource, pages: PageCache) -> PagedSet:
@@ -47,7 +54,21 @@ def load_yearly(source: SetSource, pages: PageCache) -> PagedSet:
         },
         YearFiles(source, sessions, instruments.height),
         pages,
+        ReadyRows(source.folder, source.record.snapshot, instruments.height, sessions_of_years(sessions)),
     )
+
+
+def make_ready(source: SetSource) -> None:
+    """Packs the bars of a set beforehand, unless that was done. Raises DataAbsent if a file is damaged, OSError if it cannot be read or written."""
+    instruments, sessions = (pl.read_parquet(source.folder / f"{name}.parquet") for name in ("instruments", "sessions"))
+    years = [year for year in sessions_of_years(sessions) if f"bars-{year}.parquet" in source.files_sha256]
+    bars = YearFiles(source, sessions, instruments.height)
+    write_ready_rows(source.folder, source.record.snapshot, bars, instruments.height, years)
+
+
+def sessions_of_years(sessions: pl.DataFrame) -> dict[int, int]:
+    """How many sessions each year has, in their order."""
+    return dict(sessions.group_by(pl.col("session").dt.year().alias("year"), maintain_order=True).len().iter_rows())
 
 
 def _instrument(ticker: str, kind: str, first: object, last: object, *has: bool) -> InstrumentRecord:
@@ -88,33 +109,41 @@ class YearFiles:
         table = bars.collect()
         place_of = np.zeros(self._tickers, np.int64)
         place_of[list(columns)] = np.arange(len(columns))
-        rows = np.searchsorted(of_year["session"].to_numpy(), table["session"].to_numpy()).astype(np.int64)
-        late = table["known_unix_s"].to_numpy() != of_year["close_unix_s"].to_numpy()[rows]
-        return _bars(table, rows, place_of[table["column"].to_numpy()], late, (of_year.height, len(columns)))
+        first_day = date(year, 1, 1).toordinal() - date(1970, 1, 1).toordinal()
+        row_of_day = np.zeros(_MOST_DAYS, np.int64)
+        row_of_day[of_year["session"].to_physical().to_numpy() - first_day] = np.arange(of_year.height)
+        rows = row_of_day.take(table["session"].to_physical().to_numpy() - first_day)
+        late = table["known_unix_s"].to_numpy() != of_year["close_unix_s"].to_numpy().take(rows)
+        return _bars(table, rows, place_of.take(table["column"].to_numpy()), late, (of_year.height, len(columns)))
 
 
 def _bars(table: pl.DataFrame, rows: Matrix, places: Matrix, late: npt.NDArray[np.bool_], shape: tuple[int, int]) -> Bars:
     """Matrices of what was known in time, and revisions of what was late, of a table whose rows belong to some rows and columns of them."""
+    sessions, tickers = shape
+    # Tables are by ticker, then session: so written, a matrix is filled from its beginning to its end, and often it is there already.
+    cells = places * sessions + rows
     in_time = ~late if late.any() else slice(None)
-    place = (rows[in_time], places[in_time])
+    is_whole = not late.any() and len(cells) == sessions * tickers and bool((cells[1:] > cells[:-1]).all())
 
     def column(name: str, more: int = 0) -> Matrix | None:
         """Values as in `Bars`; None where there is none."""
-        values = table[name] + more
+        values = table[name] + more if more else table[name]
         return None if values.null_count() == values.len() else values.fill_null(0).to_numpy()
 
-    def matrix(values: Matrix | None) -> Matrix | None:
-        if values is None or not values[in_time].any():
-            return None
-        field = np.zeros(shape, np.int64)
-        field[place] = values[in_time]
-        return field
+    def matrix(values: _Column) -> _Column:
+        if is_whole:
+            by_ticker = values.reshape(tickers, sessions)
+        else:
+            by_ticker = np.zeros((tickers, sessions), values.dtype)
+            by_ticker.reshape(-1)[cells[in_time]] = values[in_time]
+        return _by_session(by_ticker)
+
+    def field(values: Matrix | None) -> Matrix | None:
+        return None if values is None or not values[in_time].any() else matrix(values)
 
     fields = [column("open_micros"), column("high_micros"), column("low_micros"), column("close_micros"), column("volume_shares", 1)]
-    open_micros, high_micros, low_micros, close_micros, volume_plus_one = (matrix(values) for values in fields)
+    open_micros, high_micros, low_micros, close_micros, volume_plus_one = (field(values) for values in fields)
     flags = table["quality"].to_numpy()
-    quality = np.zeros(shape, np.uint8)
-    quality[place] = flags[in_time]
     revisions = None
     if late.any():
         absent = np.zeros(table.height, np.int64)
@@ -123,8 +152,22 @@ def _bars(table: pl.DataFrame, rows: Matrix, places: Matrix, late: npt.NDArray[n
         revisions = every.where(late).in_order()
     no_close: Matrix = np.zeros(shape, np.int64)
     return Bars(
-        open_micros, high_micros, low_micros, no_close if close_micros is None else close_micros, volume_plus_one, quality, revisions
+        open_micros,
+        high_micros,
+        low_micros,
+        no_close if close_micros is None else close_micros,
+        volume_plus_one,
+        matrix(flags),
+        revisions,
     )
+
+
+def _by_session(by_ticker: _Column) -> _Column:
+    """A matrix with a row per ticker as one with a row per session, which is how it is sent. Some tickers at a time: their rows stay in cache."""
+    turned = np.empty(by_ticker.shape[::-1], by_ticker.dtype)
+    for first in range(0, len(by_ticker), _TICKERS_AT_ONCE):
+        turned[:, first : first + _TICKERS_AT_ONCE] = by_ticker[first : first + _TICKERS_AT_ONCE].T
+    return turned
 
 
 def check_tables(source: SetSource) -> None:

@@ -14,6 +14,8 @@ from typing import Protocol
 
 from trademesh_trading.bar_matrices import Bars, joined
 from trademesh_trading.market_set import MarketSet
+from trademesh_trading.packed_columns import PackedBars
+from trademesh_trading.ready_rows import ReadyRows
 
 PAGES_BYTES = 128 * 1024 * 1024
 """Years of all sets that are kept: two of 5,000 tickers with open, high, low, close and volume. The newest is kept even if it is larger."""
@@ -53,14 +55,27 @@ class PagedSet(MarketSet):
 
     reader: YearReader
     pages: PageCache
+    ready: ReadyRows | None = None
+    """What was packed beforehand, of all instruments at once."""
 
     def window(self, rows: range, columns: Sequence[int]) -> Bars:
         """Bars of some sessions, at least one, and instruments, out of as many years as they touch."""
         wanted = tuple(columns)
-        parts = list[Bars]()
-        for year, group in groupby(rows, key=lambda row: int(self.sessions[row][:4])):
-            of_year = list(group)
-            page = self.pages.get(self.record.name, self.reader, year, wanted)
-            first = self.rows(f"{year}-01-01", "", 2**62).start
-            parts.append(page.window(range(of_year[0] - first, of_year[-1] + 1 - first)))
+        parts = [self.pages.get(self.record.name, self.reader, year, wanted).window(of_year) for year, of_year in self._by_year(rows)]
         return parts[0] if len(parts) == 1 else joined(parts)
+
+    def packed(self, rows: range, columns: Sequence[int]) -> PackedBars:
+        """The same as they are sent."""
+        everything = range(len(self.instruments))
+        found = None
+        if self.ready is not None and (columns == everything or list(columns) == list(everything)):
+            found = self.ready.columns(self._by_year(rows))
+        return found or super().packed(rows, columns)
+
+    def _by_year(self, rows: range) -> list[tuple[int, range]]:
+        """Successive rows as years, and rows within each."""
+        parts = list[tuple[int, range]]()
+        for year, group in groupby(rows, key=lambda row: int(self.sessions[row][:4])):
+            of_year, first = list(group), self.rows(f"{year}-01-01", "", 2**62).start
+            parts.append((year, range(of_year[0] - first, of_year[-1] + 1 - first)))
+        return parts

@@ -21,6 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bench.figures import Figure, at_most, told
 from trademesh.trading.v1 import market_data_service_pb2 as messages
 from trademesh_trading.market_set import OPTIONAL_FIELDS, MarketSet
+from trademesh_trading.set_files import make_set_ready
 from trademesh_trading.setwriter import SetDescription, tables_by_year, write_yearly_set
 from trademesh_trading.store import MarketStore
 
@@ -172,6 +173,6 @@ def write_years(folder: Path, data: MarketSet) -> None:
         *(pl.lit(True).alias(f"has_{field}") for field in OPTIONAL_FIELDS),
     )
     description = SetDescription("large@000000000000", data.record.source, data.record.licence, "AS_IMPORTED", "XNYS", "made up")
-    write_yearly_set(
-        folder / "large-000000000000", description, tables_by_year(pl.concat(parts), {"instruments": instruments, "sessions": sessions})
-    )
+    tables = tables_by_year(pl.concat(parts), {"instruments": instruments, "sessions": sessions})
+    write_yearly_set(folder / "large-000000000000", description, tables)
+    make_set_ready(folder / "large-000000000000")

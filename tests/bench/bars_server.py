@@ -33,7 +33,7 @@ class ReadyBars:
         data = MarketStore().get(set_name)
         columns = range(len(data.instruments))
         size = MOST_CELLS_PER_BLOCK // len(columns)
-        self._block = wire.block_response(data, range(size), columns, ALWAYS)
+        self._block = wire.BlockResponses(data, columns, ALWAYS).response(range(size))
         self._blocks = len(data.sessions) // size
 
     async def stream(self, _request: messages.StreamBarsRequest, _context: Any) -> AsyncIterator[bytes]:

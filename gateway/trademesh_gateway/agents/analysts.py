@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, lru_cache, partial
 
 import numpy as np
+import numpy.typing as npt
 
 from trademesh_gateway.agents.indicators import (
     Table,
@@ -18,7 +19,7 @@ from trademesh_gateway.agents.indicators import (
     z_score_of,
 )
 from trademesh_gateway.agents.readings import READINGS, seen_prices
-from trademesh_gateway.agents.records import Signals, abstention
+from trademesh_gateway.agents.records import Signals, SignalTable, abstention
 from trademesh_gateway.market.point_in_time import Closes, PointInTimeView
 
 Analyst = Callable[[PointInTimeView, Collection[str]], Signals]
@@ -31,6 +32,7 @@ MOMENTUM_SESSIONS, MOMENTUM_SKIP, STRETCH_SESSIONS, VOLATILITY_SESSIONS = 231, 2
 SEEN_SESSIONS = MOMENTUM_SESSIONS + MOMENTUM_SKIP + 1
 _FIGURES = {"momentum": "return_231_skip_21", "mean-reversion": "z_score_20", "volatility": "volatility_60"}
 """Names of figures by skill, in the order in which they are told."""
+_NOTHING_KNOWN = "not enough sessions are known for any skill"
 NEWS_HORIZON_SESSIONS = 5
 
 
@@ -38,38 +40,64 @@ def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
     """Momentum over a year less its last month, mean reversion within a month, and less confidence where volatility is high; and what else
     `readings.py` has, if it is named."""
     wanted = frozenset(skills)
-    known = view.windowed(f"technical {sorted(wanted)}", SEEN_SESSIONS, partial(_judged, skills=wanted))
-    if known is None:
-        # With fewer sessions some figures are known, or none.
-        parts = (momentum(view, MOMENTUM_SESSIONS, MOMENTUM_SKIP), z_score(view, STRETCH_SESSIONS), volatility(view, VOLATILITY_SESSIONS))
-        known = _judgement(*parts, wanted)
-    score, weight, confidence = known[0], known[1], known[2]
-    named = zip(_FIGURES.items(), known[3:], strict=True)
-    figures = [(skill, name, figure) for (skill, name), figure in named if skill in wanted]
-    if further := [skill for skill in READINGS if skill in wanted]:
+    further = _further(wanted)
+    if not further:
+        name, compute = _tabled(wanted)
+        signals = view.windowed(name, SEEN_SESSIONS, compute)
+        if signals is not None:
+            return signals
+    # With fewer sessions some figures are known, or none.
+    parts = (momentum(view, MOMENTUM_SESSIONS, MOMENTUM_SKIP), z_score(view, STRETCH_SESSIONS), volatility(view, VOLATILITY_SESSIONS))
+    score, weight, confidence = _judgement(*parts, wanted)
+    figures = _figures(parts, wanted)
+    if further:
         prices = seen_prices(view)
         for skill in further:
             read, share = READINGS[skill]
             name, figure, lean = read(prices)
             figures.append((skill, name, figure))
             score, weight = _mixed(score, weight, lean, share)
-    abstain = weight == 0
+    score, abstain = _mean(score, weight)
     if abstain.all():
-        return abstention("not enough sessions are known for any skill")
-    return Signals(np.where(abstain, 0.0, score / np.where(abstain, 1.0, weight)), confidence, abstain, TECHNICAL_HORIZON_SESSIONS, figures)
+        return abstention(_NOTHING_KNOWN)
+    return Signals(score, confidence, abstain, TECHNICAL_HORIZON_SESSIONS, figures)
 
 
-def _judged(closes: Closes, skills: frozenset[str]) -> Table:
-    """The judgement of each stretch of SEEN_SESSIONS rows."""
+@cache
+def _further(skills: frozenset[str]) -> list[str]:
+    return [skill for skill in READINGS if skill in skills]
+
+
+@cache
+def _tabled(skills: frozenset[str]) -> tuple[str, Callable[[Closes], SignalTable]]:
+    """What computes the views of many sessions, and its name among what is computed so."""
+    return f"technical {sorted(skills)}", partial(_views, skills=skills)
+
+
+def _views(closes: Closes, skills: frozenset[str]) -> SignalTable:
+    """The views after each stretch of SEEN_SESSIONS rows."""
     last = len(closes) - SEEN_SESSIONS + 1
     trend = momentum_of(closes[-(last + MOMENTUM_SESSIONS + MOMENTUM_SKIP) :], MOMENTUM_SESSIONS, MOMENTUM_SESSIONS + MOMENTUM_SKIP + 1)
     stretch = z_score_of(closes[-(last + STRETCH_SESSIONS - 1) :], STRETCH_SESSIONS)
     level = volatility_of(closes[-(last + VOLATILITY_SESSIONS) :], VOLATILITY_SESSIONS)
-    return np.moveaxis(_judgement(trend, stretch, level, skills), 0, 1)
+    parts = (trend, stretch, level)
+    score, weight, confidence = _judgement(*parts, skills)
+    score, abstain = _mean(score, weight)
+    return SignalTable(score, confidence, abstain, TECHNICAL_HORIZON_SESSIONS, _figures(parts, skills), _NOTHING_KNOWN)
 
 
-def _judgement(trend: Table, stretch: Table, level: Table, skills: frozenset[str]) -> Table:
-    """Sum of leans and of their shares, confidence, and the three figures, of whatever shape figures have."""
+def _figures(parts: Sequence[Table], skills: Collection[str]) -> list[tuple[str, str, Table]]:
+    return [(skill, name, figure) for (skill, name), figure in zip(_FIGURES.items(), parts, strict=True) if skill in skills]
+
+
+def _mean(score: Table, weight: Table) -> tuple[Table, npt.NDArray[np.bool_]]:
+    """Scores over the sum of their shares, and where there is none."""
+    abstain = weight == 0
+    return np.where(abstain, 0.0, score / np.where(abstain, 1.0, weight)), abstain
+
+
+def _judgement(trend: Table, stretch: Table, level: Table, skills: Collection[str]) -> tuple[Table, Table, Table]:
+    """Sum of leans and of their shares, and confidence, of whatever shape figures have."""
     score, weight = np.zeros(trend.shape), np.zeros(trend.shape)
     if "momentum" in skills:
         score, weight = _mixed(score, weight, clipped(trend / 0.4, -1, 1), 0.7)
@@ -78,7 +106,7 @@ def _judgement(trend: Table, stretch: Table, level: Table, skills: frozenset[str
     confidence = np.full(trend.shape, 0.5)
     if "volatility" in skills:
         confidence = np.where(np.isnan(level), 0.25, clipped(0.9 - level, 0.1, 0.9))
-    return np.stack([score, weight, confidence, trend, stretch, level])
+    return score, weight, confidence
 
 
 def _mixed(score: Table, weight: Table, part: Table, share: float) -> tuple[Table, Table]:
@@ -90,15 +118,21 @@ def sentiment_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
     """Direction of the news of two weeks, each item weighing half as much every three days. No news is neutral."""
     if "news-flow" not in skills:
         return abstention("no skill is enabled")
-    place = {ticker: column for column, ticker in enumerate(view.tickers)}
-    flow = np.zeros(len(view.tickers))
+    place = _columns(view.tickers)
+    flow = [0.0] * len(place)
     for item in view.news_since(view.as_of_unix_s - NEWS_MEMORY_S):
         column = place.get(item.ticker)
         if column is not None:
             flow[column] += item.direction * 0.5 ** ((view.as_of_unix_s - item.published_unix_s) / NEWS_HALF_LIFE_S)
-    score = clipped(flow / 2, -1, 1)
-    confidence = np.minimum(0.6, np.abs(score))
-    return Signals(score, confidence, np.zeros(len(score), bool), NEWS_HORIZON_SESSIONS, [("news-flow", "weighted_direction", flow)])
+    figure = np.array(flow)
+    score = clipped(figure / 2, -1, 1)
+    confidence = np.minimum(0.6, abs(score))
+    return Signals(score, confidence, np.zeros(len(score), bool), NEWS_HORIZON_SESSIONS, [("news-flow", "weighted_direction", figure)])
+
+
+@lru_cache(16)
+def _columns(tickers: tuple[str, ...]) -> dict[str, int]:
+    return {ticker: column for column, ticker in enumerate(tickers)}
 
 
 def fundamentals_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals:

@@ -9,10 +9,12 @@ them to the micro-dollar (`scripts/bench trading`). They look at no analyst; lim
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
-from trademesh_gateway.agents.records import Book, Decision
+from trademesh_gateway.agents.records import Book, Decisions
 from trademesh_gateway.market.point_in_time import Closes, PointInTimeView
 
 INVESTED_PERCENT = 98
@@ -20,29 +22,34 @@ SLOT_PERCENT = 4
 SHORT_WINDOW, LONG_WINDOW = 20, 60
 
 
-def monthly_equal_weight(view: PointInTimeView, book: Book, session_number: int) -> list[Decision]:
+def monthly_equal_weight(view: PointInTimeView, book: Book, session_number: int) -> Decisions:
     """Target shares = floor(floor(NAV x 98 / (100 n)) / price) for n tickers; the difference is ordered."""
     count = len(view.tickers)
-    due = view.last_session()[:7] != view.session_before_last()[:7] or session_number == 1
-    slot = book.nav_micros * INVESTED_PERCENT // (100 * count) if due else 0
-    weight = INVESTED_PERCENT / (100 * count)
-    return [
-        Decision(column, slot // price - held if due and price else 0, 1.0 if due else 0.0, 0.0, weight)
-        for column, (price, held) in enumerate(zip(book.price_micros, book.quantity, strict=True))
-    ]
+    if view.last_session()[:7] == view.session_before_last()[:7] and session_number != 1:
+        return _held(count, INVESTED_PERCENT / (100 * count))
+    slot = book.nav_micros * INVESTED_PERCENT // (100 * count)
+    deltas = [slot // price - held if price else 0 for price, held in zip(book.price_micros, book.quantity, strict=True)]
+    return Decisions(deltas, np.ones(count), np.zeros(count), np.full(count, INVESTED_PERCENT / (100 * count)))
 
 
-def sma_crossover(view: PointInTimeView, book: Book, initial_cash_micros: int) -> list[Decision]:
+@cache
+def _held(count: int, target_weight: float) -> Decisions:
+    """So many tickers held as they are, without an opinion."""
+    nothing = np.zeros(count)
+    return Decisions([0] * count, nothing, nothing, np.full(count, target_weight))
+
+
+def sma_crossover(view: PointInTimeView, book: Book, initial_cash_micros: int) -> Decisions:
     """Purchases of floor(slot / price) shares. Equal averages change nothing."""
+    count = len(view.tickers)
     trend = view.windowed(f"trend {SHORT_WINDOW} {LONG_WINDOW}", LONG_WINDOW, _trend)
     if trend is None:
-        return [Decision(column, 0, 0.0, 0.0, 0.0) for column in range(len(view.tickers))]
-    slot = initial_cash_micros * SLOT_PERCENT // 100
-    decisions = list[Decision]()
-    for column, (sign, price, held) in enumerate(zip(trend.tolist(), book.price_micros, book.quantity, strict=True)):
-        delta = slot // price if sign > 0 and held == 0 and price else -held if sign < 0 and held > 0 else 0
-        decisions.append(Decision(column, delta, abs(sign), sign, SLOT_PERCENT / 100 if held + delta else 0.0))
-    return decisions
+        return _held(count, 0.0)
+    slot, held, deltas = initial_cash_micros * SLOT_PERCENT // 100, np.array(book.quantity, np.int64), [0] * count
+    for column in (((trend > 0) & (held == 0)) | ((trend < 0) & (held > 0))).nonzero()[0].tolist():
+        price = book.price_micros[column]
+        deltas[column] = -book.quantity[column] if held[column] else slot // price if price else 0
+    return Decisions(deltas, abs(trend), trend, np.where(held + deltas, SLOT_PERCENT / 100, 0.0))
 
 
 def _trend(closes: Closes) -> npt.NDArray[np.float64]:

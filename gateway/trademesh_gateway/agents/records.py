@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+Column = npt.NDArray[np.float64]
 
 
 class Stance(enum.IntEnum):
@@ -20,48 +24,104 @@ class Stance(enum.IntEnum):
     ABSTAIN = 4
 
 
-_STANCES = np.array([Stance.NEUTRAL.value, Stance.BULLISH.value, Stance.BEARISH.value])
+_UP, _DOWN, _LEVEL, _ABSTAIN = (one.value for one in Stance)
+_STANCES = np.array([_LEVEL, _UP, _DOWN])
 """By the sign of a score: 0, 1 and, from the end, -1."""
 
 
 @dataclass(slots=True)
 class Signals:
-    """One analyst's view: an array entry per ticker. `abstained_because` is set if it abstains from all, and then nothing else is."""
+    """One analyst's view of a session: an array entry per ticker. `abstained_because` is set if it abstains from all, and then nothing else is."""
 
-    score: npt.NDArray[np.float64]
-    confidence: npt.NDArray[np.float64]
+    score: Column
+    confidence: Column
     abstain: npt.NDArray[np.bool_]
     horizon_sessions: int
-    figures: list[tuple[str, str, npt.NDArray[np.float64]]] = field(default_factory=list)
+    figures: Sequence[tuple[str, str, Column]] = ()
+    """Tool, name and value of what it looked at."""
     abstained_because: str = ""
-    _stances: list[Any] = field(default_factory=list, repr=False, compare=False)
+    row_of: tuple[SignalTable, int] | None = None
+    """The table that they are a row of, and which; None if they were made alone."""
+    _stances: list[int] = field(default_factory=list, repr=False, compare=False)
     """Made once: signals and predictions are told by them."""
 
-    def stances(self) -> list[Any]:
+    def stances(self) -> list[int]:
         """Which way the analyst leans in each ticker, as values of Stance; agrees with the sign of the score."""
         if not self._stances:
-            self._stances = np.where(self.abstain, Stance.ABSTAIN.value, _STANCES[np.sign(self.score).astype(np.intp)]).tolist()
+            signs = zip(self.score.tolist(), self.abstain.tolist(), strict=True)
+            self._stances = [_ABSTAIN if abstains else _UP if score > 0 else _DOWN if score < 0 else _LEVEL for score, abstains in signs]
         return self._stances
 
+    def leans(self) -> tuple[Column, Column]:
+        """What it says weighs by ticker, its confidence, and the score times that; zeros where it abstains."""
+        if self.row_of is not None:
+            table, place = self.row_of
+            return table.weight[place], table.weighted_score[place]
+        weight = np.where(self.abstain, 0.0, self.confidence)
+        return weight, weight * self.score
 
+
+def stances_of(score: Column, abstain: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Values of Stance by the sign of scores."""
+    found: npt.NDArray[np.int64] = np.where(abstain, _ABSTAIN, _STANCES[np.sign(score).astype(np.intp)])
+    return found
+
+
+@cache
 def abstention(because: str) -> Signals:
     """The signals of an analyst that has nothing to judge by."""
     empty = np.zeros(0)
     return Signals(empty, empty, np.zeros(0, bool), 1, abstained_because=because)
 
 
-class Decision(NamedTuple):
-    """What the portfolio manager wants for one ticker: signed shares to trade, 0 to hold."""
+class SignalTable:
+    """An analyst's views of sessions in a row, which need nothing but what was known beforehand: arrays of sessions by tickers. Each row is the
+    Signals of its session."""
 
-    column: int
-    delta: int
-    confidence: float
-    score: float
-    target_weight: float
+    def __init__(
+        self,
+        score: Column,
+        confidence: Column,
+        abstain: npt.NDArray[np.bool_],
+        horizon_sessions: int,
+        figures: Sequence[tuple[str, str, Column]],
+        silent_because: str,
+    ) -> None:
+        """`silent_because` is what is said of a session in which it abstains from all."""
+        self.score = score
+        self.confidence = confidence
+        self.abstain = abstain
+        self.horizon_sessions = horizon_sessions
+        self.figures = figures
+        self.weight = np.where(abstain, 0.0, confidence)
+        self.weighted_score = self.weight * score
+        self._silent = abstention(silent_because)
+        self._is_silent: list[bool] = np.asarray(abstain.all(axis=1)).tolist()
+        self.encoded: dict[str, Any] = {}
+        """For whoever tells the views to others: what was made of all of them at once, by the kind of message."""
+
+    def __len__(self) -> int:
+        return len(self._is_silent)
+
+    def __getitem__(self, place: int) -> Signals:
+        if self._is_silent[place]:
+            return self._silent
+        figures = [(tool, name, values[place]) for tool, name, values in self.figures]
+        return Signals(self.score[place], self.confidence[place], self.abstain[place], self.horizon_sessions, figures, row_of=(self, place))
 
 
-@dataclass(frozen=True, slots=True)
-class Book:
+@dataclass(eq=False, slots=True)
+class Decisions:
+    """What the portfolio manager wants: an entry per ticker."""
+
+    deltas: Sequence[int]
+    """Signed shares to trade, 0 to hold."""
+    confidence: Column
+    score: Column
+    target_weight: Column
+
+
+class Book(NamedTuple):
     """The account as agents see it: before the session's orders, at the last known closes. Arrays have an entry per ticker."""
 
     nav_micros: int
@@ -73,6 +133,8 @@ class Book:
     drawdown_stopped: bool = False
     """True while a drawdown stop holds that no person has lifted."""
 
-    def weight(self, column: int) -> float:
-        """Signed value of a position over net asset value."""
-        return self.quantity[column] * self.price_micros[column] / self.nav_micros if self.nav_micros > 0 else 0.0
+    def weights(self) -> Column:
+        """Signed values of positions over net asset value; zeros if that is not above zero."""
+        nav, values = self.nav_micros, map(operator.mul, self.quantity, self.price_micros)
+        # Whole numbers are divided: each weight is rounded once.
+        return np.array([value / nav for value in values] if nav > 0 else [0.0] * len(self.quantity))

@@ -92,7 +92,7 @@ class BarSource:
 
     def has(self, session: SessionTimes) -> bool:
         """True if nothing more need be read for a session."""
-        return self._blocks is None or self.history.as_of(session.close_unix_s).last_session() == session.date
+        return self._blocks is None or self.history.last_session() >= session.date
 
     async def have(self, session: SessionTimes) -> None:
         """Reads on until a session is there.

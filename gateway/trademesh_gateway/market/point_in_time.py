@@ -8,17 +8,16 @@ everybody's charts have; what the ledger trades at is never restated.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
-from copy import copy
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from trademesh_gateway.market.bar_window import CLOSE, BarWindow, Revision, Values
-from trademesh_gateway.market.window_table import WindowTable
+from trademesh_gateway.market.window_table import Compute, Row, WindowTable
 from trademesh_ledger.corporate_actions import CorporateAction, Split
 
 Closes: TypeAlias = Values
@@ -44,7 +43,8 @@ class MarketHistory:
         self._news_published: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._actions: dict[str, list[CorporateAction]] = {}
         self._splits: list[tuple[str, Split]] = []
-        self._tables: dict[str, WindowTable] = {}
+        self._tables: dict[tuple[str, int], WindowTable[Any]] = {}
+        """By name and number of columns."""
 
     def __len__(self) -> int:
         return len(self.bars.sessions)
@@ -84,11 +84,14 @@ class MarketHistory:
         """What companies do on the morning of a session, of some tickers."""
         return [action for action in self._actions.get(session, ()) if action.ticker in tickers]
 
+    def last_session(self) -> str:
+        """The last session that is there, known or not, ISO date; empty if none is."""
+        return self.bars.sessions[-1] if self.bars.sessions else ""
+
     def next_session_after(self) -> str:
-        """The day after the last session that is there, ISO date; empty if none is."""
-        if not self.bars.sessions:
-            return ""
-        return (date.fromisoformat(self.bars.sessions[-1]) + timedelta(days=1)).isoformat()
+        """The day after that; empty likewise."""
+        last = self.last_session()
+        return (date.fromisoformat(last) + timedelta(days=1)).isoformat() if last else ""
 
     def as_of(self, unix_s: int, session: str = "") -> PointInTimeView:
         """What was known at an instant. For a session (ISO date) that has begun or is about to: with splits up to its morning counted in."""
@@ -113,7 +116,9 @@ class PointInTimeView:
 
     def of_first(self, columns: int) -> PointInTimeView:
         """The same without the columns behind the first few: the index, which agents do not trade."""
-        same = copy(self)
+        same = object.__new__(PointInTimeView)
+        same._history, same.as_of_unix_s, same.rows = self._history, self.as_of_unix_s, self.rows
+        same._news_count, same._splits, same._revisions = self._news_count, self._splits, self._revisions
         same._columns = columns
         return same
 
@@ -171,22 +176,22 @@ class PointInTimeView:
         """The one before it; empty if there is none."""
         return self._history.bars.sessions[self.rows - 2] if self.rows > 1 else ""
 
-    def windowed(self, name: str, window: int, compute: Callable[[Closes], Column]) -> Column | None:
-        """An indicator of the last `window` closes, a value per ticker; None if fewer are known.
+    def windowed(self, name: str, window: int, compute: Compute[Row]) -> Row | None:
+        """An indicator of the last `window` closes, or what `compute` makes of some; None if fewer are known.
 
-        `compute` makes from n + window - 1 rows of closes the n rows that it gives for each stretch of `window`, each from its own rows alone;
-        a row may be several figures, each with a value per ticker. `name` says which it is, window and all. Rows are computed many at a time,
-        for all of a run once.
+        `compute` makes from n + window - 1 rows of closes the n rows that it gives for each stretch of `window`, each from its own rows alone.
+        `name` says which it is, window and all. Rows are computed many at a time, for all of a run once.
         """
         if self.rows < window:
             return None
         if self._splits or self._revisions:
-            column: Column = compute(self.last_closes(window))[0]
-            return column
-        table = self._history._tables.get(name)
+            return compute(self.last_closes(window))[0]
+        key = (name, self._columns)
+        table = self._history._tables.get(key)
         if table is None:
-            table = self._history._tables[name] = WindowTable(window, compute)
-        return table.row(self._history.bars.closes(), self.rows - 1)[..., : self._columns]
+            table = self._history._tables[key] = WindowTable(window, compute)
+        found: Row = table.row(self._history.bars.closes()[:, : self._columns], self.rows - 1)
+        return found
 
     def news_since(self, unix_s: int) -> list[NewsFact]:
         """News published after an instant, oldest first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from trademesh_gateway.market.point_in_time import MarketHistory
 
@@ -33,8 +33,7 @@ class Moment(enum.IntEnum):
     CLOSE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class SessionBar:
+class SessionBar(NamedTuple):
     """What is known of a session at one of its moments, by column: micro-dollars, 0 where there is no price. Empty: of no ticker at all."""
 
     opens: Sequence[int] = ()
@@ -47,6 +46,12 @@ class SessionBar:
     def has_range(self, column: int) -> bool:
         """True if it is known between which prices a ticker was traded."""
         return bool(self.highs) and bool(self.lows) and self.highs[column] > 0 and self.lows[column] > 0
+
+
+def priced(tickers: Sequence[str], prices: Sequence[int]) -> dict[str, int]:
+    """Prices by ticker, without those that are not there; further prices are left out, and there may be none at all."""
+    found = dict(zip(tickers, prices, strict=False))
+    return found if all(prices) else {ticker: price for ticker, price in found.items() if price}
 
 
 class Broker(Protocol):
@@ -71,6 +76,8 @@ class BarBroker:
     def __init__(self, history: MarketHistory) -> None:
         """`history` has the session's bars when it is asked for one."""
         self._history = history
+        self._last: tuple[str, Moment, SessionBar] = ("", Moment.DECISION, SessionBar())
+        """The bar that was told last: orders are filled and marks set at the same close."""
 
     def is_time(self, session: SessionTimes, moment: Moment) -> bool:
         """Always."""
@@ -85,6 +92,13 @@ class BarBroker:
 
     def bar(self, session: SessionTimes, moment: Moment) -> SessionBar:
         """The recorded bar. Volume is told at OPEN, too: what a fill there is held against is the session's whole (`execution.participation`)."""
+        date, told_at, told = self._last
+        if date != session.date or told_at is not moment:
+            told = self._bar(session, moment)
+            self._last = (session.date, moment, told)
+        return told
+
+    def _bar(self, session: SessionTimes, moment: Moment) -> SessionBar:
         row = self._history.bars.row_of(session.date)
         if row is None:
             return SessionBar((), (), (), [0] * len(self._history.tickers))

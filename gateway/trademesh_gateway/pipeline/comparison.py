@@ -60,7 +60,10 @@ class Comparison:
             closes: of the session, likewise.
         """
         # What was bought at an open is worth that open until there is a close.
-        marks = self._marks = [close or price or mark for close, price, mark in zip(closes, prices, self._marks, strict=True)]
+        marks = list(closes)
+        if not all(marks):
+            marks = [close or price or mark for close, price, mark in zip(closes, prices, self._marks, strict=True)]
+        self._marks = marks
         known = before.last_closes(MOMENTUM_CLOSES).tolist() if self._momentum.is_due(session) else []
         self._weigh(before)
         found = [

@@ -21,7 +21,9 @@ Answer = TypeVar("Answer")
 
 GIVE_WAY_S = 0.002
 """How long cycles may follow each other before others get their turn of the event loop."""
+RUNNING = events.PIPELINE_STATE_RUNNING
 TERMINAL = (events.PIPELINE_STATE_FINISHED, events.PIPELINE_STATE_STOPPED)
+LAST_PHASE = max(PHASES)
 DISK = "disk: "
 """How the reason of a pause begins that the disk has caused. Only such a pause ends by itself."""
 
@@ -114,12 +116,24 @@ class Controller:
             for phase in PHASES:
                 done = cycle.is_void(phase)
                 while not done:
-                    if phase == 1 or not self._has_leave():
-                        await self._wait_for_leave(first=phase == 1, last=phase == max(PHASES))
+                    first = phase == 1
+                    if self._runs_freely() and (not first or self.lease_held()):
+                        self._stepping = False
+                    else:
+                        self.clock.halt()
+                        await self._wait_for_leave(first=first, last=phase == LAST_PHASE)
+                    if first:
+                        self._in_cycle = True
+                        self.clock.begin()
                     done = await self._run_phase(cycle, phase)
         finally:
             self._in_cycle = self._may_give_up = False
             self.clock.end()
+        # Who waits for the end of a cycle has paused the pipeline or is about to end it.
+        if not self._runs_freely():
+            await self._end_cycle(last=last)
+
+    async def _end_cycle(self, *, last: bool) -> None:
         async with self._changed:
             if self._ending is not None and not last:
                 self._enter(events.PIPELINE_STATE_STOPPED, self._ending)
@@ -133,17 +147,14 @@ class Controller:
         try:
             # Most phases of rule brains are done at once, and need nothing that could cut them short.
             self.clock.begin_work(phase)
-            try:
-                rest = cycle.run(phase)
-            finally:
-                self.clock.halt()
+            rest = cycle.run(phase)
             if rest is not None:
                 async with self.clock.working(phase, limited=self._may_give_up):
                     await rest
             elif self._may_give_up and self.clock.left_s <= 0:
                 raise CycleOverdue
         except Interrupted:
-            if self._ending is None or self.state != events.PIPELINE_STATE_RUNNING or not self._may_give_up:
+            if self._ending is None or self.state != RUNNING or not self._may_give_up:
                 return False
             # A stop for good does not wait for a person either: what nobody has answered is void.
             cycle.give_up(phase, "the pipeline was stopped while orders waited for a person")
@@ -200,7 +211,7 @@ class Controller:
         if self._stopping or (self._ending is not None and self._may_give_up):
             return True
         # A phase that a step has let in goes on to its end in PAUSED, too.
-        return self.state != events.PIPELINE_STATE_RUNNING and (not self._stepping or self._ending is not None)
+        return self.state != RUNNING and (not self._stepping or self._ending is not None)
 
     def _check_going_on(self) -> None:
         if self._stopping:
@@ -208,22 +219,19 @@ class Controller:
         if self.state == events.PIPELINE_STATE_STOPPED:
             raise Ended
 
-    def _has_leave(self) -> bool:
-        """True if nothing keeps the next phase of a cycle from beginning at once."""
-        free = self.state == events.PIPELINE_STATE_RUNNING and not self._stopping and self._ending is None and not self._disk
-        if free:
-            self._stepping = False
-        return free
+    def _runs_freely(self) -> bool:
+        """True if nobody wants the pipeline to stand, now or soon."""
+        return self.state == RUNNING and not self._stopping and self._ending is None and not self._disk
 
     async def _wait_for_leave(self, *, first: bool, last: bool) -> None:
         async with self._changed:
             while True:
                 self._check_going_on()
-                if self._ending is not None and (first or self.state != events.PIPELINE_STATE_RUNNING):
+                if self._ending is not None and (first or self.state != RUNNING):
                     self._enter(events.PIPELINE_STATE_STOPPED, self._ending)
                     raise Ended
                 self._pause_for_disk()
-                if self.state == events.PIPELINE_STATE_RUNNING and (self.lease_held() or not first):
+                if self.state == RUNNING and (self.lease_held() or not first):
                     self._stepping = False
                     break
                 if self.state == events.PIPELINE_STATE_PAUSED and self._allowed_phases:
@@ -235,20 +243,15 @@ class Controller:
                 self._changed.notify_all()
                 await self._changed.wait()
                 self._standing = False
-            if first:
-                self._in_cycle = True
-                self.clock.begin()
 
     async def _keep_pace(self) -> None:
         """Waits so that cycles begin as far apart as the pace says, and gives way to others in any case, if not after every short cycle."""
         loop = asyncio.get_running_loop()
-        while self.pace > 0 and not self._stopping and self._ending is None and self.state == events.PIPELINE_STATE_RUNNING:
-            left = self._next_cycle_at - loop.time()
-            if left <= 0:
-                break
-            await asyncio.sleep(min(left, 0.1))
-        self._next_cycle_at = max(loop.time(), self._next_cycle_at) + (1 / self.pace if self.pace > 0 else 0.0)
         now = loop.time()
+        while self.pace > 0 and now < self._next_cycle_at and not self._stopping and self._ending is None and self.state == RUNNING:
+            await asyncio.sleep(min(self._next_cycle_at - now, 0.1))
+            now = loop.time()
+        self._next_cycle_at = max(now, self._next_cycle_at) + (1 / self.pace if self.pace > 0 else 0.0)
         if now - self._gave_way_at >= GIVE_WAY_S:
             await asyncio.sleep(0)
             self._gave_way_at = now
@@ -258,13 +261,13 @@ class Controller:
         if self.state == events.PIPELINE_STATE_PAUSED:
             raise self._conflict("is paused: ResumePipeline goes on")
         self._check_not_ended()
-        await self._become(events.PIPELINE_STATE_RUNNING, who, of=(events.PIPELINE_STATE_READY,))
+        await self._become(RUNNING, who, of=(events.PIPELINE_STATE_READY,))
 
     async def pause(self, reason: str) -> None:
         """RUNNING becomes PAUSED; returns once the pipeline stands between two phases. A pause of the disk becomes this one."""
         self._check_not_ended()
         own = reason if not reason.startswith(DISK) else f"PausePipeline: {reason}"
-        of = (events.PIPELINE_STATE_RUNNING, events.PIPELINE_STATE_READY)
+        of = (RUNNING, events.PIPELINE_STATE_READY)
         await self._become(events.PIPELINE_STATE_PAUSED, own, of=(*of, events.PIPELINE_STATE_PAUSED) if self.paused_by_disk else of)
         await self._until_standing()
 
@@ -273,7 +276,7 @@ class Controller:
         if self.state == events.PIPELINE_STATE_READY:
             raise self._conflict("has not been started: StartPipeline begins")
         self._check_not_ended()
-        await self._become(events.PIPELINE_STATE_RUNNING, who, of=(events.PIPELINE_STATE_PAUSED,))
+        await self._become(RUNNING, who, of=(events.PIPELINE_STATE_PAUSED,))
 
     async def step(self, size: Step) -> None:
         """Lets a paused pipeline run one phase, or on to the end of its cycle; returns when that is done."""
@@ -336,7 +339,7 @@ class Controller:
         return self.state == events.PIPELINE_STATE_PAUSED and self.reason.startswith(DISK)
 
     def _pause_for_disk(self) -> None:
-        if self._disk and not self._in_cycle and self.state == events.PIPELINE_STATE_RUNNING:
+        if self._disk and not self._in_cycle and self.state == RUNNING:
             self._enter(events.PIPELINE_STATE_PAUSED, self._disk)
 
     async def hold_for_disk(self, why: str) -> None:
@@ -344,7 +347,7 @@ class Controller:
         async with self._changed:
             self._disk = f"{DISK}{why}" if why else ""
             if not why and self.paused_by_disk and not self._stopping:
-                self._enter(events.PIPELINE_STATE_RUNNING, f"{DISK}there is room again")
+                self._enter(RUNNING, f"{DISK}there is room again")
             if not self._stopping:
                 self._pause_for_disk()
             self._changed.notify_all()

@@ -20,9 +20,9 @@ from trademesh_gateway import wire
 from trademesh_gateway.agents.analysts import ANALYSTS
 from trademesh_gateway.agents.indicators import volatility
 from trademesh_gateway.agents.portfolio_manager import manager_of
-from trademesh_gateway.agents.records import Book, Decision, Signals
+from trademesh_gateway.agents.records import Book, Decisions, Signals
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
-from trademesh_gateway.pipeline.broker import Broker, Moment, SessionTimes
+from trademesh_gateway.pipeline.broker import Broker, Moment, SessionTimes, priced
 from trademesh_gateway.pipeline.desk_run import DeskRun, FillPolicy
 from trademesh_gateway.pipeline.execution import Expired, Expiry, Filled, Outcome, Rejected, SessionExecution, executables
 from trademesh_gateway.pipeline.order_book import SessionOrder
@@ -110,12 +110,13 @@ class Cycle:
         self._broker = broker
         self._count = len(desk.tickers)
         self._decision_unix_s = desk.rules.fill.decides_at(session)
+        self._fill_moment = desk.rules.fill.moment
         self._decides_at = Moment.CLOSE if desk.rules.fill is FillPolicy.SAME_CLOSE else Moment.DECISION
         self._market = UNKNOWN_MARKET
         """What the limits need to know of the tickers beside the book, as of the decision."""
         self._signals: dict[str, Signals] = {}
         self._book: Book | None = None
-        self._decisions: list[Decision] = []
+        self._decisions: Decisions | None = None
         self._gated: list[tuple[SessionOrder, Gated]] = []
         self._execution_in_hand: tuple[SessionExecution, list[Moment]] | None = None
         """And the moments that are still to come: who waits for one may be interrupted, and is then asked to go on."""
@@ -138,10 +139,7 @@ class Cycle:
     def give_up(self, phase: int, reason: str) -> None:
         """Makes all orders void; SETTLEMENT is all that follows, and before it what a margin call closes."""
         self._given_up_in = phase
-        if self._gated:
-            orders = [order for order, gated in self._gated if gated.allowed]
-        else:
-            orders = [self._desk_order(one) for one in self._decisions if one.delta]
+        orders = [order for order, gated in self._gated if gated.allowed] if self._gated else self._desk_orders()
         denied = {order_id for order_id, answer in self._answers.items() if not answer.approved}
         # A person's order that lasts is for the next session then.
         void = [order.order_id for order in orders if order.working is None and order.order_id not in denied]
@@ -157,15 +155,19 @@ class Cycle:
 
     def _is_too_late(self) -> bool:
         """True if nobody may decide any more. What earlier generations have put before the limits was decided in time."""
-        decided = self._earlier.gated or bool(self._earlier.executed_orders)
-        return not decided and self._broker.is_over(self._session, self._desk.rules.fill.moment)
+        over = self._broker.is_over(self._session, self._fill_moment)
+        return over and not self._earlier.gated and not self._earlier.executed_orders
 
     def _draft(self, phase: int, kind: str, payload: wire.Payload, agent_id: str = "", item: str = "") -> None:
         self._emit(Draft(kind, payload, self._session.date, phase, agent_id, item))
 
-    def _desk_order(self, decision: Decision) -> SessionOrder:
-        order_id = wire.order_id(self._session.date, self._desk.tickers[decision.column])
-        return SessionOrder(order_id, decision.column, decision.delta)
+    def _desk_orders(self) -> list[SessionOrder]:
+        """What the portfolio manager decided; nothing before it has."""
+        if self._decisions is None or not any(self._decisions.deltas):
+            return []
+        date, tickers = self._session.date, self._desk.tickers
+        wanted = enumerate(self._decisions.deltas)
+        return [SessionOrder(wire.order_id(date, tickers[column]), column, delta) for column, delta in wanted if delta]
 
     def _prepare(self) -> Awaitable[None] | None:
         return self._when(self._decides_at, self._open)
@@ -228,11 +230,11 @@ class Cycle:
     def _decision(self) -> None:
         rules, initial = self._desk.rules, self._desk.portfolio.initial_cash_micros
         manager = manager_of(rules.agents["portfolio_manager"], rules.bounds, initial)
-        self._decisions = manager(self._view, list(self._signals.values()), self._the_book(), self._number)
-        self._draft(5, "decisions", wire.decisions(self._desk.tickers, self._decisions), "portfolio_manager")
+        decided = self._decisions = manager(self._view, list(self._signals.values()), self._the_book(), self._number)
+        self._draft(5, "decisions", wire.decisions(self._desk.tickers, decided), "portfolio_manager")
 
     def _gate(self) -> None:
-        own = [self._desk_order(decision) for decision in self._decisions if decision.delta]
+        own = self._desk_orders()
         of_people = self._orders_of_people()
         orders = of_people + own
         if not orders:
@@ -342,8 +344,8 @@ class Cycle:
             desk.orders.close()
         bar = self._broker.bar(session, Moment.CLOSE)
         closes = bar.closes[: self._count]
-        known = {ticker: close for ticker, close in zip(self._history.tickers, bar.closes, strict=True) if close}
-        desk.closes_micros.update(known)
+        known = priced(self._history.tickers, bar.closes)
+        desk.take_closes(closes)
         settlement = desk.account.settle(known, session.days_to_next)
         baselines = desk.compare(session.date, self._view, bar)
         desk.stops.settle(settlement.nav_micros)
@@ -354,7 +356,6 @@ class Cycle:
         if settlement.margin_call is not None:
             # Before what settles the session: a session that is settled is not done again.
             self._draft(9, "margin_called", wire.margin_called(settlement.margin_call))
-        desk.count_closes(known)
         settled = wire.settled(self._number, settlement, desk.account, session.days_to_next, baselines)
         settled.close_micros.extend(closes)
         settled.stale_tickers.extend(desk.stale())

@@ -48,9 +48,11 @@ class CycleClock:
         self._spent_s, self.phase, self.began_unix_ns = 0.0, 0, None
 
     def begin_work(self, phase: int) -> None:
-        """A phase, or the beginning of one, works without a pause in which it could be cancelled; until `halt`."""
+        """A phase, or the beginning of one, works without a pause in which it could be cancelled. The clock runs on into the next phase, if it
+        follows at once; until `halt`."""
         self.phase = phase
-        self._since_s = time.monotonic()
+        if self._since_s is None:
+            self._since_s = time.monotonic()
 
     @asynccontextmanager
     async def working(self, phase: int, *, limited: bool) -> AsyncIterator[None]:
@@ -59,6 +61,7 @@ class CycleClock:
         Raises:
             CycleOverdue: it was cancelled, or it has used the time up without a pause in which it could be.
         """
+        self.halt()
         self.phase = phase
         timeout = self._timeout = asyncio.timeout(max(0.0, self.left_s) if limited else None)
         self._since_s = time.monotonic()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trademesh_gateway.agents.portfolio_manager import Bounds
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.market.point_in_time import PointInTimeView
-from trademesh_gateway.pipeline.broker import Moment, SessionBar, SessionTimes
+from trademesh_gateway.pipeline.broker import Moment, SessionBar, SessionTimes, priced
 from trademesh_gateway.pipeline.comparison import Comparison
 from trademesh_gateway.pipeline.order_book import OrderBook
 from trademesh_gateway.risk.gate import Limits
@@ -87,9 +88,11 @@ class DeskRun:
         """What the desk holds."""
         return self.account.portfolio
 
-    def count_closes(self, closes_micros: Mapping[str, int]) -> None:
-        """A session has closed, with these closes."""
-        missing = [ticker for ticker in self.tickers if ticker not in closes_micros]
+    def take_closes(self, closes: Sequence[int]) -> None:
+        """A session has closed: by column, 0 where there is no close."""
+        known = priced(self.tickers, closes)
+        self.closes_micros.update(known)
+        missing = [] if len(known) == len(self.tickers) else [ticker for ticker in self.tickers if ticker not in known]
         self._without_close = {ticker: self._without_close.get(ticker, 0) + 1 for ticker in missing}
 
     def stale(self, exactly: int = 0) -> list[str]:
@@ -117,11 +120,13 @@ class DeskRun:
     def book(self, last_closes: Sequence[int]) -> Book:
         """The account at the last known closes, splits of the morning counted in, as agents see it."""
         portfolio = self.account.portfolio
-        quantities = [portfolio.quantity(ticker) for ticker in self.tickers]
-        prices = [
-            close or self._last_price(ticker, held) for ticker, close, held in zip(self.tickers, last_closes, quantities, strict=True)
-        ]
-        held = sum(quantity * price for quantity, price in zip(quantities, prices, strict=True))
+        positions = map(portfolio.positions.get, self.tickers)
+        quantities = [0 if position is None else position.quantity for position in positions]
+        prices = list(last_closes)
+        if not all(prices):
+            known = zip(self.tickers, last_closes, quantities, strict=True)
+            prices = [close or self._last_price(ticker, held) for ticker, close, held in known]
+        held: int = sum(map(operator.mul, quantities, prices))
         return Book(
             portfolio.cash_micros + held,
             self.stops.peak_micros,

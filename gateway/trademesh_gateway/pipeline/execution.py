@@ -16,7 +16,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from trademesh_gateway.pipeline.broker import Moment, SessionBar
+from trademesh_gateway.pipeline.broker import Moment, SessionBar, priced
 from trademesh_gateway.pipeline.desk_run import DeskRun
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
 from trademesh_gateway.risk.limits import Limit
@@ -121,7 +121,7 @@ class SessionExecution:
     def at(self, moment: Moment, bar: SessionBar) -> list[Outcome]:
         """Executes the orders of a moment; what came of them, in its order."""
         prices = bar.opens if moment is Moment.OPEN else bar.closes
-        known = {ticker: price for ticker, price in zip(self._desk.tickers, prices, strict=False) if price}
+        known = priced(self._desk.tickers, prices)
         outcomes = list[Outcome]()
         execution = self._desk.account.execution(known)
         if self._called and known:

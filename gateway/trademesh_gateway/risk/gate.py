@@ -11,8 +11,9 @@ All is whole numbers: bounds are rounded down, to the share; figures are rounded
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isqrt
+from typing import NamedTuple
 
 from trademesh_gateway.agents.records import Book
 from trademesh_gateway.risk.limits import UNITS, UNKNOWN_MARKET, GroupLimit, Limit, Limits, Market, Unit
@@ -37,11 +38,7 @@ __all__ = [
 ]
 
 
-_UNBOUND_BP = 10**12
-
-
-@dataclass(frozen=True, slots=True)
-class Gated:
+class Gated(NamedTuple):
     """An order after the gate: signed shares asked for and let pass, and the limit that made the difference."""
 
     column: int
@@ -90,7 +87,7 @@ def _in_turn(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mark
 
 def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, market: Market, preferred: int) -> list[Gated]:
     """All but gross, net and turnover in turn; those scale what is left of the openings."""
-    results = _in_turn(orders, book, replace(limits, gross_bp=_UNBOUND_BP, net_bp=_UNBOUND_BP, turnover_bp=0), market, preferred)
+    results = _in_turn(orders, book, limits.of_each_order, market, preferred)
     held, closed, openings = list(book.quantity), Projection(book, ()), list[Opening]()
     for result in results:
         closing = closing_part(held[result.column], result.allowed)
@@ -99,8 +96,7 @@ def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mar
         openings.append(Opening(result.allowed - closing, book.price_micros[result.column]))
     shared = _shared(results, openings, closed, limits, book.nav_micros, preferred)
     scaled = [
-        replace(
-            result,
+        result._replace(
             allowed=result.allowed - before.shares + after.shares,
             limit=after.limit,
             bound=after.bound,
@@ -118,7 +114,7 @@ def _pro_rata(orders: Sequence[tuple[int, int]], book: Book, limits: Limits, mar
     again = _in_turn([(result.column, result.allowed) for result in scaled], book, limits, market)
     checked = {one.place: one for one in again}
     return [
-        result if checked[place].allowed == result.allowed else replace(checked[place], requested=result.requested, place=result.place)
+        result if checked[place].allowed == result.allowed else checked[place]._replace(requested=result.requested, place=result.place)
         for place, result in enumerate(scaled)
     ]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+_UNBOUND_BP = 10**12
 
 
 class Limit(enum.IntEnum):
@@ -107,6 +110,11 @@ class Limits:
     """Shares of an order over the mean volume of 20 sessions."""
     pro_rata: bool = False
     """Gross, net and turnover scale all openings alike, instead of cutting those that come last."""
+
+    @cached_property
+    def of_each_order(self) -> Limits:
+        """The same without those three."""
+        return replace(self, gross_bp=_UNBOUND_BP, net_bp=_UNBOUND_BP, turnover_bp=0)
 
 
 @dataclass(frozen=True, slots=True)

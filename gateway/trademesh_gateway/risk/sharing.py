@@ -8,7 +8,7 @@ too far the other way, that side is scaled in its turn, a few times. Whether the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trademesh_gateway.risk.limits import Limit, Limits
 from trademesh_gateway.risk.projection import Projection
@@ -17,8 +17,7 @@ from trademesh_ledger.money import BASIS_POINTS
 _NET_ROUNDS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(NamedTuple):
     """The part of an order that opens or enlarges a position: signed shares at a price, and the limit that last scaled it."""
 
     shares: int

@@ -82,13 +82,13 @@ def history_of(months: list[str]) -> MarketHistory:
 )
 def test_weights_are_made_equal_at_the_first_session_of_a_month_and_of_the_run(months: list[str], session: int, delta: int) -> None:
     book = Book(1_000 * DOLLAR, 1_000 * DOLLAR, [0], [10 * DOLLAR])
-    (decision,) = monthly_equal_weight(history_of(months).as_of(9), book, session)
-    assert decision.delta == delta
+    decided = monthly_equal_weight(history_of(months).as_of(9), book, session)
+    assert list(decided.deltas) == [delta]
 
 
 def test_a_ticker_without_a_price_is_left_alone() -> None:
     book = Book(1_000 * DOLLAR, 1_000 * DOLLAR, [5], [0])
-    assert [one.delta for one in monthly_equal_weight(history_of(["2020-01", "2020-02"]).as_of(9), book, 1)] == [0]
+    assert list(monthly_equal_weight(history_of(["2020-01", "2020-02"]).as_of(9), book, 1).deltas) == [0]
 
 
 def test_without_sixty_closes_or_with_one_missing_there_is_no_trend_and_no_order() -> None:
@@ -99,4 +99,4 @@ def test_without_sixty_closes_or_with_one_missing_there_is_no_trend_and_no_order
             rising[missing] = 0
         found = MarketHistory(["AAA"])
         found.add_sessions([f"{row:04}" for row in range(rows)], range(rows), rising)
-        assert [one.delta for one in sma_crossover(found.as_of(rows), book, 10_000 * DOLLAR)] == [0]
+        assert list(sma_crossover(found.as_of(rows), book, 10_000 * DOLLAR).deltas) == [0]

@@ -215,20 +215,19 @@ def test_the_order_in_which_orders_are_given_does_not_matter(case: Case, random:
     shuffled = list(case.orders)
     random.shuffle(shuffled)
     results, again = (apply_limits(orders, case.book, case.limits, case.market) for orders in (case.orders, shuffled))
-    assert [replace(result, place=0) for result in results] == [replace(result, place=0) for result in again]
+    assert [result._replace(place=0) for result in results] == [result._replace(place=0) for result in again]
 
 
 def moved(case: Case, limits: Limits, places: list[int]) -> list[tuple[int, Gated]]:
     """The results where tickers have other places, by the columns that they had before."""
-    book = replace(
-        case.book,
+    book = case.book._replace(
         quantity=[case.book.quantity[place] for place in places],
         price_micros=[case.book.price_micros[place] for place in places],
     )
     market = Market([case.market.volatility_bp[place] for place in places], [case.market.volume_shares[place] for place in places])
     orders = [(places.index(column), delta) for column, delta in case.orders]
     results = apply_limits(orders, book, limits, market)
-    return sorted(((places[one.column], replace(one, column=0, place=0)) for one in results), key=lambda pair: pair[0])
+    return sorted(((places[one.column], one._replace(column=0, place=0)) for one in results), key=lambda pair: pair[0])
 
 
 @given(cases(restrained=False), st.permutations(range(len(TICKERS))))
@@ -449,12 +448,12 @@ def test_a_loss_of_the_last_session_lets_only_reductions_pass_and_tells_the_loss
     assert (reduction.place, opening.place) == (1, 0)
     assert (reduction.allowed, opening.allowed) == (-4, 0)
     assert (opening.limit, opening.bound, opening.figure) == (Limit.DAILY_LOSS, 500, 600)
-    assert only(apply_limits([(1, 4)], replace(lost, nav_micros=951 * DOLLAR), limits)).limit is Limit.NONE
-    assert only(apply_limits([(1, 4)], replace(lost, nav_micros=950 * DOLLAR), limits)).limit is Limit.DAILY_LOSS
+    assert only(apply_limits([(1, 4)], lost._replace(nav_micros=951 * DOLLAR), limits)).limit is Limit.NONE
+    assert only(apply_limits([(1, 4)], lost._replace(nav_micros=950 * DOLLAR), limits)).limit is Limit.DAILY_LOSS
 
 
 def test_a_stop_that_nobody_lifted_holds_after_the_fall_is_made_good() -> None:
-    stopped = replace(book([10, 0]), drawdown_stopped=True)
+    stopped = book([10, 0])._replace(drawdown_stopped=True)
     flip = only(apply_limits([(0, -14)], stopped, replace(WIDE, drawdown_stop_bp=2000)))
     assert (flip.allowed, flip.limit, flip.bound, flip.figure) == (-10, Limit.DRAWDOWN_STOP, 2000, 0)
 

@@ -9,7 +9,7 @@ import pytest
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
-from trademesh_gateway.agents.records import Book, Decision, Signals, Stance, abstention
+from trademesh_gateway.agents.records import Book, Decisions, Signals, Stance, abstention
 from trademesh_gateway.agents.work import Fate, Headroom, Passage
 from trademesh_gateway.pipeline.execution import Filled
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
@@ -38,8 +38,9 @@ def signals_of(day: str, score: float) -> Draft:
 
 
 def decisions_of(day: str, *deltas: int) -> Draft:
-    rows = [Decision(column, delta, 0.5, 0.1 * column, 0.2) for column, delta in enumerate(deltas)]
-    return Draft("decisions", wire.decisions(TICKERS, rows), day, events.PHASE_DECISION, "portfolio_manager")
+    count = len(deltas)
+    wanted = Decisions(deltas, np.full(count, 0.5), 0.1 * np.arange(count), np.full(count, 0.2))
+    return Draft("decisions", wire.decisions(TICKERS, wanted), day, events.PHASE_DECISION, "portfolio_manager")
 
 
 def gated(day: str, *rows: Gated, of_a_person: Gated | None = None) -> Draft:

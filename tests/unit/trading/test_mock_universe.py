@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trademesh_kernel.errors import DataAbsent
-from trademesh_trading import mock_universe
+from trademesh_trading import mock_prices, mock_universe
 from trademesh_trading.market_set import Bars, MarketSet
 from trademesh_trading.mock_universe import MockWalk
 from trademesh_trading.store import MarketStore
@@ -53,13 +53,16 @@ def test_words_are_those_of_pcg64_as_published() -> None:
     label = bytes(range(32))
     state, increment = int.from_bytes(label[:16], "little"), int.from_bytes(label[16:], "little") | 1
     expected = published_pcg64(state, increment, 60)
-    assert mock_universe._words(label, 0, 30).ravel().tolist() == expected
-    assert mock_universe._words(label, 20, 10).ravel().tolist() == expected[40:]
+    stream = mock_universe._Stream(label)
+    assert stream.words(0, 30).ravel().tolist() == expected
+    assert stream.words(20, 10).ravel().tolist() == expected[40:]
+    assert stream.words(5, 2).ravel().tolist() == expected[10:14]
+    assert stream.words(7, 3).ravel().tolist() == expected[14:20]
 
 
 def test_prices_are_powers_of_two_to_the_nearest_cent() -> None:
     logarithms = [(14 << 24) + 1, (26 << 24) + 9_876_543, (29 << 24) + 2**24 - 1, (30 << 24) + 4096, (35 << 24) + 123_456]
-    found = mock_universe._micros(np.array(logarithms, np.int64)).tolist()
+    found = mock_prices.prices(np.array(logarithms, np.int64)).tolist()
     with localcontext() as context:
         context.prec = 40
         for logarithm, micros in zip(logarithms, found, strict=True):
@@ -97,6 +100,15 @@ def test_what_comes_later_changes_nothing_before(last_year: int) -> None:
     of_year = [session for session in part if session.startswith(str(last_year))]
     cut, whole = (MockWalk(7, 5, known).read_year(last_year, range(5)) for known in (part, sessions))
     assert content(cut) == content(whole.window(range(len(of_year))))
+
+
+@pytest.mark.parametrize("years", [(2005, 1991), (1990, 1991, 1992), (2022, 2005, 2006)])
+def test_a_year_is_the_same_whatever_years_were_made_before_it(small: MarketSet, years: tuple[int, ...]) -> None:
+    walk = MockWalk(7, 20, small.sessions)
+    walk.read_year(years[0], [3, 7])
+    for year in years:
+        found = walk.read_year(year, range(20))
+        assert content(found) == content(small.window(small.rows(f"{year}-01-01", f"{year}-12-31", 2**40), range(20)))
 
 
 def test_another_seed_is_another_universe(store: MarketStore, small: MarketSet) -> None:

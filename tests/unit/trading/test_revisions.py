@@ -82,7 +82,7 @@ def streamed(data: MarketSet, as_of: int, at: int) -> dict[tuple[str, str], tupl
 
 
 def block_of(data: MarketSet, rows: range, as_of: int) -> BarBlock:
-    answer = wire.block_response(data, rows, range(len(data.instruments)), as_of)
+    answer = wire.BlockResponses(data, range(len(data.instruments)), as_of).response(rows)
     return StreamBarsResponse.FromString(answer).block
 
 

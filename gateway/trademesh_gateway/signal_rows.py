@@ -1,0 +1,70 @@
+"""Signals and predictions of many sessions, encoded together: what a SignalTable says, as the rows of its messages. Those of one session alone
+are `wire.py`'s; both say the same (tests/unit/gateway/test_table_rows.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from trademesh.gateway.v1 import event_pb2 as events
+from trademesh_gateway.agents.records import SignalTable, Stance, stances_of
+from trademesh_gateway.table_rows import Rows, double, encoded_rows, same, small, text
+
+DIGITS = 6
+"""Scores and confidences are journaled to six digits: what is below is noise, and the file is smaller for it."""
+TOO_SHORT = "not enough history"
+"""Why a ticker is abstained from."""
+DIRECTIONS = {
+    Stance.BULLISH.value: events.DIRECTION_UP,
+    Stance.BEARISH.value: events.DIRECTION_DOWN,
+    Stance.NEUTRAL.value: events.DIRECTION_NEUTRAL,
+}
+"""What a stance predicts."""
+_DIRECTION_BY_STANCE = np.array([DIRECTIONS.get(stance, 0) for stance in range(max(Stance) + 1)])
+
+Encode: TypeAlias = Callable[[SignalTable, tuple[str, ...], slice], list[bytes]]
+
+
+def rows_of(table: SignalTable, tickers: tuple[str, ...], encode: Encode) -> Rows:
+    """What a function of this module makes of a table, piece by piece, and only once."""
+    found: Rows | None = table.encoded.get(encode.__name__)
+    if found is None:
+        found = table.encoded[encode.__name__] = Rows(partial(encode, table, tickers), len(tickers))
+    return found
+
+
+def probability_of(score: npt.NDArray[np.float64], confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of the direction that a score has: one half plus half of the conviction."""
+    found: npt.NDArray[np.float64] = (0.5 + abs(score) * confidence / 2).round(DIGITS)
+    return found
+
+
+def signal_rows(table: SignalTable, tickers: tuple[str, ...], sessions: slice) -> list[bytes]:
+    """A Signal for every ticker."""
+    score, abstain = table.score[sessions], table.abstain[sessions]
+    everywhere = np.ones(score.shape, bool)
+    fields = [
+        small(events.Signal.STANCE_FIELD_NUMBER, stances_of(score, abstain)),
+        double(events.Signal.SCORE_FIELD_NUMBER, score.round(DIGITS)),
+        double(events.Signal.CONFIDENCE_FIELD_NUMBER, np.where(abstain, 0.0, table.confidence[sessions].round(DIGITS))),
+        same(events.Signal.HORIZON_SESSIONS_FIELD_NUMBER, table.horizon_sessions, everywhere),
+        text(events.Signal.NOTE_FIELD_NUMBER, TOO_SHORT, abstain),
+    ]
+    return encoded_rows(events.Signals.SIGNALS_FIELD_NUMBER, tickers, fields, everywhere)
+
+
+def prediction_rows(table: SignalTable, tickers: tuple[str, ...], sessions: slice) -> list[bytes]:
+    """A Prediction for every ticker that is not abstained from."""
+    score, abstain = table.score[sessions], table.abstain[sessions]
+    stances = stances_of(score, abstain)
+    sure = np.where(stances == Stance.NEUTRAL, 0.0, probability_of(score, table.confidence[sessions]))
+    fields = [
+        small(events.Prediction.DIRECTION_FIELD_NUMBER, _DIRECTION_BY_STANCE[stances]),
+        double(events.Prediction.CONFIDENCE_FIELD_NUMBER, sure),
+    ]
+    return encoded_rows(events.Predictions.PREDICTIONS_FIELD_NUMBER, tickers, fields, ~abstain)

@@ -1,0 +1,174 @@
+"""What was packed when a set was imported: it says what Parquet says, and nothing depends on its being there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trademesh.trading.v1.market_data_pb2 import BarBlock
+from trademesh.trading.v1.market_data_service_pb2 import StreamBarsResponse
+from trademesh_trading import ready_rows, wire
+from trademesh_trading.bar_matrices import Bars
+from trademesh_trading.importing import ImportedSet, ImportOrder, import_set
+from trademesh_trading.market_set import MarketSet
+from trademesh_trading.ready_rows import READY_FILE
+from trademesh_trading.set_files import load_set
+from trademesh_trading.year_pages import PagedSet
+
+# exchange-calendars uses what pandas 3 deprecates; no name of ours is involved.
+pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning:DeprecationWarning")
+
+ALWAYS = 2**40
+LATER = 1_704_500_000
+"""An instant at which some of what came late is known."""
+
+# Missing bars, fields that only some bars, sessions or years have, a coarse price, bars that came late and were told again in another year.
+ROWS = """ticker,date,open,high,low,close,volume,known_at
+A,2022-12-29,,,,100.5,,
+A,2022-12-30,,,,101,0,
+C,2022-12-30,,,,7,,
+A,2023-12-28,100,102,99.5,101,5000,
+B,2023-12-28,,,,2000000.25,1,
+A,2023-12-29,101,103,100,102,6000,
+C,2023-12-29,,,,8.25,,2024-01-05T12:00:00Z
+A,2024-01-02,,,,103,7000,
+B,2024-01-02,,,,2100000,,
+A,2024-01-02,102,104,101,103.5,7100,2024-01-10T12:00:00Z
+B,2024-01-03,,,,2100001,,
+B,2024-01-03,,,,2100002,9,2024-01-04T12:00:00Z
+"""
+
+
+class Closed:
+    """Where nobody may read bars."""
+
+    def read_year(self, year: int, columns: Sequence[int]) -> Bars:
+        raise AssertionError(f"{year} was read")
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> ImportedSet:
+    return an_import(tmp_path_factory.mktemp("ready"))
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """The folder of a set that a test may change."""
+    return Path(an_import(tmp_path).folder)
+
+
+def an_import(folder: Path) -> ImportedSet:
+    (folder / "bars.csv").write_text(ROWS)
+    return import_set(ImportOrder(folder / "bars.csv", "mine", date(2024, 12, 31)), folder / "sets")
+
+
+def ready_only(folder: Path) -> MarketSet:
+    """The set, as one that may not read Parquet."""
+    data = load_set(folder)
+    assert isinstance(data, PagedSet)
+    return replace(data, reader=Closed())
+
+
+def parquet_only(folder: Path) -> MarketSet:
+    data = load_set(folder)
+    assert isinstance(data, PagedSet)
+    return replace(data, ready=None)
+
+
+def block(data: MarketSet, rows: range, columns: Sequence[int] = range(3), as_of: int = ALWAYS) -> BarBlock:
+    return StreamBarsResponse.FromString(wire.BlockResponses(data, columns, as_of).response(rows)).block
+
+
+def whole(data: MarketSet) -> BarBlock:
+    return block(data, range(len(data.sessions)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([ALWAYS, LATER]))
+def test_any_stretch_of_sessions_is_what_parquet_says(imported: ImportedSet, data: st.DataObject, as_of: int) -> None:
+    ready, plain = ready_only(Path(imported.folder)), parquet_only(Path(imported.folder))
+    interesting = [ready.sessions.index(session) for session in ("2022-12-30", "2023-12-28", "2023-12-29", "2024-01-02")]
+    first = data.draw(st.one_of(st.sampled_from(interesting), st.integers(0, len(ready.sessions) - 1)))
+    rows = range(first, data.draw(st.integers(first + 1, len(ready.sessions))))
+    assert block(ready, rows, as_of=as_of) == block(plain, rows, as_of=as_of)
+
+
+def test_every_single_session_is_what_parquet_says(imported: ImportedSet) -> None:
+    ready, plain = ready_only(Path(imported.folder)), parquet_only(Path(imported.folder))
+    for row in range(len(ready.sessions)):
+        assert block(ready, range(row, row + 1)) == block(plain, range(row, row + 1))
+
+
+@pytest.mark.parametrize("columns", [[0, 1], [2, 1, 0], [1]])
+def test_some_of_the_tickers_or_another_order_come_from_parquet(imported: ImportedSet, columns: list[int]) -> None:
+    data = load_set(Path(imported.folder))
+    rows = range(len(data.sessions))
+    assert block(data, rows, columns) == block(parquet_only(Path(imported.folder)), rows, columns)
+    with pytest.raises(AssertionError, match="was read"):
+        block(ready_only(Path(imported.folder)), rows, columns)
+
+
+def test_all_tickers_by_their_names_are_ready_as_well(imported: ImportedSet) -> None:
+    data = ready_only(Path(imported.folder))
+    assert block(data, range(5), data.columns(["A", "B", "C"])) == block(data, range(5), data.columns([]))
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone", "late bars gone", "another layout", "of another set", "unreadable"])
+def test_where_ready_rows_are_not_what_was_written_parquet_is_read(fresh: Path, damage: str) -> None:
+    expected = whole(parquet_only(fresh))
+    said = json.loads((fresh / READY_FILE).read_text())
+    if damage == "changed":
+        content = bytearray((fresh / "ready-2023.bin").read_bytes())
+        content[-1] ^= 1
+        (fresh / "ready-2023.bin").write_bytes(content)
+    elif damage == "gone":
+        (fresh / "ready-2023.bin").unlink()
+    elif damage == "late bars gone":
+        (fresh / "late-2023.npz").unlink()
+    elif damage == "unreadable":
+        (fresh / READY_FILE).write_text("{")
+    else:
+        said |= {"layout": "?"} if damage == "another layout" else {"snapshot": "sha256:0"}
+        (fresh / READY_FILE).write_text(json.dumps(said))
+    assert whole(load_set(fresh)) == expected
+    with pytest.raises(AssertionError, match="was read"):
+        whole(ready_only(fresh))
+
+
+def test_a_year_that_is_damaged_leaves_the_others_ready(fresh: Path) -> None:
+    (fresh / "ready-2022.bin").unlink()
+    data = ready_only(fresh)
+    block(data, data.rows("2024-01-01", "", ALWAYS))
+
+
+@pytest.mark.parametrize("lost", [READY_FILE, "ready-2023.bin"])
+def test_importing_again_makes_a_set_ready_that_was_not(fresh: Path, lost: str) -> None:
+    (fresh / lost).unlink()
+    again = import_set(ImportOrder(fresh.parent.parent / "bars.csv", "mine", date(2024, 12, 31)), fresh.parent)
+    assert (again.already, Path(again.folder)) == (True, fresh)
+    assert whole(ready_only(fresh)) == whole(parquet_only(fresh))
+
+
+def test_a_year_of_which_much_came_late_is_left_to_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready_rows, "MOST_LATE_BARS", 1)
+    folder = Path(an_import(tmp_path).folder)
+    assert sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".npz")) == [
+        "late-2023.npz",
+        "ready-2022.bin",
+        "ready-2023.bin",
+    ]
+    assert whole(load_set(folder)) == whole(parquet_only(folder))
+
+
+def test_ready_rows_are_not_part_of_what_a_set_is(fresh: Path) -> None:
+    before = load_set(fresh).record
+    for path in (fresh / READY_FILE, *fresh.glob("ready-*"), *fresh.glob("late-*")):
+        path.unlink()
+    assert load_set(fresh).record == before
