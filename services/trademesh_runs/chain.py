@@ -18,7 +18,8 @@ FIRST_DESK_FIELD = 40
 """Payload fields from here on tell what the desk did; those below tell about the process."""
 
 _BLOCK = 2048
-_AHEAD = 2048
+_AHEAD = 512
+"""Events that are read at once: few enough to be still in the processor's cache when they are hashed and parsed."""
 _LENGTH = struct.Struct("<I")
 _ROW = struct.Struct("<QHII")
 

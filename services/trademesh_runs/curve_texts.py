@@ -35,7 +35,7 @@ def close_milliseconds(session: str) -> int:
 
 def point_json(point: EquityPoint) -> str:
     """A point as protobuf JSON: what is empty or 0 is left out, and numbers of 64 bits are strings."""
-    return _point_json(point, _rows(point))
+    return _point_json(point.session_date, point.nav_micros, _rows(point), point.sequence)
 
 
 def _rows(point: EquityPoint) -> list[tuple[str, int, str]]:
@@ -43,15 +43,15 @@ def _rows(point: EquityPoint) -> list[tuple[str, int, str]]:
     return [(one.name, one.nav_micros, one.note) for one in point.baselines]
 
 
-def _point_json(point: EquityPoint, baselines: list[tuple[str, int, str]]) -> str:
+def _point_json(session_date: str, nav_micros: int, baselines: list[tuple[str, int, str]], sequence: int) -> str:
     members = list[str]()
-    if session_date := point.session_date:
+    if session_date:
         members.append(f'"session_date": {_quoted(session_date)}')
-    if nav_micros := point.nav_micros:
+    if nav_micros:
         members.append(f'"nav_micros": "{nav_micros}"')
     if baselines:
         members.append(f'"baselines": [{", ".join([_baseline_json(*one) for one in baselines])}]')
-    if sequence := point.sequence:
+    if sequence:
         members.append(f'"sequence": "{sequence}"')
     return f"{{{', '.join(members)}}}"
 
@@ -95,25 +95,25 @@ class CurveTexts:
         return self
 
     def _add(self, point: EquityPoint) -> None:
-        baselines = _rows(point)
-        text = _point_json(point, baselines).encode()
+        session_date, nav_micros, baselines = point.session_date, point.nav_micros, _rows(point)
+        text = _point_json(session_date, nav_micros, baselines, point.sequence).encode()
         if self._first is None:
             self._first = point
             self.points += text
         else:
             self.points += b", " + text
-        time_part = b',{"t":%d,"v":' % close_milliseconds(point.session_date)
-        self._draw(self._equity, time_part, point.nav_micros)
-        for name, nav_micros, _note in baselines:
+        at = f',{{"t":{close_milliseconds(session_date)},"v":'
+        self._draw(self._equity, at, nav_micros)
+        for name, micros, _note in baselines:
             line = self._baselines.get(name)
             if line is not None:
-                self._draw(line, time_part, nav_micros)
+                self._draw(line, at, micros)
         self.count += 1
 
-    def _draw(self, line: _Line, time_part: bytes, micros: int) -> None:
+    def _draw(self, line: _Line, at: str, micros: int) -> None:
         # Lines are drawn by index: one that is not of every session, as in journals of earlier versions, is none.
         if line.count == self.count:
-            line.text += b"%b%r}" % (time_part, dollars(micros))
+            line.text += f"{at}{dollars(micros)!r}}}".encode()
             line.count += 1
         else:
             line.text.clear()

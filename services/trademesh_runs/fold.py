@@ -51,7 +51,7 @@ class Fold:
         self.nav_micros = 0
         self.peak_nav_micros = 0
         self.fills = 0
-        self.baselines: list[events.Baseline] = []
+        self.baselines: Sequence[events.Baseline] = ()
         self._curve = state.ServerState()
         self.recent_fills: deque[tuple[str, events.OrderFilled]] = deque(maxlen=RECENT_FILLS)
         """With their sessions, newest first."""
@@ -69,7 +69,7 @@ class Fold:
         fold.sessions_settled, fold.sessions_total = pipeline.sessions_settled, pipeline.sessions_total
         fold.begin_with(message.portfolio)
         fold.nav_micros, fold.peak_nav_micros, fold.fills = message.nav_micros, message.peak_nav_micros, message.fills
-        fold.baselines = list(message.baselines)
+        fold.baselines = message.baselines
         fold._curve.equity.extend(message.equity)
         fold.recent_fills.extend((fill.session_date or fill.order_id.partition("/")[0], fill) for fill in message.recent_fills)
         fold.working_orders = {working.order.order_id: working for working in message.working_orders}
@@ -184,17 +184,19 @@ class Fold:
             handler(self, payload)
 
     def _on_settled(self, event: events.Settled) -> None:
-        self.marks, held_as_told = marks_told(event.portfolio.positions, self.portfolio.positions)
+        portfolio, told, nav_micros = self.portfolio, event.portfolio, event.nav_micros
+        self.marks, held_as_told = marks_told(told.positions, portfolio.positions)
         for said in event.borrow:
-            charge = self.portfolio.charge_borrow(said.ticker, self.marks.get(said.ticker, 0), said.rate_bp, said.days)
+            ticker = said.ticker
+            charge = portfolio.charge_borrow(ticker, self.marks.get(ticker, 0), said.rate_bp, said.days)
             self._compare("borrow", said.charge_micros, charge)
-        if not (held_as_told and amounts_told(event.portfolio, self.portfolio)):
-            self._compare("the account", event.portfolio, portfolio_message(self.portfolio, self.marks))
-        self._compare("net asset value", event.nav_micros, self.portfolio.net_asset_value(self.marks))
-        self.nav_micros = event.nav_micros
-        self.peak_nav_micros = max(self.peak_nav_micros, event.nav_micros)
+        if not (held_as_told and amounts_told(told, portfolio)):
+            self._compare("the account", told, portfolio_message(portfolio, self.marks))
+        self._compare("net asset value", nav_micros, portfolio.net_asset_value(self.marks))
+        self.nav_micros = nav_micros
+        self.peak_nav_micros = max(self.peak_nav_micros, nav_micros)
         self.sessions_settled = event.session_number
-        self.baselines = list(event.baselines)
+        self.baselines = event.baselines
         self._add_point(self.session_date, event, self.sequence)
 
     def _on_session_opened(self, _event: events.SessionOpened) -> None:
@@ -321,7 +323,7 @@ def _believe(fold: Fold, reader: JournalReader, settled: int) -> None:
     fold.sequence = settled
     fold.session_date, fold.phase = event.session_date, event.phase
     fold.sessions_settled, fold.nav_micros = event.settled.session_number, event.settled.nav_micros
-    fold.baselines = list(event.settled.baselines)
+    fold.baselines = event.settled.baselines
     fold.begin_with(event.settled.portfolio)
     fold.fills += reader.count("order_filled", settled)
     for stored in reader.read_kind("order_filled", settled, newest=RECENT_FILLS):

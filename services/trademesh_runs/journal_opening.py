@@ -6,6 +6,7 @@ What is read and written through the connection is `journal_sqlite.py`'s.
 from __future__ import annotations
 
 import sqlite3
+from functools import lru_cache
 from pathlib import Path
 
 from trademesh_runs.chain import seal
@@ -84,7 +85,9 @@ def _needs_no_log(path: Path) -> bool:
         return False
 
 
+@lru_cache(256)
 def _text(data: bytes) -> str:
+    # The texts of a journal are names of agents: the same few, in a hundred thousand rows.
     return data.decode(errors="replace")
 
 
