@@ -6,8 +6,8 @@ file, whichever they are. Before them stand the offsets at which rows begin, lit
 nothing has a value takes no bytes. Bars that became known late, if there are any, are in `late-<year>.npz`. READY.json, written last, tells
 of which set they are, and their hashes.
 
-Who asks for some of the tickers only is answered from Parquet, and so is everyone where these files are missing, damaged, or of another layout:
-sets that were imported before there were such files have none until they are imported again.
+Everyone is answered from Parquet where these files are missing, damaged, or of another layout: sets that were imported before there were such
+files have none until they are imported again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,8 @@ from trademesh_trading.packed_columns import FIELDS, PackedBars, Pieces, packed
 
 LAYOUT = "rows of packed columns, 1"
 READY_FILE = "READY.json"
+LEAST_SHARE = 16
+"""Who asks for less than a sixteenth of the tickers is answered from Parquet, which keeps tickers apart: here a session is read with all of them."""
 MOST_LATE_BARS = 20_000
 """Of a year in which more bars became known late there are no ready rows: they would be the smaller part of what is sent, and late bars are
 held in memory, a megabyte for so many."""
@@ -45,6 +48,19 @@ class BarsOfYears(Protocol):
 
 
 @dataclass(frozen=True)
+class Tickers:
+    """Which of a set's tickers are wanted: `chosen` of them by their columns, None: all in their order."""
+
+    of: int
+    chosen: Matrix | None = None
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return self.of if self.chosen is None else len(self.chosen)
+
+
+@dataclass(frozen=True)
 class _ReadyYear:
     """A file that was proved; `offsets` has a row for each of FIELDS."""
 
@@ -52,18 +68,31 @@ class _ReadyYear:
     offsets: npt.NDArray[np.int64]
     revisions: Revisions | None
 
-    def rows(self, field: int, rows: range, width: int) -> tuple[Pieces, bool]:
+    def rows(self, field: int, rows: range, tickers: Tickers) -> tuple[Pieces, bool]:
         """Some rows of a field, zeros where there is nothing; and whether there is anything."""
         starts = self.offsets[field, rows.start : rows.stop + 1]
-        sizes = np.diff(starts)
-        if not sizes.any():
-            return [bytes(len(rows) * width)], False
+        if starts[0] == starts[-1]:
+            return [bytes(len(rows) * tickers.count)], False
         with self.file.open("rb", buffering=0) as content:
             together = os.pread(content.fileno(), int(starts[-1] - starts[0]), int(starts[0]))
-        if sizes.all():
-            return [together], True
-        ends = starts - starts[0]
-        return [together[ends[row] : ends[row + 1]] if sizes[row] else bytes(width) for row in range(len(rows))], True
+        pieces, anything, place = Pieces(), False, 0
+        for size, alike in groupby(np.diff(starts).tolist()):
+            count = len(list(alike))
+            if not size:
+                pieces.append(bytes(count * tickers.count))
+                continue
+            some = memoryview(together)[place : place + count * size]
+            place += count * size
+            if tickers.chosen is not None:
+                # All values of a row have the same width.
+                width = size // tickers.of
+                some = np.frombuffer(some, f"V{width}").reshape(count, tickers.of).take(tickers.chosen, axis=1).data.cast("B")
+                # Zeros of more than one byte have only their topmost bits set: those that tell of another byte.
+                anything = anything or bool((np.frombuffer(some, np.uint8) & np.uint8(0x7F)).any())
+            else:
+                anything = True
+            pieces.append(some)
+        return pieces, anything
 
 
 class ReadyRows:
@@ -78,8 +107,13 @@ class ReadyRows:
         self._years = dict[int, _ReadyYear | None]()
         self._lock = threading.Lock()
 
-    def columns(self, parts: Sequence[tuple[int, range]]) -> PackedBars | None:
-        """Successive sessions, as years and rows of them; None where they are not ready."""
+    def bars(self, parts: Sequence[tuple[int, range]], columns: Sequence[int]) -> PackedBars | None:
+        """Successive sessions, as years and rows of them, for some tickers; None where they are not ready, or another way is shorter."""
+        if len(columns) * LEAST_SHARE < self._tickers:
+            return None
+        everything = range(self._tickers)
+        is_all = columns == everything or list(columns) == list(everything)
+        tickers = Tickers(self._tickers, None if is_all else np.array(columns))
         years = list[tuple[_ReadyYear, range]]()
         for number, rows in parts:
             year = self._year(number)
@@ -90,12 +124,12 @@ class ReadyRows:
         for place, field in enumerate(FIELDS):
             pieces, anything = Pieces(), False
             for year, rows in years:
-                some, is_there = year.rows(place, rows, self._tickers)
+                some, is_there = year.rows(place, rows, tickers)
                 pieces += some
                 anything |= is_there
-            if anything:
+            if anything or field == FIELDS[0]:
                 found[field] = pieces
-        return PackedBars(found, _revisions(years))
+        return PackedBars(found, _revisions(years, None if is_all else columns))
 
     def _year(self, year: int) -> _ReadyYear | None:
         with self._lock:
@@ -118,12 +152,12 @@ class ReadyRows:
             return None
 
 
-def _revisions(years: Sequence[tuple[_ReadyYear, range]]) -> Revisions | None:
+def _revisions(years: Sequence[tuple[_ReadyYear, range]], columns: Sequence[int] | None) -> Revisions | None:
     """Those of some windows of successive years, rows counted from the first window's beginning."""
     found, before = list[Revisions](), 0
     for year, rows in years:
         if year.revisions is not None:
-            part = year.revisions.window(rows, None)
+            part = year.revisions.window(rows, columns)
             found.append(part.moved(part.rows + before, part.columns))
         before += len(rows)
     if not found:

@@ -56,7 +56,7 @@ class PagedSet(MarketSet):
     reader: YearReader
     pages: PageCache
     ready: ReadyRows | None = None
-    """What was packed beforehand, of all instruments at once."""
+    """What was packed beforehand."""
 
     def window(self, rows: range, columns: Sequence[int]) -> Bars:
         """Bars of some sessions, at least one, and instruments, out of as many years as they touch."""
@@ -66,10 +66,7 @@ class PagedSet(MarketSet):
 
     def packed(self, rows: range, columns: Sequence[int]) -> PackedBars:
         """The same as they are sent."""
-        everything = range(len(self.instruments))
-        found = None
-        if self.ready is not None and (columns == everything or list(columns) == list(everything)):
-            found = self.ready.columns(self._by_year(rows))
+        found = None if self.ready is None else self.ready.bars(self._by_year(rows), columns)
         return found or super().packed(rows, columns)
 
     def _by_year(self, rows: range) -> list[tuple[int, range]]:

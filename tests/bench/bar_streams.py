@@ -7,18 +7,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import grpc
 import numpy as np
 import polars as pl
+import psutil
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bench.figures import Figure, at_most, told
+from bench.figures import Figure, against, at_most, told
 from trademesh.trading.v1 import market_data_service_pb2 as messages
 from trademesh_trading.market_set import OPTIONAL_FIELDS, MarketSet
 from trademesh_trading.set_files import make_set_ready
@@ -58,6 +59,10 @@ class BarsServer:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
+    def cpu_s(self) -> float:
+        """Processor time that the process has taken so far."""
+        return sum(psutil.Process(self._process.pid).cpu_times()[:2])
+
     def stream(self, request: messages.StreamBarsRequest) -> Stream:
         """Reads a stream to its end. Messages stay bytes: what a client makes of them is its own affair."""
         return asyncio.run(self._stream(request))
@@ -92,36 +97,69 @@ def bars_server(kind: str, what: str) -> Iterator[BarsServer]:
         server.stop()
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """Streams of one request by new servers, each in turn with one of ready messages, and what they took of their servers."""
+
+    streams: list[Stream]
+    again: list[Stream]
+    bare: list[Stream]
+    cpu_s: list[float]
+    """Of the first stream."""
+    grown_mib: float
+    """Memory, by all streams of a server; the most of all rounds."""
+
+
+def rounds(what: str, request: messages.StreamBarsRequest, ready: BarsServer) -> Rounds:
+    """Some rounds. A new server each time: what was read before is partly at hand, as the second stream of each shows."""
+    found = Rounds([], [], [], [], 0.0)
+    for _ in range(ROUNDS):
+        with bars_server("recorded", what) as server:
+            idle_mib, idle_s = server.peak_mib(), server.cpu_s()
+            found.streams.append(server.stream(request))
+            found.cpu_s.append(server.cpu_s() - idle_s)
+            found.again.append(server.stream(request))
+            found = replace(found, grown_mib=max(found.grown_mib, server.peak_mib() - idle_mib))
+        found.bare.append(ready.stream(messages.StreamBarsRequest(set=MANY, as_of=ALWAYS)))
+    return found
+
+
+def rates(streams: Sequence[Stream]) -> list[float]:
+    """MiB/s of each."""
+    return [one.size_bytes / MEBIBYTE / one.seconds for one in streams]
+
+
 def bar_figures() -> list[Figure]:
     """All of them; two minutes."""
     figures = list[Figure]()
-    with bars_server("ready", MANY) as ready:
-        asked = messages.StreamBarsRequest(set=MANY, as_of=ALWAYS)
-        rates, bare = list[float](), list[float]()
-        for _ in range(ROUNDS):
-            # A new server each time: a universe that was read before is partly at hand.
-            with bars_server("recorded", ".") as server:
-                idle_mib = server.peak_mib()
-                ours = server.stream(asked)
-                grown_mib = server.peak_mib() - idle_mib
-            rates.append(ours.size_bytes / MEBIBYTE / ours.seconds)
-            theirs = ready.stream(asked)
-            bare.append(theirs.size_bytes / MEBIBYTE / theirs.seconds)
-    figures.append(
-        Figure(f"bars of {MANY}, 33 years, against ready messages", median(rates), "MiB/s", median(bare), median(rates) / median(bare))
-    )
-    figures.append(at_most(f"memory for it, of {ours.size_bytes / MEBIBYTE:,.0f} MiB sent", "MiB", grown_mib, MOST_MEMORY_MIB))
-    figures.append(growth())
-    with tempfile.TemporaryDirectory() as folder:
-        write_years(Path(folder), MarketStore().get(LARGE))
-        with bars_server("recorded", folder) as server:
-            idle_mib = server.peak_mib()
-            year = messages.StreamBarsRequest(set="large", start="2001-01-01", end="2001-12-31", as_of=ALWAYS)
-            one = server.stream(year)
-            figures.append(told("a year of 5,000 imported tickers, to its first message", "s", one.first_message_s))
-            figures.append(told("a year of 5,000 imported tickers, all of it", "MiB/s", one.size_bytes / MEBIBYTE / one.seconds))
-            figures.append(at_most("memory for that year, of three in the set", "MiB", server.peak_mib() - idle_mib, MOST_MEMORY_MIB))
+    with bars_server("ready", MANY) as ready, tempfile.TemporaryDirectory() as folder:
+        made_up = rounds(".", messages.StreamBarsRequest(set=MANY, as_of=ALWAYS), ready)
+        figures += told_of(f"bars of {MANY}, 33 years", made_up)
+        figures.append(growth())
+        written = write_years(Path(folder), MarketStore().get(LARGE))
+        year = messages.StreamBarsRequest(set="large", start="2001-01-01", end="2001-12-31", as_of=ALWAYS)
+        figures += told_of("a year of 5,000 tickers, imported by an older version", rounds(folder, year, ready))
+        make_set_ready(written)
+        one = rounds(folder, year, ready)
+        figures += told_of("a year of 5,000 imported tickers", one)
+        figures.append(told("to its first message", "s", median(stream.first_message_s for stream in one.streams)))
+        everything = rounds(folder, messages.StreamBarsRequest(set="large", as_of=ALWAYS), ready)
+        figures += told_of("all three years of the set", everything)
+        figures.append(against("the same again, from the same server", "MiB/s", rates(everything.again), rates(everything.bare)))
+        half = [instrument.ticker for instrument in MarketStore(Path(folder)).get("large").instruments][::2]
+        some = rounds(folder, messages.StreamBarsRequest(set="large", as_of=ALWAYS, tickers=half), ready)
+        figures += told_of("every second ticker of them", some)
     return figures
+
+
+def told_of(name: str, seen: Rounds) -> list[Figure]:
+    """Rate, processor and memory of some rounds."""
+    sent = seen.streams[0].size_bytes / MEBIBYTE
+    return [
+        against(f"{name}, against ready messages", "MiB/s", rates(seen.streams), rates(seen.bare)),
+        told(f"for each CPU second of the server, of {sent:,.0f} MiB", "MiB", sent / median(seen.cpu_s)),
+        at_most("memory for it", "MiB", seen.grown_mib, MOST_MEMORY_MIB),
+    ]
 
 
 def growth() -> Figure:
@@ -136,8 +174,8 @@ def growth() -> Figure:
     return at_most("time per ticker, 2,000 made-up tickers against 20", "times", seconds[MANY] / seconds[FEW], 1.25)
 
 
-def write_years(folder: Path, data: MarketSet) -> None:
-    """Some years of a made-up universe, as the importer writes a set."""
+def write_years(folder: Path, data: MarketSet) -> Path:
+    """Some years of a made-up universe, as the importer writes a set before it packs it."""
     parts = list[pl.DataFrame]()
     for year in YEARS:
         rows = data.rows(f"{year}-01-01", f"{year}-12-31", 2**40)
@@ -174,5 +212,6 @@ def write_years(folder: Path, data: MarketSet) -> None:
     )
     description = SetDescription("large@000000000000", data.record.source, data.record.licence, "AS_IMPORTED", "XNYS", "made up")
     tables = tables_by_year(pl.concat(parts), {"instruments": instruments, "sessions": sessions})
-    write_yearly_set(folder / "large-000000000000", description, tables)
-    make_set_ready(folder / "large-000000000000")
+    written = folder / "large-000000000000"
+    write_yearly_set(written, description, tables)
+    return written
