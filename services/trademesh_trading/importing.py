@@ -12,6 +12,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -128,8 +129,9 @@ def import_set(order: ImportOrder, sets: Path) -> ImportedSet:
     already = folder.exists() or not _write(folder, description, tables)
     if already:
         _check_whole(folder)
-        # Sets that older versions imported were not.
-        make_set_ready(folder)
+        # Sets that older versions imported were not. They can be read without.
+        with suppress(OSError):
+            make_set_ready(folder)
     in_time = bars.join(sessions, on="session").filter(pl.col("known_unix_s") == pl.col("close_unix_s")).height
     return ImportedSet(
         description.name,

@@ -69,12 +69,14 @@ class _ReadyYear:
     revisions: Revisions | None
 
     def rows(self, field: int, rows: range, tickers: Tickers) -> tuple[Pieces, bool]:
-        """Some rows of a field, zeros where there is nothing; and whether there is anything."""
+        """Some rows of a field, zeros where there is nothing; and whether there is anything. Raises OSError."""
         starts = self.offsets[field, rows.start : rows.stop + 1]
         if starts[0] == starts[-1]:
             return [bytes(len(rows) * tickers.count)], False
         with self.file.open("rb", buffering=0) as content:
             together = os.pread(content.fileno(), int(starts[-1] - starts[0]), int(starts[0]))
+        if len(together) < starts[-1] - starts[0]:
+            raise OSError(f"{self.file} has become shorter")
         pieces, anything, place = Pieces(), False, 0
         for size, alike in groupby(np.diff(starts).tolist()):
             count = len(list(alike))
@@ -120,16 +122,12 @@ class ReadyRows:
             if year is None:
                 return None
             years.append((year, rows))
-        found = dict[str, Pieces]()
-        for place, field in enumerate(FIELDS):
-            pieces, anything = Pieces(), False
-            for year, rows in years:
-                some, is_there = year.rows(place, rows, tickers)
-                pieces += some
-                anything |= is_there
-            if anything or field == FIELDS[0]:
-                found[field] = pieces
-        return PackedBars(found, _revisions(years, None if is_all else columns))
+        try:
+            packed_fields = _fields(years, tickers)
+        except OSError as error:
+            self._say(str(error))
+            return None
+        return PackedBars(packed_fields, _revisions(years, None if is_all else columns))
 
     def _year(self, year: int) -> _ReadyYear | None:
         with self._lock:
@@ -148,8 +146,25 @@ class ReadyRows:
             offsets = np.fromfile(self._folder / name, "<i8", len(FIELDS) * (self._sessions_of_year[year] + 1)).reshape(len(FIELDS), -1)
             return _ReadyYear(self._folder / name, offsets, _load_late(self._folder / late) if late in self._hashes else None)
         except (OSError, ValueError, KeyError) as error:
-            get_logger("market data").warning("a year is read from Parquet", set=self._folder.name, year=year, reason=str(error))
+            self._say(str(error))
             return None
+
+    def _say(self, reason: str) -> None:
+        get_logger("market data").warning("bars are read from Parquet, which takes longer: import the set again", reason=reason)
+
+
+def _fields(years: Sequence[tuple[_ReadyYear, range]], tickers: Tickers) -> dict[str, Pieces]:
+    """Fields of some windows of successive years; raises OSError."""
+    found = dict[str, Pieces]()
+    for place, field in enumerate(FIELDS):
+        pieces, anything = Pieces(), False
+        for year, rows in years:
+            some, is_there = year.rows(place, rows, tickers)
+            pieces += some
+            anything |= is_there
+        if anything or field == FIELDS[0]:
+            found[field] = pieces
+    return found
 
 
 def _revisions(years: Sequence[tuple[_ReadyYear, range]], columns: Sequence[int] | None) -> Revisions | None:

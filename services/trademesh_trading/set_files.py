@@ -1,6 +1,7 @@
 """Reads the folder of a set, and proves that its files are what was written. Writing is `setwriter.py`'s, finding sets `store.py`'s.
 
 Sets that come with the program, and those that older versions imported, are read whole; others as `year_files.py` does.
+What is packed beforehand, so that it is sent as it is, is `ready_rows.py`'s.
 """
 
 from __future__ import annotations

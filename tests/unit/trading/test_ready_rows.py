@@ -140,6 +140,18 @@ def test_where_ready_rows_are_not_what_was_written_parquet_is_read(fresh: Path, 
         whole(ready_only(fresh))
 
 
+@pytest.mark.parametrize("how", ["gone", "shorter"])
+def test_ready_rows_that_go_while_they_are_used_cost_no_answer(fresh: Path, how: str) -> None:
+    data = load_set(fresh)
+    expected = whole(data)
+    for file in fresh.glob("ready-*.bin"):
+        if how == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:-1])
+    assert whole(data) == expected
+
+
 def test_a_year_that_is_damaged_leaves_the_others_ready(fresh: Path) -> None:
     (fresh / "ready-2022.bin").unlink()
     data = ready_only(fresh)
