@@ -165,6 +165,7 @@ class Gateway:
     def _publish(self, group: Sequence[StoredEvent]) -> None:
         for event in group:
             self._fold.apply(event)
+        self._exporter.published(group)
         self._feed.publish(group)
         self._control.watch.touch()
 

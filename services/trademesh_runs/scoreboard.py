@@ -7,7 +7,7 @@ formulas are the ledger's; messages for clients and files for dashboards are mad
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_ledger.metrics import ClosingTrade, closing_fee
 from trademesh_ledger.money import divide_half_even
 from trademesh_ledger.scores import BrierScore, HitCount, rank_correlation, ranks, went_right
-from trademesh_runs.journal import KIND_NUMBERS, JournalReader, all_events
+from trademesh_runs.journal import KIND_NUMBERS, JournalReader, StoredEvent, all_events
 
 RECENT_OUTCOMES = 100
 KINDS = frozenset(KIND_NUMBERS[name] for name in ("run_started", "corporate_actions_applied", "predictions", "order_filled", "settled"))
@@ -184,10 +184,15 @@ class Scoreboard:
             return self
         kinds = KINDS | {SIGNALS} if coefficients else KINDS
         if through > self.sequence:
-            for stored in all_events(reader, self.sequence, through, kinds=kinds):
-                self.add(stored.parse())
-            self.sequence = through
+            self.add_all(all_events(reader, self.sequence, through, kinds=kinds), through)
         return self
+
+    def add_all(self, stored: Iterable[StoredEvent], through: int) -> None:
+        """Takes in events that follow, up to a sequence; nothing if earlier ones are missing."""
+        if self.whole:
+            for event in stored:
+                self.add(event.parse())
+            self.sequence = through
 
     def add(self, event: events.Event) -> None:
         """Takes in one event, which is not before others; kinds that do not count are passed over."""
