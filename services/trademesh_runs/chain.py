@@ -20,6 +20,9 @@ FIRST_DESK_FIELD = 40
 _BLOCK = 2048
 _AHEAD = 512
 """Events that are read at once: few enough to be still in the processor's cache when they are hashed and parsed."""
+_MANY_BYTES = 64 * 1024
+_KEEPS_INTERPRETER_BYTES = 2047
+"""hashlib gives the interpreter up for more."""
 _LENGTH = struct.Struct("<I")
 _ROW = struct.Struct("<QHII")
 
@@ -30,8 +33,15 @@ def chain(previous: bytes, events: Iterable[StoredEvent]) -> bytes:
     for sequence, kind, agent_id, core_length, data in events:
         agent = agent_id.encode()
         parts += (_ROW.pack(sequence, kind, core_length, len(agent)), agent, _LENGTH.pack(len(data)), data)
-    # In one piece: other threads of ours run on while many bytes are hashed.
-    return hashlib.sha256(b"".join(parts)).digest()
+    hashed = b"".join(parts)
+    if len(hashed) > _MANY_BYTES:
+        # In one piece: other threads of ours run on meanwhile.
+        return hashlib.sha256(hashed).digest()
+    # In pieces for which the interpreter is not given up: to wake another thread and be in its way takes longer than to hash a few.
+    digest = hashlib.sha256()
+    for begin in range(0, len(hashed), _KEEPS_INTERPRETER_BYTES):
+        digest.update(hashed[begin : begin + _KEEPS_INTERPRETER_BYTES])
+    return digest.digest()
 
 
 def links(previous: bytes, group: Sequence[StoredEvent]) -> list[Link]:

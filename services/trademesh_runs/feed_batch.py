@@ -25,6 +25,9 @@ READ_BATCHES = 2
 SCANNED_EVENTS = 2048
 """So many events at most are looked at for one batch of a filtered stream."""
 
+PASSED_OVER_EVENTS = 16_384
+"""So many at most are covered by one of which the journal passes over other kinds."""
+
 _EVENTS_FIELD = feed.EventBatch.DESCRIPTOR.fields_by_name["events"].number
 _BATCH_FIELD = feed.SubscribeResponse.DESCRIPTOR.fields_by_name["events"].number
 
@@ -67,16 +70,30 @@ def batch_of(events: Sequence[tuple[int, bytes]]) -> Batch:
 
 def selected(events: Iterable[StoredEvent], wanted: FeedFilter) -> Batch | None:
     """A batch that covers these events, or the first of them as far as a batch can hold those that are wanted; None without any event."""
-    pieces = list[bytes]()
-    first = last = size_bytes = 0
+    found, first, last = _Content(), 0, 0
     for event in events:
         first, last = first or event.sequence, event.sequence
-        if wanted.passes(event):
-            pieces.append(delimited(_EVENTS_FIELD, event.data))
-            size_bytes += len(event.data)
-            if len(pieces) == BATCH_EVENTS or size_bytes >= BATCH_BYTES:
-                break
-    return Batch(first, last, len(pieces), b"".join(pieces)) if first else None
+        if wanted.passes(event) and found.add(event):
+            break
+    return found.batch(first, last) if first else None
+
+
+class _Content:
+    """What is wanted of a span."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size_bytes = 0
+
+    def add(self, event: StoredEvent) -> bool:
+        """Takes an event in; true if no more belong into the same batch."""
+        self._pieces.append(delimited(_EVENTS_FIELD, event.data))
+        self._size_bytes += len(event.data)
+        return len(self._pieces) == BATCH_EVENTS or self._size_bytes >= BATCH_BYTES
+
+    def batch(self, first: int, last: int) -> Batch:
+        """The batch of a span."""
+        return Batch(first, last, len(self._pieces), b"".join(self._pieces))
 
 
 def read_batches(reader: JournalReader, after: int, through: int, wanted: FeedFilter | None, most: int = READ_BATCHES) -> list[Batch]:
@@ -85,8 +102,25 @@ def read_batches(reader: JournalReader, after: int, through: int, wanted: FeedFi
     """
     if wanted is None:
         return list(_split(reader.read_encoded(after, most * BATCH_EVENTS, most * BATCH_BYTES, through), through))
-    found = selected(islice(all_events(reader, after, through, BATCH_EVENTS), SCANNED_EVENTS), wanted)
+    if wanted.kinds:
+        found = _of_kinds(reader, after, through, wanted)
+    else:
+        found = selected(islice(all_events(reader, after, through, BATCH_EVENTS), SCANNED_EVENTS), wanted)
     return [] if found is None else [found]
+
+
+def _of_kinds(reader: JournalReader, after: int, through: int, wanted: FeedFilter) -> Batch | None:
+    """The same where the journal itself passes over other kinds: what it does not hand out costs us nothing."""
+    beginning = reader.read(after, 1, through)
+    if not beginning:
+        return None
+    first = beginning[0].sequence
+    found, last = _Content(), min(through, first + PASSED_OVER_EVENTS - 1)
+    for event in all_events(reader, first - 1, last, BATCH_EVENTS, wanted.kinds):
+        if wanted.passes(event) and found.add(event):
+            last = event.sequence
+            break
+    return found.batch(first, last)
 
 
 def _split(events: Sequence[tuple[int, bytes]], through: int) -> Iterator[Batch]:

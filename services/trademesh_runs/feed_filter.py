@@ -24,7 +24,8 @@ class FeedFilter:
         unknown = [kind for kind in message.kinds if kind not in KIND_NUMBERS]
         if unknown:
             raise InvalidRequest([FieldViolation("filter.kinds", f"{kind} is not a kind of event") for kind in unknown])
-        self._kinds = frozenset(KIND_NUMBERS[kind] for kind in message.kinds)
+        self.kinds = frozenset(KIND_NUMBERS[kind] for kind in message.kinds)
+        """Numbers of the only kinds that pass; empty: any."""
         self._agents = frozenset(message.agent_ids)
         self._tickers = frozenset(message.tickers)
         self._ticker_bytes = [ticker.encode() for ticker in message.tickers]
@@ -32,11 +33,11 @@ class FeedFilter:
     @property
     def passes_all(self) -> bool:
         """True if no condition is set."""
-        return not (self._kinds or self._agents or self._tickers)
+        return not (self.kinds or self._agents or self._tickers)
 
     def passes(self, event: StoredEvent) -> bool:
         """True if an event meets every condition."""
-        if self._kinds and event.kind not in self._kinds:
+        if self.kinds and event.kind not in self.kinds:
             return False
         if self._agents and event.agent_id not in self._agents:
             return False

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from trademesh.gateway.v1.state_pb2 import ServerState
-from trademesh_runs.feed_batch import BATCH_BYTES, BATCH_EVENTS, Batch, batch_of, read_batches, selected
+from trademesh_runs.feed_batch import BATCH_BYTES, BATCH_EVENTS, SCANNED_EVENTS, Batch, batch_of, read_batches, selected
 from trademesh_runs.feed_filter import FeedFilter
 from trademesh_runs.fold import fold_journal
 from trademesh_runs.journal import Head, JournalReader, StoredEvent
@@ -102,10 +102,10 @@ class JournalFeed:
         """What is to be sent next to a reader that is at a sequence."""
         if not self._in_ring(after):
             return self._read_at_once(after) if wanted is None and self._may_read_at_once() else await self._read_in_thread(after, wanted)
-        events = self._from_ring(after, BATCH_EVENTS)
         if wanted is not None:
-            found = selected(events, wanted)
+            found = selected(self._from_ring(after, SCANNED_EVENTS), wanted)
             return [] if found is None else [found]
+        events = self._from_ring(after, BATCH_EVENTS)
         if events and (self._made is None or self._made[:2] != (after, self.head.sequence)):
             self._made = (after, self.head.sequence, batch_of([(event.sequence, event.data) for event in _fitting(events)]))
         return [self._made[2]] if events and self._made is not None else []

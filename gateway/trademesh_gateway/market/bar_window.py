@@ -37,8 +37,9 @@ class BarWindow:
     def __init__(self, columns: int) -> None:
         self.sessions: list[str] = []
         """ISO dates, oldest first."""
-        self.known_at: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        """When the first form of each session's bars became known: Unix seconds."""
+        self.known_at: list[int] = []
+        """When the first form of each session's bars became known: Unix seconds. No array: to search one, numpy lets other threads have the
+        interpreter, and they wake for a microsecond."""
         self.revisions: list[Revision] = []
         """In the order in which they became known."""
         self.forgotten = 0
@@ -61,7 +62,7 @@ class BarWindow:
             # Rows that were forgotten have left their values behind.
             values[count : count + added] = fields.get(name, 0)
         self.sessions.extend(sessions)
-        self.known_at = np.concatenate([self.known_at, np.asarray(known_at_unix_s, np.int64)])
+        self.known_at.extend(known_at_unix_s)
         if revisions:
             first = self.forgotten + count
             self.revisions += [one._replace(row=first + one.row) for one in revisions]
@@ -97,7 +98,7 @@ class BarWindow:
             kept[: count - old] = values[old:count]
             self._fields[name] = kept
         del self.sessions[:old]
-        self.known_at = self.known_at[old:].copy()
+        del self.known_at[:old]
         self.forgotten += old
         self.revisions = [one for one in self.revisions if one.row >= self.forgotten]
         return old

@@ -7,7 +7,7 @@ everybody's charts have; what the ledger trades at is never restated.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -40,7 +40,7 @@ class MarketHistory:
         self.tickers = tuple(tickers)
         self.bars = BarWindow(len(self.tickers))
         self._news: list[NewsFact] = []
-        self._news_published: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._news_published: list[int] = []
         self._actions: dict[str, list[CorporateAction]] = {}
         self._splits: list[tuple[str, Split]] = []
         self._tables: dict[tuple[str, int], WindowTable[Any]] = {}
@@ -69,8 +69,7 @@ class MarketHistory:
     def add_news(self, news: Sequence[NewsFact]) -> None:
         """Adds news, oldest first, published after what is there."""
         self._news.extend(news)
-        published = np.asarray([item.published_unix_s for item in news], np.int64)
-        self._news_published = np.concatenate([self._news_published, published])
+        self._news_published += [item.published_unix_s for item in news]
 
     def add_actions(self, actions: Sequence[tuple[str, CorporateAction]]) -> None:
         """Adds corporate actions with their ex-dates (ISO), of prices as traded. They are seen on their ex-date, not before."""
@@ -107,9 +106,9 @@ class PointInTimeView:
         bars = history.bars
         self._history = history
         self.as_of_unix_s = as_of_unix_s
-        self.rows = int(bars.known_at.searchsorted(as_of_unix_s, side="right"))
+        self.rows = bisect_right(bars.known_at, as_of_unix_s)
         """How many sessions had closed, of those that are still there."""
-        self._news_count = int(history._news_published.searchsorted(as_of_unix_s, side="right"))
+        self._news_count = bisect_right(history._news_published, as_of_unix_s)
         self._columns = len(history.tickers)
         self._splits = [split for split in history._splits if split[0] <= session] if history._splits and session else []
         self._revisions = bars.revisions_until(as_of_unix_s) if bars.revisions else ()
@@ -195,5 +194,5 @@ class PointInTimeView:
 
     def news_since(self, unix_s: int) -> list[NewsFact]:
         """News published after an instant, oldest first."""
-        first = int(self._history._news_published.searchsorted(unix_s, side="right"))
+        first = bisect_right(self._history._news_published, unix_s)
         return self._history._news[first : self._news_count]
