@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from trademesh.gateway.v1 import event_pb2, feed_service_pb2
 from trademesh_kernel.errors import EpochChanged, HistoryCompacted, SequenceAhead
 from trademesh_runs import feed_subscription, journal_feed
 from trademesh_runs.compaction import compact
+from trademesh_runs.feed_batch import read_batches
+from trademesh_runs.feed_filter import FeedFilter
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_runs.feed_source import only_source
 from trademesh_runs.feed_subscription import FeedSettings
@@ -117,6 +120,32 @@ async def test_a_filter_leaves_out_what_it_says_and_the_spans_still_join(tmp_pat
     wanted = feed_service_pb2.EventFilter(kinds=["settled"], agent_ids=["ann"])
     request = feed_service_pb2.SubscribeRequest(run_id="demo", after_sequence=0, filter=wanted)
     assert await read(live, request, random.Random(0)) == [number for number in range(1, 101) if number % 3 == 0 and number % 2]
+    await live.close()
+
+
+@pytest.mark.parametrize("agents", [[], ["ann"]])
+async def test_a_journal_hands_out_no_more_than_the_kinds_that_a_filter_names(tmp_path: Path, agents: list[str]) -> None:
+    live = Live(tmp_path / "j.db")
+    live.write(90)
+    await live.writer.flush()
+    reader, handed_out = SqliteReader(tmp_path / "j.db"), list[int]()
+    read_all = reader.read
+
+    def counted(after: int, limit: int, through: int | None = None, kinds: Collection[int] | None = None) -> list[StoredEvent]:
+        found = read_all(after, limit, through, kinds)
+        handed_out.append(len(found))
+        return found
+
+    reader.read = counted  # type: ignore[method-assign]  # to see what is asked of it
+    wanted = FeedFilter(feed_service_pb2.EventFilter(kinds=["settled"], agent_ids=agents))
+    (batch,) = read_batches(reader, 10, 80, wanted)
+    settled = [number for number in range(11, 81) if number % 3 == 0]
+    message = feed_service_pb2.SubscribeResponse.FromString(batch.message(1, 11)).events
+    assert (message.first_sequence, message.last_sequence) == (11, 80)
+    assert [event.sequence for event in message.events] == [number for number in settled if number % 2 or not agents]
+    assert sum(handed_out) == len(settled) + 1  # and one that tells where events begin
+    assert read_batches(reader, 90, 90, wanted) == []
+    reader.close()
     await live.close()
 
 

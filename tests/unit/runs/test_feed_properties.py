@@ -98,6 +98,8 @@ class Feeds(RuleBasedStateMachine):
         self.small.setattr(journal_feed, "RING_EVENTS", SMALL_RING)
         for module in (journal_feed, feed_batch):
             self.small.setattr(module, "BATCH_EVENTS", SMALL_BATCH)
+            self.small.setattr(module, "SCANNED_EVENTS", 2 * SMALL_BATCH)
+        self.small.setattr(feed_batch, "PASSED_OVER_EVENTS", 3 * SMALL_BATCH)
 
     @initialize(sessions=st.lists(SESSION, min_size=4, max_size=8))
     def open(self, sessions: list[Session]) -> None:

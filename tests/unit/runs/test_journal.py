@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import struct
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from random_journals import Session, drafts_of, write
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
-from trademesh_runs.chain import desk_digest
+from trademesh_runs.chain import chain, desk_digest
 from trademesh_runs.journal import Draft, Encoder, FencedError, Head, JournalStore, StoredEvent, all_events
 from trademesh_runs.journal_memory import MemoryStore
 from trademesh_runs.journal_writer import BATCH_BYTES, BATCH_EVENTS, NoRoomError
@@ -290,3 +292,10 @@ def test_an_event_is_recorded_within_two_milliseconds_of_when_the_journal_took_i
         earlier_ns = at_ns
         moments.add(at_ns)
     assert len(moments) > 1, "time goes on"
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1900, 2047, 2048, 4094, 5000, 64 * 1024 - 60, 64 * 1024, 200_000])
+def test_a_link_is_the_hash_of_its_bytes_however_many_they_are(size_bytes: int) -> None:
+    event = StoredEvent(7, 40, "ann", 3, b"x" * size_bytes)
+    row = struct.pack("<QHII", 7, 40, 3, len("ann")) + b"ann" + struct.pack("<I", size_bytes) + event.data
+    assert chain(b"before", [event]) == hashlib.sha256(b"before" + row).digest()
