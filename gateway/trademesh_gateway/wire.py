@@ -111,7 +111,7 @@ def predictions(tickers: tuple[str, ...], one: Signals) -> Payload:
         score, confidence = one.score, one.confidence
     template: RowTemplate[events.Predictions] = template_of(events.Predictions, "predictions", tickers)
     probability = probability_of(score, confidence).tolist()
-    template.fill("direction", [DIRECTIONS[stance] for stance in stances])
+    template.fill("direction", list(map(DIRECTIONS.__getitem__, stances)))
     for row, stance, sure in zip(template.rows, stances, probability, strict=True):
         row.confidence = 0.0 if stance == _NEUTRAL else sure
     return template.encoded()
@@ -373,7 +373,7 @@ def _account(account: Account) -> events.PortfolioState:
     positions = [portfolio.positions[ticker] for ticker in held]
     template.fill("quantity", [position.quantity for position in positions])
     template.fill("cost_micros", [position.cost_micros for position in positions])
-    template.fill("mark_micros", [marks[ticker] for ticker in held])
+    template.fill("mark_micros", list(map(marks.__getitem__, held)))
     return message
 
 

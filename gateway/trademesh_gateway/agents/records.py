@@ -48,8 +48,9 @@ class Signals:
     def stances(self) -> list[int]:
         """Which way the analyst leans in each ticker, as values of Stance; agrees with the sign of the score."""
         if not self._stances:
-            signs = zip(self.score.tolist(), self.abstain.tolist(), strict=True)
-            self._stances = [_ABSTAIN if abstains else _UP if score > 0 else _DOWN if score < 0 else _LEVEL for score, abstains in signs]
+            self._stances = [_UP if score > 0 else _DOWN if score < 0 else _LEVEL for score in self.score.tolist()]
+            for column in self.abstain.nonzero()[0].tolist():
+                self._stances[column] = _ABSTAIN
         return self._stances
 
     def leans(self) -> tuple[Column, Column]:
