@@ -22,7 +22,7 @@ from trademesh_runs.scoreboard import KINDS, Scoreboard
 INTERVAL_S = 1.0
 SHARE = 0.02
 """No more of the time than that goes into exports."""
-MOST_FRESH_BYTES = 4 * 1024 * 1024
+MOST_FRESH_BYTES = 8 * 1024 * 1024
 
 
 class _Fresh:
