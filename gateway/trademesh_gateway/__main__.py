@@ -10,10 +10,10 @@ import sys
 # Modules are 700 and live as long as the process: nothing in them is garbage while they load, nor later. `main` goes on collecting.
 gc.disable()
 
-from trademesh_gateway import launch  # noqa: E402
-from trademesh_gateway.exit_codes import exit_of  # noqa: E402
-from trademesh_gateway.gateway import Gateway  # noqa: E402
-from trademesh_kernel.logs import configure_logs, get_logger  # noqa: E402
+from trademesh_gateway import launch  # noqa: E402  # after what is said of garbage: here and below
+from trademesh_gateway.exit_codes import exit_of  # noqa: E402  # likewise
+from trademesh_gateway.gateway import Gateway  # noqa: E402  # likewise
+from trademesh_kernel.logs import configure_logs, get_logger  # noqa: E402  # likewise
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway.agents.records import SignalTable, Stance, stances_of
-from trademesh_gateway.table_rows import Rows, double, encoded_rows, same, small, text
+from trademesh_gateway.table_rows import EncodedRows, double, encoded_rows, same, small, text
 
 DIGITS = 6
 """Scores and confidences are journaled to six digits: what is below is noise, and the file is smaller for it."""
@@ -30,11 +30,11 @@ _DIRECTION_BY_STANCE = np.array([DIRECTIONS.get(stance, 0) for stance in range(m
 Encode: TypeAlias = Callable[[SignalTable, tuple[str, ...], slice], list[bytes]]
 
 
-def rows_of(table: SignalTable, tickers: tuple[str, ...], encode: Encode) -> Rows:
+def rows_of(table: SignalTable, tickers: tuple[str, ...], encode: Encode) -> EncodedRows:
     """What a function of this module makes of a table, piece by piece, and only once."""
-    found: Rows | None = table.encoded.get(encode.__name__)
+    found: EncodedRows | None = table.encoded.get(encode.__name__)
     if found is None:
-        found = table.encoded[encode.__name__] = Rows(partial(encode, table, tickers), len(tickers))
+        found = table.encoded[encode.__name__] = EncodedRows(partial(encode, table, tickers), len(tickers))
     return found
 
 

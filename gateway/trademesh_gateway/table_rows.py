@@ -24,7 +24,7 @@ Flags = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 
-class Rows:
+class EncodedRows:
     """The encoded rows of each session of a table, made piece by piece when they are asked for."""
 
     def __init__(self, encode: Callable[[slice], list[bytes]], tickers: int) -> None:

@@ -11,8 +11,8 @@ from trademesh_kernel.context import current_call
 
 # structlog loads rich wherever it is installed, 50 modules, 25 ms and 4 MB of each process, for tracebacks that ours never are: they are text
 # before a renderer sees them. None is how Python is told that there is no such module.
-_rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
-import structlog  # noqa: E402
+_rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # modules alone, as it is typed
+import structlog  # noqa: E402  # once rich is out of its way
 
 if _rich is None:
     del sys.modules["rich"]

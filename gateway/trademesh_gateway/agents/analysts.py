@@ -46,7 +46,7 @@ def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
         signals = view.windowed(name, SEEN_SESSIONS, compute)
         if signals is not None:
             return signals
-    # With fewer sessions some figures are known, or none.
+    # With fewer sessions some figures are known, or none; further skills are read session by session.
     parts = (momentum(view, MOMENTUM_SESSIONS, MOMENTUM_SKIP), z_score(view, STRETCH_SESSIONS), volatility(view, VOLATILITY_SESSIONS))
     score, weight, confidence = _judgement(*parts, wanted)
     figures = _figures(parts, wanted)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Column = npt.NDArray[np.float64]
+from trademesh_gateway.market.point_in_time import Column
 
 
 class Stance(enum.IntEnum):

@@ -1,5 +1,5 @@
-"""Values of an indicator, or what is made of some, for many sessions at once. An indicator over a window costs numpy as much for 500 sessions as for five: computed
-session by session, the calls would be most of what an analyst costs.
+"""Values of an indicator, or what is made of some, for many sessions at once. An indicator over a window costs numpy as much for 500 sessions as
+for five: computed session by session, the calls would be most of what an analyst costs.
 
 No look-ahead comes of it: `compute` makes each row from its own window alone, and a reader asks for the row of its own last session.
 """
