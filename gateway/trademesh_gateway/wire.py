@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import numpy as np
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -164,8 +165,8 @@ def decisions(tickers: tuple[str, ...], wanted: Decisions) -> Payload:
     else:
         template.fill("action", [_HOLD] * len(deltas))
         template.fill("quantity", deltas)
-    columns = (wanted.confidence, wanted.score, wanted.target_weight)
-    values = zip(template.rows, *[column.round(DIGITS).tolist() for column in columns], strict=True)
+    columns = np.array((wanted.confidence, wanted.score, wanted.target_weight))
+    values = zip(template.rows, *columns.round(DIGITS).tolist(), strict=True)
     for row, confidence, score, target_weight in values:
         row.confidence, row.score, row.target_weight = confidence, score, target_weight
     return template.encoded()

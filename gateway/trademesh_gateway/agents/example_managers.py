@@ -29,14 +29,14 @@ def monthly_equal_weight(view: PointInTimeView, book: Book, session_number: int)
         return _held(count, INVESTED_PERCENT / (100 * count))
     slot = book.nav_micros * INVESTED_PERCENT // (100 * count)
     deltas = [slot // price - held if price else 0 for price, held in zip(book.price_micros, book.quantity, strict=True)]
-    return Decisions(deltas, np.ones(count), np.zeros(count), np.full(count, INVESTED_PERCENT / (100 * count)))
+    return Decisions(deltas, [1.0] * count, [0.0] * count, [INVESTED_PERCENT / (100 * count)] * count)
 
 
 @cache
 def _held(count: int, target_weight: float) -> Decisions:
     """So many tickers held as they are, without an opinion."""
-    nothing = np.zeros(count)
-    return Decisions([0] * count, nothing, nothing, np.full(count, target_weight))
+    nothing = [0.0] * count
+    return Decisions([0] * count, nothing, nothing, [target_weight] * count)
 
 
 def sma_crossover(view: PointInTimeView, book: Book, initial_cash_micros: int) -> Decisions:
@@ -45,11 +45,14 @@ def sma_crossover(view: PointInTimeView, book: Book, initial_cash_micros: int) -
     trend = view.windowed(f"trend {SHORT_WINDOW} {LONG_WINDOW}", LONG_WINDOW, _trend)
     if trend is None:
         return _held(count, 0.0)
-    slot, held, deltas = initial_cash_micros * SLOT_PERCENT // 100, np.array(book.quantity, np.int64), [0] * count
-    for column in (((trend > 0) & (held == 0)) | ((trend < 0) & (held > 0))).nonzero()[0].tolist():
-        price = book.price_micros[column]
-        deltas[column] = -book.quantity[column] if held[column] else slot // price if price else 0
-    return Decisions(deltas, abs(trend), trend, np.where(held + deltas, SLOT_PERCENT / 100, 0.0))
+    slot, score, deltas = initial_cash_micros * SLOT_PERCENT // 100, trend.tolist(), [0] * count
+    for column, (sign, held, price) in enumerate(zip(score, book.quantity, book.price_micros, strict=True)):
+        if sign > 0 and not held:
+            deltas[column] = slot // price if price else 0
+        elif sign < 0 and held > 0:
+            deltas[column] = -held
+    targets = [SLOT_PERCENT / 100 if held + delta else 0.0 for held, delta in zip(book.quantity, deltas, strict=True)]
+    return Decisions(deltas, list(map(abs, score)), score, targets)
 
 
 def _trend(closes: Closes) -> npt.NDArray[np.float64]:

@@ -4,15 +4,16 @@ analyst, are in `example_managers.py`."""
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trademesh_gateway.agents.example_managers import monthly_equal_weight, sma_crossover
-from trademesh_gateway.agents.indicators import Table, clipped, volatility_of
+from trademesh_gateway.agents.indicators import Table, volatility_of
 from trademesh_gateway.agents.records import Book, Decisions, Signals
-from trademesh_gateway.market.point_in_time import Closes, Column, PointInTimeView
+from trademesh_gateway.market.point_in_time import Closes, PointInTimeView
 
 Manager = Callable[[PointInTimeView, Sequence[Signals], Book, int], Decisions]
 """From what is known, what analysts say, the account and the session's number to a decision for every ticker."""
@@ -56,28 +57,34 @@ def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, bounds
     Trades on every fifth session, and between them only to leave a position whose score has turned.
     """
     count, nav = len(view.tickers), book.nav_micros
-    score, weight = _mean_score(signals, count)
+    scores, weights = _mean_score(signals, count)
     known = view.windowed(f"sizes {VOLATILITY_SESSIONS}", VOLATILITY_SESSIONS + 1, _sizes)
-    sizes = np.zeros(count) if known is None else known
-    usable = (weight > 0) & (sizes > 0)
-    wanted = np.where(usable, (score + LONG_TILT) * sizes, 0.0)
-    targets = _fitted(clipped(wanted, -bounds.position, bounds.position), bounds)
-    held, confidence = book.weights(), np.minimum(1.0, weight)
-    usable &= np.array(book.price_micros, bool) & (nav > 0)
-    if session_number % REBALANCE_SESSIONS == 1:
-        moved = usable & (abs(targets - held) >= NO_TRADE_BAND)
-    else:
-        moved = usable & (held * targets < 0)
-        targets = np.where(moved, 0.0, targets)
-    if np.count_nonzero(usable) < count:
-        confidence, targets = np.where(usable, confidence, 0.0), np.where(usable, targets, held)
-    deltas = [0] * count
-    for column in moved.nonzero()[0].tolist():
+    sizes = [0.0] * count if known is None else known.tolist()
+    bound = bounds.position
+    wanted = list[float]()
+    for score, weight, size in zip(scores, weights, sizes, strict=True):
+        target = (score + LONG_TILT) * size if weight > 0 and size > 0 else 0.0
+        wanted.append(bound if target > bound else -bound if target < -bound else target)
+    targets, confidence, deltas = _fitted(wanted, bounds), [0.0] * count, [0] * count
+    rebalances = session_number % REBALANCE_SESSIONS == 1
+    rows = zip(book.weights(), book.price_micros, weights, sizes, targets, strict=True)
+    for column, (held, price, weight, size, target) in enumerate(rows):
+        if not (weight > 0 and size > 0 and price and nav > 0):
+            targets[column] = held
+            continue
+        confidence[column] = min(1.0, weight)
+        if rebalances:
+            if abs(target - held) < NO_TRADE_BAND:
+                continue
+        elif held * target < 0:
+            target = targets[column] = 0.0
+        else:
+            continue
         # Money stays whole: the weight becomes steps of a ten-thousandth before it meets it.
-        steps = round(float(targets[column]) * WEIGHT_STEPS)
-        shares = abs(steps) * nav // (WEIGHT_STEPS * book.price_micros[column])
+        steps = round(target * WEIGHT_STEPS)
+        shares = abs(steps) * nav // (WEIGHT_STEPS * price)
         deltas[column] = (shares if steps > 0 else -shares) - book.quantity[column]
-    return Decisions(deltas, confidence, score, targets)
+    return Decisions(deltas, confidence, scores, targets)
 
 
 def _sizes(closes: Closes) -> Table:
@@ -88,34 +95,33 @@ def _sizes(closes: Closes) -> Table:
     return found
 
 
-def _fitted(targets: Column, bounds: Bounds) -> Column:
+def _fitted(targets: list[float], bounds: Bounds) -> list[float]:
     """Targets scaled alike to what a book may be: what is bought to the cash, then both sides to the bound on their absolute sum, and of the
     signed sum the side that goes too far."""
     # Sums are exact before they are rounded: no order of adding decides what is bought.
-    told = targets.tolist()
-    bought = math.fsum([target for target in told if target > 0])
+    bought = math.fsum([target for target in targets if target > 0])
     if bought > bounds.bought - CASH_RESERVE:
-        targets = np.where(targets > 0, targets * ((bounds.bought - CASH_RESERVE) / bought), targets)
-        told = targets.tolist()
-    gross = math.fsum(map(abs, told))
+        share = (bounds.bought - CASH_RESERVE) / bought
+        targets = [target * share if target > 0 else target for target in targets]
+    gross = math.fsum(map(abs, targets))
     if gross > bounds.gross:
-        targets = targets * (bounds.gross / gross)
-        told = targets.tolist()
-    net = math.fsum(told)
+        share = bounds.gross / gross
+        targets = [target * share for target in targets]
+    net = math.fsum(targets)
     if abs(net) > bounds.net:
-        side = targets * net > 0
-        too_far = math.fsum(abs(targets[side]).tolist())
-        targets = np.where(side, targets * max(0.0, 1 - (abs(net) - bounds.net) / too_far), targets)
+        too_far = math.fsum([abs(target) for target in targets if target * net > 0])
+        share = max(0.0, 1 - (abs(net) - bounds.net) / too_far)
+        targets = [target * share if target * net > 0 else target for target in targets]
     return targets
 
 
-def _mean_score(signals: Sequence[Signals], count: int) -> tuple[Column, Column]:
+def _mean_score(signals: Sequence[Signals], count: int) -> tuple[list[float], list[float]]:
     """The mean of scores, weighted by confidence, and the sum of those weights, by ticker; 0 where nobody says anything."""
     told = [one.leans() for one in signals if not one.abstained_because]
     if not told:
-        return np.zeros(count), np.zeros(count)
-    weight, score = told[0]
-    for confidence, lean in told[1:]:
-        weight, score = weight + confidence, score + lean
-    weighs = weight > 0
-    return np.where(weighs, score / np.where(weighs, weight, 1.0), 0.0), weight
+        return [0.0] * count, [0.0] * count
+    weights, scores = told[0]
+    for more_weights, more_scores in told[1:]:
+        weights = list(map(operator.add, weights, more_weights))
+        scores = list(map(operator.add, scores, more_scores))
+    return [score / weight if weight > 0 else 0.0 for score, weight in zip(scores, weights, strict=True)], weights

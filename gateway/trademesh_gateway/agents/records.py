@@ -53,13 +53,13 @@ class Signals:
                 self._stances[column] = _ABSTAIN
         return self._stances
 
-    def leans(self) -> tuple[Column, Column]:
+    def leans(self) -> tuple[list[float], list[float]]:
         """What it says weighs by ticker, its confidence, and the score times that; zeros where it abstains."""
         if self.row_of is not None:
             table, place = self.row_of
-            return table.weight[place], table.weighted_score[place]
+            return table.weight[place].tolist(), table.weighted_score[place].tolist()
         weight = np.where(self.abstain, 0.0, self.confidence)
-        return weight, weight * self.score
+        return weight.tolist(), (weight * self.score).tolist()
 
 
 def stances_of(score: Column, abstain: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -117,9 +117,9 @@ class Decisions:
 
     deltas: Sequence[int]
     """Signed shares to trade, 0 to hold."""
-    confidence: Column
-    score: Column
-    target_weight: Column
+    confidence: Sequence[float]
+    score: Sequence[float]
+    target_weight: Sequence[float]
 
 
 class Book(NamedTuple):
@@ -134,8 +134,8 @@ class Book(NamedTuple):
     drawdown_stopped: bool = False
     """True while a drawdown stop holds that no person has lifted."""
 
-    def weights(self) -> Column:
+    def weights(self) -> list[float]:
         """Signed values of positions over net asset value; zeros if that is not above zero."""
         nav, values = self.nav_micros, map(operator.mul, self.quantity, self.price_micros)
         # Whole numbers are divided: each weight is rounded once.
-        return np.array([value / nav for value in values] if nav > 0 else [0.0] * len(self.quantity))
+        return [value / nav for value in values] if nav > 0 else [0.0] * len(self.quantity)
