@@ -4,9 +4,11 @@ are `wire.py`'s; both say the same (tests/unit/gateway/test_table_rows.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import TypeAlias
+import operator
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway.agents.records import SignalTable, Stance, stances_of
 from trademesh_gateway.table_rows import EncodedRows, double, encoded_rows, same, small, text
+from trademesh_kernel.wire_format import prefix
 
 DIGITS = 6
 """Scores and confidences are journaled to six digits: what is below is noise, and the file is smaller for it."""
@@ -27,6 +30,8 @@ DIRECTIONS = {
 """What a stance predicts."""
 _DIRECTION_BY_STANCE = np.array([DIRECTIONS.get(stance, 0) for stance in range(max(Stance) + 1)])
 
+_SCALE = 10.0**DIGITS
+
 Encode: TypeAlias = Callable[[SignalTable, tuple[str, ...], slice], list[bytes]]
 
 
@@ -38,14 +43,21 @@ def rows_of(table: SignalTable, tickers: tuple[str, ...], encode: Encode) -> Enc
     return found
 
 
-def probability_of(score: npt.NDArray[np.float64], confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Of the direction that a score has: one half plus half of the conviction."""
-    found: npt.NDArray[np.float64] = (0.5 + abs(score) * confidence / 2).round(DIGITS)
-    return found
+def rounded(values: Iterable[float]) -> list[float]:
+    """Finite values to DIGITS, as numpy's `round` has them: for a session alone, whose arrays would take longer to make than to round."""
+    return [(round(value * _SCALE) or value * 0.0) / _SCALE for value in values]
+
+
+Figures = TypeVar("Figures", float, npt.NDArray[np.float64])
+
+
+def probability_of(score: Figures, confidence: Figures) -> Figures:
+    """Of the direction that a score has, not rounded: one half plus half of the conviction."""
+    return 0.5 + abs(score) * confidence / 2
 
 
 def signal_rows(table: SignalTable, tickers: tuple[str, ...], sessions: slice) -> list[bytes]:
-    """A Signal for every ticker."""
+    """A Signal for every ticker, and after them the columns of figures."""
     score, abstain = table.score[sessions], table.abstain[sessions]
     everywhere = np.ones(score.shape, bool)
     fields = [
@@ -55,14 +67,31 @@ def signal_rows(table: SignalTable, tickers: tuple[str, ...], sessions: slice) -
         same(events.Signal.HORIZON_SESSIONS_FIELD_NUMBER, table.horizon_sessions, everywhere),
         text(events.Signal.NOTE_FIELD_NUMBER, TOO_SHORT, abstain),
     ]
-    return encoded_rows(events.Signals.SIGNALS_FIELD_NUMBER, tickers, fields, everywhere)
+    rows = encoded_rows(events.Signals.SIGNALS_FIELD_NUMBER, tickers, fields, everywhere)
+    figures = [(tool, name, values[sessions].tolist()) for tool, name, values in table.figures]
+    columns = [figure_columns([(tool, name, values[place]) for tool, name, values in figures]) for place in range(len(rows))]
+    return list(map(operator.add, rows, columns))
+
+
+def figure_columns(figures: Sequence[tuple[str, str, Sequence[float]]]) -> bytes:
+    """What one session's view was made of, encoded: it follows the rows."""
+    return b"".join(
+        [_figure_head(tool, name, 8 * len(values)) + struct.pack(f"<{len(values)}d", *values) for tool, name, values in figures]
+    )
+
+
+@lru_cache(256)
+def _figure_head(tool: str, name: str, size_bytes: int) -> bytes:
+    """All of a column but its values, which are its last field."""
+    named = events.FigureColumn(tool=tool, name=name).SerializeToString() + prefix(events.FigureColumn.VALUES_FIELD_NUMBER, size_bytes)
+    return prefix(events.Signals.FIGURES_FIELD_NUMBER, len(named) + size_bytes) + named
 
 
 def prediction_rows(table: SignalTable, tickers: tuple[str, ...], sessions: slice) -> list[bytes]:
     """A Prediction for every ticker that is not abstained from."""
     score, abstain = table.score[sessions], table.abstain[sessions]
     stances = stances_of(score, abstain)
-    sure = np.where(stances == Stance.NEUTRAL, 0.0, probability_of(score, table.confidence[sessions]))
+    sure = np.where(stances == Stance.NEUTRAL, 0.0, probability_of(score, table.confidence[sessions]).round(DIGITS))
     fields = [
         small(events.Prediction.DIRECTION_FIELD_NUMBER, _DIRECTION_BY_STANCE[stances]),
         double(events.Prediction.CONFIDENCE_FIELD_NUMBER, sure),

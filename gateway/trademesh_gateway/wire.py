@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-import numpy as np
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from trademesh.common.v1 import vocabulary_pb2 as words
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh.gateway.v1.state_pb2 import LimitInForce, LimitsInForce
-from trademesh_gateway.agents.records import Book, Decisions, Signals, Stance
+from trademesh_gateway.agents.records import AnySignals, Book, Decisions, Stance, TabledSignals
 from trademesh_gateway.pipeline.broker import Moment
 from trademesh_gateway.pipeline.execution import Expired, Filled
 from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, WorkingOrder
@@ -22,8 +21,17 @@ from trademesh_gateway.risk.gate import Gated, most_in_ticker, restraint_of
 from trademesh_gateway.risk.limits import UNITS, Limit, Limits, Market, Unit, limits_that_are_on
 from trademesh_gateway.risk.stops import Stops, has_fallen
 from trademesh_gateway.row_templates import RowTemplate, template_of
-from trademesh_gateway.signal_rows import DIGITS, DIRECTIONS, TOO_SHORT, prediction_rows, probability_of, rows_of, signal_rows
-from trademesh_kernel.wire_format import prefix
+from trademesh_gateway.signal_rows import (
+    DIGITS,
+    DIRECTIONS,
+    TOO_SHORT,
+    figure_columns,
+    prediction_rows,
+    probability_of,
+    rounded,
+    rows_of,
+    signal_rows,
+)
 from trademesh_ledger.account import Account, Settlement
 from trademesh_ledger.corporate_actions import ActionEffect, CorporateAction, Delisting, Dividend, Split, in_sequence
 from trademesh_ledger.maintenance import MarginCall
@@ -39,7 +47,8 @@ _MOMENTS = {events.TIME_IN_FORCE_AT_THE_OPENING: Moment.OPEN, events.TIME_IN_FOR
 _KEPT_REASONS = 256
 _BLOCK, _WARN, _INFO = events.SEVERITY_BLOCK, events.SEVERITY_WARN, events.SEVERITY_INFO
 _LONG, _SHORT, _HOLD = words.ACTION_LONG, words.ACTION_SHORT, words.ACTION_HOLD
-_NEUTRAL, _TICKER_HALTED, _POSITION_LIMIT = Stance.NEUTRAL.value, Limit.TICKER_HALTED.value, Limit.POSITION_LIMIT
+_NEUTRAL, _ABSTAIN = Stance.NEUTRAL.value, Stance.ABSTAIN.value
+_TICKER_HALTED, _POSITION_LIMIT = Limit.TICKER_HALTED.value, Limit.POSITION_LIMIT
 
 
 def order_id(session: str, ticker: str) -> str:
@@ -62,23 +71,20 @@ def session_opened(number: int, decision_unix_s: int) -> events.SessionOpened:
     return events.SessionOpened(session_number=number, decision_time=Timestamp(seconds=decision_unix_s))
 
 
-def signals(tickers: tuple[str, ...], one: Signals) -> Payload:
+def signals(tickers: tuple[str, ...], one: AnySignals) -> Payload:
     """An analyst's view."""
+    if isinstance(one, TabledSignals):
+        return EncodedPayload(rows_of(one.table, tickers, signal_rows).of(one.place))
     if one.abstained_because:
         return _abstention(one.abstained_because)
-    if one.row_of is not None:
-        table, place = one.row_of
-        return EncodedPayload(rows_of(table, tickers, signal_rows).of(place) + _figures(one))
     template: RowTemplate[events.Signals] = template_of(events.Signals, "signals", tickers)
     stances, count = one.stances(), len(tickers)
     template.fill("stance", stances)
     template.fill("horizon_sessions", [one.horizon_sessions] * count)
-    abstains = [stance == Stance.ABSTAIN for stance in stances] if Stance.ABSTAIN in stances else [False] * count
-    template.fill("note", [TOO_SHORT if silent else "" for silent in abstains] if any(abstains) else [""] * count)
-    values = zip(template.rows, abstains, one.score.round(DIGITS).tolist(), one.confidence.round(DIGITS).tolist(), strict=True)
-    for row, silent, score, confidence in values:
+    template.fill("note", [TOO_SHORT if stance == _ABSTAIN else "" for stance in stances])
+    for row, silent, score, confidence in zip(template.rows, one.abstain, rounded(one.score), rounded(one.confidence), strict=True):
         row.score, row.confidence = score, 0.0 if silent else confidence
-    return template.encoded(_figures(one))
+    return template.encoded(figure_columns(one.figures))
 
 
 @lru_cache(_KEPT_REASONS)
@@ -86,40 +92,24 @@ def _abstention(because: str) -> EncodedPayload:
     return EncodedPayload(events.Signals(abstained_because=because).SerializeToString())
 
 
-def _figures(one: Signals) -> bytes:
-    """The columns of figures, encoded: they follow the rows."""
-    return b"".join([_figure_head(tool, name, 8 * len(values)) + values.astype("<f8").tobytes() for tool, name, values in one.figures])
-
-
-@lru_cache(_KEPT_REASONS)
-def _figure_head(tool: str, name: str, size_bytes: int) -> bytes:
-    """All of a column but its values, which are its last field."""
-    named = events.FigureColumn(tool=tool, name=name).SerializeToString() + prefix(events.FigureColumn.VALUES_FIELD_NUMBER, size_bytes)
-    return prefix(events.Signals.FIGURES_FIELD_NUMBER, len(named) + size_bytes) + named
-
-
-def predictions(tickers: tuple[str, ...], one: Signals) -> Payload:
+def predictions(tickers: tuple[str, ...], one: AnySignals) -> Payload:
     """An analyst's predictions: the direction of its signal, and as probability one half plus half of its conviction."""
-    if one.row_of is not None:
-        table, place = one.row_of
-        return EncodedPayload(rows_of(table, tickers, prediction_rows).of(place))
-    stances = one.stances()
+    if isinstance(one, TabledSignals):
+        return EncodedPayload(rows_of(one.table, tickers, prediction_rows).of(one.place))
+    stances, score, confidence = one.stances(), one.score, one.confidence
     if Stance.ABSTAIN in stances:
         kept = [column for column, stance in enumerate(stances) if stance != Stance.ABSTAIN]
         stances, tickers = [stances[column] for column in kept], tuple(tickers[column] for column in kept)
-        score, confidence = one.score[kept], one.confidence[kept]
-    else:
-        score, confidence = one.score, one.confidence
+        score, confidence = [score[column] for column in kept], [confidence[column] for column in kept]
     template: RowTemplate[events.Predictions] = template_of(events.Predictions, "predictions", tickers)
-    probability = probability_of(score, confidence).tolist()
+    probability = rounded(map(probability_of, score, confidence))
     template.fill("direction", list(map(DIRECTIONS.__getitem__, stances)))
-    for row, stance, sure in zip(template.rows, stances, probability, strict=True):
-        row.confidence = 0.0 if stance == _NEUTRAL else sure
+    template.fill("confidence", [0.0 if stance == _NEUTRAL else sure for stance, sure in zip(stances, probability, strict=True)])
     return template.encoded()
 
 
-def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilities: Any, market: Market) -> Payload:
-    """Exposure of the book and headroom in each ticker."""
+def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilities: Sequence[float], market: Market) -> Payload:
+    """Exposure of the book and headroom in each ticker. Volatilities come rounded to DIGITS; not a number where one is not known."""
     nav, peak = book.nav_micros, book.peak_nav_micros
     values = list(map(operator.mul, book.quantity, book.price_micros))
     restraint = restraint_of(book, limits)
@@ -133,7 +123,7 @@ def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilitie
     every = restraint.limit.value if restraint else 0
     most, binding = most_in_ticker(book, limits, market, 0)
     own, shorts, halted, barred = limits.volatility_target_bp, limits.shorts_allowed, limits.halted_columns, limits.not_borrowable
-    rows = zip(template.rows, book.price_micros, values, volatilities.round(DIGITS).tolist(), strict=True)
+    rows = zip(template.rows, book.price_micros, values, volatilities, strict=True)
     for column, (row, price, value, level) in enumerate(rows):
         if own:
             most, binding = most_in_ticker(book, limits, market, column)
@@ -165,8 +155,8 @@ def decisions(tickers: tuple[str, ...], wanted: Decisions) -> Payload:
     else:
         template.fill("action", [_HOLD] * len(deltas))
         template.fill("quantity", deltas)
-    columns = np.array((wanted.confidence, wanted.score, wanted.target_weight))
-    values = zip(template.rows, *columns.round(DIGITS).tolist(), strict=True)
+    columns = (wanted.confidence, wanted.score, wanted.target_weight)
+    values = zip(template.rows, *map(rounded, columns), strict=True)
     for row, confidence, score, target_weight in values:
         row.confidence, row.score, row.target_weight = confidence, score, target_weight
     return template.encoded()

@@ -19,10 +19,10 @@ from trademesh_gateway.agents.indicators import (
     z_score_of,
 )
 from trademesh_gateway.agents.readings import READINGS, seen_prices
-from trademesh_gateway.agents.records import Signals, SignalTable, abstention
+from trademesh_gateway.agents.records import AnySignals, Signals, SignalTable, abstention
 from trademesh_gateway.market.point_in_time import Closes, PointInTimeView
 
-Analyst = Callable[[PointInTimeView, Collection[str]], Signals]
+Analyst = Callable[[PointInTimeView, Collection[str]], AnySignals]
 """From what is known, and the skills that the agent may use, to its view."""
 
 NEWS_MEMORY_S = 14 * 86_400
@@ -36,7 +36,7 @@ _NOTHING_KNOWN = "not enough sessions are known for any skill"
 NEWS_HORIZON_SESSIONS = 5
 
 
-def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals:
+def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> AnySignals:
     """Momentum over a year less its last month, mean reversion within a month, and less confidence where volatility is high; and what else
     `readings.py` has, if it is named."""
     wanted = frozenset(skills)
@@ -60,7 +60,8 @@ def technical_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
     score, abstain = _mean(score, weight)
     if abstain.all():
         return abstention(_NOTHING_KNOWN)
-    return Signals(score, confidence, abstain, TECHNICAL_HORIZON_SESSIONS, figures)
+    told = [(tool, name, values.tolist()) for tool, name, values in figures]
+    return Signals(score.tolist(), confidence.tolist(), abstain.tolist(), TECHNICAL_HORIZON_SESSIONS, told)
 
 
 @cache
@@ -124,10 +125,9 @@ def sentiment_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
         column = place.get(item.ticker)
         if column is not None:
             flow[column] += item.direction * 0.5 ** ((view.as_of_unix_s - item.published_unix_s) / NEWS_HALF_LIFE_S)
-    figure = np.array(flow)
-    score = clipped(figure / 2, -1, 1)
-    confidence = np.minimum(0.6, abs(score))
-    return Signals(score, confidence, np.zeros(len(score), bool), NEWS_HORIZON_SESSIONS, [("news-flow", "weighted_direction", figure)])
+    score = [max(-1.0, min(1.0, one / 2)) for one in flow]
+    confidence = [min(0.6, abs(one)) for one in score]
+    return Signals(score, confidence, [False] * len(flow), NEWS_HORIZON_SESSIONS, [("news-flow", "weighted_direction", flow)])
 
 
 @lru_cache(16)

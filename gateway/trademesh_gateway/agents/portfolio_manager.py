@@ -12,10 +12,10 @@ import numpy as np
 
 from trademesh_gateway.agents.example_managers import monthly_equal_weight, sma_crossover
 from trademesh_gateway.agents.indicators import Table, volatility_of
-from trademesh_gateway.agents.records import Book, Decisions, Signals
+from trademesh_gateway.agents.records import AnySignals, Book, Decisions
 from trademesh_gateway.market.point_in_time import Closes, PointInTimeView
 
-Manager = Callable[[PointInTimeView, Sequence[Signals], Book, int], Decisions]
+Manager = Callable[[PointInTimeView, Sequence[AnySignals], Book, int], Decisions]
 """From what is known, what analysts say, the account and the session's number to a decision for every ticker."""
 
 VOLATILITY_TARGET = 0.15
@@ -51,7 +51,7 @@ def manager_of(skills: Collection[str], bounds: Bounds, initial_cash_micros: int
     return lambda view, signals, book, number: decide(view, signals, book, bounds, number)
 
 
-def decide(view: PointInTimeView, signals: Sequence[Signals], book: Book, bounds: Bounds, session_number: int) -> Decisions:
+def decide(view: PointInTimeView, signals: Sequence[AnySignals], book: Book, bounds: Bounds, session_number: int) -> Decisions:
     """Target weight = mean score x volatility target / (volatility x root of a typical number of positions), within the limits of the book.
 
     Trades on every fifth session, and between them only to leave a position whose score has turned.
@@ -115,7 +115,7 @@ def _fitted(targets: list[float], bounds: Bounds) -> list[float]:
     return targets
 
 
-def _mean_score(signals: Sequence[Signals], count: int) -> tuple[list[float], list[float]]:
+def _mean_score(signals: Sequence[AnySignals], count: int) -> tuple[list[float], list[float]]:
     """The mean of scores, weighted by confidence, and the sum of those weights, by ticker; 0 where nobody says anything."""
     told = [one.leans() for one in signals if not one.abstained_because]
     if not told:

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,35 +31,57 @@ _STANCES = np.array([_LEVEL, _UP, _DOWN])
 
 @dataclass(slots=True)
 class Signals:
-    """One analyst's view of a session: an array entry per ticker. `abstained_because` is set if it abstains from all, and then nothing else is."""
+    """One analyst's view of a session: an entry per ticker. `abstained_because` is set if it abstains from all, and then nothing else is."""
 
-    score: Column
-    confidence: Column
-    abstain: npt.NDArray[np.bool_]
+    score: Sequence[float]
+    confidence: Sequence[float]
+    abstain: Sequence[bool]
     horizon_sessions: int
-    figures: Sequence[tuple[str, str, Column]] = ()
+    figures: Sequence[tuple[str, str, Sequence[float]]] = ()
     """Tool, name and value of what it looked at."""
     abstained_because: str = ""
-    row_of: tuple[SignalTable, int] | None = None
-    """The table that they are a row of, and which; None if they were made alone."""
     _stances: list[int] = field(default_factory=list, repr=False, compare=False)
     """Made once: signals and predictions are told by them."""
 
     def stances(self) -> list[int]:
         """Which way the analyst leans in each ticker, as values of Stance; agrees with the sign of the score."""
         if not self._stances:
-            self._stances = [_UP if score > 0 else _DOWN if score < 0 else _LEVEL for score in self.score.tolist()]
-            for column in self.abstain.nonzero()[0].tolist():
-                self._stances[column] = _ABSTAIN
+            self._stances = [
+                _ABSTAIN if silent else _UP if score > 0 else _DOWN if score < 0 else _LEVEL
+                for score, silent in zip(self.score, self.abstain, strict=True)
+            ]
         return self._stances
 
     def leans(self) -> tuple[list[float], list[float]]:
         """What it says weighs by ticker, its confidence, and the score times that; zeros where it abstains."""
-        if self.row_of is not None:
-            table, place = self.row_of
-            return table.weight[place].tolist(), table.weighted_score[place].tolist()
-        weight = np.where(self.abstain, 0.0, self.confidence)
-        return weight.tolist(), (weight * self.score).tolist()
+        weight = [0.0 if silent else sure for sure, silent in zip(self.confidence, self.abstain, strict=True)]
+        return weight, list(map(operator.mul, weight, self.score))
+
+
+class TabledSignals(NamedTuple):
+    """The Signals that are a row of a table, made only for who looks at more than what they come to."""
+
+    table: SignalTable
+    place: int
+
+    @property
+    def abstained_because(self) -> str:
+        """Never set: where it abstains from all a table has Signals that say so."""
+        return ""
+
+    def leans(self) -> tuple[list[float], list[float]]:
+        """See `Signals.leans`."""
+        return self.table.weight[self.place].tolist(), self.table.weighted_score[self.place].tolist()
+
+    def alone(self) -> Signals:
+        """The same, of no table."""
+        table, place = self
+        figures = [(tool, name, values[place].tolist()) for tool, name, values in table.figures]
+        columns = table.score[place].tolist(), table.confidence[place].tolist(), table.abstain[place].tolist()
+        return Signals(*columns, table.horizon_sessions, figures)
+
+
+AnySignals: TypeAlias = Signals | TabledSignals
 
 
 def stances_of(score: Column, abstain: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -71,13 +93,12 @@ def stances_of(score: Column, abstain: npt.NDArray[np.bool_]) -> npt.NDArray[np.
 @cache
 def abstention(because: str) -> Signals:
     """The signals of an analyst that has nothing to judge by."""
-    empty = np.zeros(0)
-    return Signals(empty, empty, np.zeros(0, bool), 1, abstained_because=because)
+    return Signals((), (), (), 1, abstained_because=because)
 
 
 class SignalTable:
     """An analyst's views of sessions in a row, which need nothing but what was known beforehand: arrays of sessions by tickers. Each row is the
-    Signals of its session."""
+    view of its session."""
 
     def __init__(
         self,
@@ -104,11 +125,8 @@ class SignalTable:
     def __len__(self) -> int:
         return len(self._is_silent)
 
-    def __getitem__(self, place: int) -> Signals:
-        if self._is_silent[place]:
-            return self._silent
-        figures = [(tool, name, values[place]) for tool, name, values in self.figures]
-        return Signals(self.score[place], self.confidence[place], self.abstain[place], self.horizon_sessions, figures, row_of=(self, place))
+    def __getitem__(self, place: int) -> AnySignals:
+        return self._silent if self._is_silent[place] else TabledSignals(self, place)
 
 
 @dataclass(eq=False, slots=True)

@@ -80,6 +80,8 @@ class Comparison:
 
     def _weigh(self, before: PointInTimeView) -> None:
         """At the first settlement: parts of the cash by what companies were worth when the desk first decided."""
+        if not self._shares_outstanding:
+            return
         known = before.last_closes(1)
         if any(self._shares_outstanding) and len(known):
             self._market_cap, self.market_cap_note = market_cap_weighted(

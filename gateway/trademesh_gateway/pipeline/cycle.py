@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.agents.analysts import ANALYSTS
-from trademesh_gateway.agents.indicators import volatility
+from trademesh_gateway.agents.indicators import rounded_volatility
 from trademesh_gateway.agents.portfolio_manager import manager_of
-from trademesh_gateway.agents.records import Book, Decisions, Signals
+from trademesh_gateway.agents.records import AnySignals, Book, Decisions
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
 from trademesh_gateway.pipeline.broker import Broker, Moment, SessionTimes, priced
 from trademesh_gateway.pipeline.desk_run import DeskRun, FillPolicy
@@ -29,6 +29,7 @@ from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.risk.gate import Gated, apply_limits
 from trademesh_gateway.risk.limits import UNKNOWN_MARKET, Limit
 from trademesh_gateway.risk.market import market_of
+from trademesh_gateway.signal_rows import DIGITS
 from trademesh_ledger.corporate_actions import Delisting, Split
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.journal import Draft
@@ -114,7 +115,7 @@ class Cycle:
         self._decides_at = Moment.CLOSE if desk.rules.fill is FillPolicy.SAME_CLOSE else Moment.DECISION
         self._market = UNKNOWN_MARKET
         """What the limits need to know of the tickers beside the book, as of the decision."""
-        self._signals: dict[str, Signals] = {}
+        self._signals: dict[str, AnySignals] = {}
         self._book: Book | None = None
         self._decisions: Decisions | None = None
         self._gated: list[tuple[SessionOrder, Gated]] = []
@@ -218,7 +219,7 @@ class Cycle:
 
     def _risk(self) -> None:
         if "risk_manager" in self._desk.rules.agents:
-            level = volatility(self._view, 20)
+            level = rounded_volatility(self._view, 20, DIGITS)
             notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level, self._market)
             self._draft(3, "risk_notes", notes, "risk_manager")
 

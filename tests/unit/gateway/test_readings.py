@@ -9,6 +9,7 @@ from real_closes import history, us20
 from trademesh.runtime.v1.run_config_pb2 import RunConfig
 from trademesh_gateway.agents.analysts import technical_analyst
 from trademesh_gateway.agents.readings import READINGS, SEEN_SESSIONS, bollinger, macd, rsi, seen_prices, trend
+from trademesh_gateway.agents.records import Signals
 from trademesh_gateway.agents.series import averages, oscillators
 from trademesh_gateway.agents.series.windows import Series, sma
 from trademesh_runs.run_config import OTHER_SKILLS, faults_of, normalised
@@ -73,10 +74,12 @@ def test_trends_are_followed_and_stretches_are_faded() -> None:
 def test_the_analyst_tells_the_figure_of_each_skill_that_it_used() -> None:
     view = history(400).as_of(int(us20().close_unix_s[399]))
     found = technical_analyst(view, frozenset(READINGS))
+    assert isinstance(found, Signals)
     assert [tool for tool, _, _ in found.figures] == list(READINGS)
-    assert not found.abstain.any()
-    assert (np.abs(found.score) <= 1).all()
+    assert not any(found.abstain)
+    assert all(-1 <= score <= 1 for score in found.score)
     alone = technical_analyst(view, frozenset({"rsi"}))
+    assert isinstance(alone, Signals)
     np.testing.assert_allclose(alone.score, rsi(seen_prices(view))[2])
 
 
@@ -85,4 +88,6 @@ def test_what_comes_later_changes_nothing_that_the_analyst_says(row: int) -> Non
     at = int(us20().close_unix_s[row]) - 1
     long = technical_analyst(history(420).as_of(at), frozenset(READINGS))
     short = technical_analyst(history(row).as_of(at), frozenset(READINGS))
+    assert isinstance(long, Signals)
+    assert isinstance(short, Signals)
     np.testing.assert_array_equal(long.score, short.score)

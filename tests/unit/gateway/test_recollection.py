@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from trademesh.gateway.v1 import event_pb2 as events
@@ -28,18 +28,18 @@ ANALYSTS = ("technical_analyst", "valuation_analyst")
 
 def signals_of(day: str, score: float) -> Draft:
     found = Signals(
-        np.array([score, 0.0, 0.0]),
-        np.array([0.5, 0.4, 0.0]),
-        np.array([False, False, True]),
+        [score, 0.0, 0.0],
+        [0.5, 0.4, 0.0],
+        [False, False, True],
         21,
-        [("momentum", "return_231_skip_21", np.array([0.25, np.nan, np.nan]))],
+        [("momentum", "return_231_skip_21", [0.25, math.nan, math.nan])],
     )
     return Draft("signals", wire.signals(TICKERS, found), day, events.PHASE_ANALYSIS, "technical_analyst")
 
 
 def decisions_of(day: str, *deltas: int) -> Draft:
     count = len(deltas)
-    wanted = Decisions(deltas, np.full(count, 0.5), 0.1 * np.arange(count), np.full(count, 0.2))
+    wanted = Decisions(deltas, [0.5] * count, [0.1 * place for place in range(count)], [0.2] * count)
     return Draft("decisions", wire.decisions(TICKERS, wanted), day, events.PHASE_DECISION, "portfolio_manager")
 
 
@@ -97,7 +97,7 @@ async def test_the_risk_managers_newest_notes_are_known() -> None:
     limits = Limits(2_000, 15_000, 10_000, 5_000, shorts_allowed=True)
     book = Book(1_000_000_000, 4_000_000_000, [10, 30, 0], [10_000_000, 10_000_000, 0])
     free = Book(1_000_000_000, 1_000_000_000, [10, 30, 0], [10_000_000, 10_000_000, 0])
-    levels = np.array([0.25, np.nan, np.nan])
+    levels = [0.25, math.nan, math.nan]
 
     def notes(day: str, of: Book) -> Draft:
         return Draft("risk_notes", wire.risk_notes(TICKERS, of, limits, levels, UNKNOWN_MARKET), day, events.PHASE_RISK, "risk_manager")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import math
+from typing import TypeVar
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import row_templates, wire
@@ -18,29 +18,28 @@ from trademesh_ledger.costs import CostModel
 from trademesh_ledger.margin import MarginRules
 from trademesh_ledger.portfolio import Portfolio
 
+Entry = TypeVar("Entry")
 TICKERS = ("AAPL", "GE", "KO")
 COUNT = len(TICKERS)
 FRACTIONS = st.sampled_from([0.0, 0.25, -0.5, 1.0])
 LIMITS = (Limits(2000, 10_000, 10_000, 0, shorts_allowed=True), Limits(1000, 10_000, 10_000, 0, shorts_allowed=False, halted=True))
 
 
-def columns(of: st.SearchStrategy[float]) -> st.SearchStrategy[npt.NDArray[np.float64]]:
-    return arrays.arrays(np.float64, COUNT, elements=of)
+def columns(of: st.SearchStrategy[Entry]) -> st.SearchStrategy[list[Entry]]:
+    return st.lists(of, min_size=COUNT, max_size=COUNT)
 
 
 def shares(least: int) -> st.SearchStrategy[list[int]]:
     return st.lists(st.sampled_from([0, 7, 200, least]), min_size=COUNT, max_size=COUNT)
 
 
-SIGNALS = st.builds(
-    Signals, columns(FRACTIONS), columns(FRACTIONS.map(abs)), arrays.arrays(np.bool_, COUNT), st.sampled_from([5, 21]), st.just(())
-)
+SIGNALS = st.builds(Signals, columns(FRACTIONS), columns(FRACTIONS.map(abs)), columns(st.booleans()), st.sampled_from([5, 21]), st.just(()))
 DECISIONS = st.builds(Decisions, shares(-7), columns(FRACTIONS), columns(FRACTIONS), columns(FRACTIONS))
 BOOKS = st.builds(Book, st.sampled_from([1000, -1]), st.just(2000), shares(-7), shares(0))
-NOTES = st.tuples(BOOKS, st.sampled_from(LIMITS), columns(st.sampled_from([0.2, np.nan])))
+NOTES = st.tuples(BOOKS, st.sampled_from(LIMITS), columns(st.sampled_from([0.2, math.nan])))
 
 
-def told(what: Signals | Decisions | tuple[Book, Limits, npt.NDArray[np.float64]] | Account) -> list[bytes]:
+def told(what: Signals | Decisions | tuple[Book, Limits, list[float]] | Account) -> list[bytes]:
     """All that is made of one of them."""
     match what:
         case Signals():
@@ -68,7 +67,7 @@ def accounts(draw: st.DrawFn) -> Account:
 @settings(deadline=None)
 @given(st.lists(st.one_of(SIGNALS, DECISIONS, NOTES, accounts()), min_size=2, max_size=8))
 def test_what_was_said_before_is_not_said_again(
-    sequence: list[Signals | Decisions | tuple[Book, Limits, npt.NDArray[np.float64]] | Account],
+    sequence: list[Signals | Decisions | tuple[Book, Limits, list[float]] | Account],
 ) -> None:
     in_turn = [told(one) for one in sequence]
     for one, said in zip(sequence, in_turn, strict=True):

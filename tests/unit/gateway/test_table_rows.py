@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -14,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import table_rows, wire
-from trademesh_gateway.agents.records import Signals, SignalTable
+from trademesh_gateway.agents.records import SignalTable, TabledSignals
 
 MOST_SESSIONS, MOST_TICKERS = 7, 6
 TICKERS = st.lists(st.text(min_size=1, max_size=32), min_size=1, max_size=MOST_TICKERS, unique=True)
@@ -38,11 +37,6 @@ def tables(draw: st.DrawFn) -> tuple[tuple[str, ...], SignalTable]:
     return tickers, table
 
 
-def alone(signals: Signals) -> Signals:
-    """The same, of no table."""
-    return dataclasses.replace(signals, row_of=None)
-
-
 @settings(deadline=None)
 @given(tables(), st.integers(1, MOST_SESSIONS * MOST_TICKERS))
 def test_signals_and_predictions_of_a_table_are_those_of_each_session_alone(
@@ -53,9 +47,13 @@ def test_signals_and_predictions_of_a_table_are_those_of_each_session_alone(
         patch.setattr(table_rows, "ROWS_AT_ONCE", rows_at_once)
         for place in reversed(range(len(table))):
             one = table[place]
-            assert wire.signals(tickers, one) == wire.signals(tickers, alone(one))
-            if not one.abstained_because:
-                assert wire.predictions(tickers, one) == wire.predictions(tickers, alone(one))
+            if isinstance(one, TabledSignals):
+                assert wire.signals(tickers, one) == wire.signals(tickers, one.alone())
+                assert wire.predictions(tickers, one) == wire.predictions(tickers, one.alone())
+                assert one.leans() == one.alone().leans()
+            else:
+                assert one.abstained_because
+                assert table.abstain[place].all()
 
 
 @settings(deadline=None)
