@@ -45,7 +45,7 @@ def rows_of(table: SignalTable, tickers: tuple[str, ...], encode: Encode) -> Enc
 
 def rounded(values: Iterable[float]) -> list[float]:
     """Finite values to DIGITS, as numpy's `round` has them: for a session alone, whose arrays would take longer to make than to round."""
-    return [(round(value * _SCALE) or value * 0.0) / _SCALE for value in values]
+    return [(round(value * _SCALE) or value * 0.0) / _SCALE if value else value for value in values]
 
 
 Figures = TypeVar("Figures", float, npt.NDArray[np.float64])

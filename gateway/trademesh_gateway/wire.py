@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -82,8 +83,9 @@ def signals(tickers: tuple[str, ...], one: AnySignals) -> Payload:
     template.fill("stance", stances)
     template.fill("horizon_sessions", [one.horizon_sessions] * count)
     template.fill("note", [TOO_SHORT if stance == _ABSTAIN else "" for stance in stances])
-    for row, silent, score, confidence in zip(template.rows, one.abstain, rounded(one.score), rounded(one.confidence), strict=True):
-        row.score, row.confidence = score, 0.0 if silent else confidence
+    # Not `fill`, to which minus zero is zero.
+    template.put("score", rounded(one.score))
+    template.fill("confidence", rounded(one.leans()[0]))
     return template.encoded(figure_columns(one.figures))
 
 
@@ -119,29 +121,48 @@ def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilitie
     whole.gross = round(sum(map(abs, values)) / nav, DIGITS) if nav > 0 else 0.0
     whole.net = round(sum(values) / nav, DIGITS) if nav > 0 else 0.0
     whole.drawdown = round(nav / peak - 1, DIGITS) if peak > 0 else 0.0
-    severities, bindings = list[int](), list[int]()
-    every = restraint.limit.value if restraint else 0
-    most, binding = most_in_ticker(book, limits, market, 0)
-    own, shorts, halted, barred = limits.volatility_target_bp, limits.shorts_allowed, limits.halted_columns, limits.not_borrowable
-    rows = zip(template.rows, book.price_micros, values, volatilities, strict=True)
-    for column, (row, price, value, level) in enumerate(rows):
-        if own:
-            most, binding = most_in_ticker(book, limits, market, column)
-        held_back = every or (_TICKER_HALTED if column in halted else 0)
-        short = most if shorts and column not in barred else 0
-        severities.append(_BLOCK if held_back else _INFO if -most <= value <= most else _WARN)
-        # The position limit is on for every run: only another one is worth naming.
-        bindings.append(held_back or (0 if binding is _POSITION_LIMIT else binding.value))
-        row.max_buy_shares = (most - value) // price if price and most > value else 0
-        row.max_sell_shares = (short + value) // price if price and short + value > 0 else 0
-        # Not a number is unequal to itself.
-        if level == level:  # half the time of a call
-            row.volatility = level
-        else:
-            row.ClearField("volatility")
+    most, limited_by = _most_in_tickers(book, limits, market)
+    severities = [_INFO if -bound <= value <= bound else _WARN for value, bound in zip(values, most, strict=True)]
+    # The position limit is on for every run: only another one is worth naming.
+    bindings = [0 if limit is _POSITION_LIMIT else limit.value for limit in limited_by]
+    for column in range(len(tickers)) if restraint else limits.halted_columns:
+        severities[column], bindings[column] = _BLOCK, restraint.limit.value if restraint else _TICKER_HALTED
     template.fill("severity", severities)
     template.fill("limit", bindings)
+    least = most if limits.shorts_allowed else [0] * len(values)
+    if limits.not_borrowable:
+        least = [0 if column in limits.not_borrowable else bound for column, bound in enumerate(least)]
+    template.put("max_buy_shares", _shares(map(operator.sub, most, values), book.price_micros))
+    template.put("max_sell_shares", _shares(map(operator.add, least, values), book.price_micros))
+    _put_volatilities(template, volatilities)
     return template.encoded()
+
+
+def _shares(amounts_micros: Iterable[int], prices_micros: Sequence[int]) -> list[int]:
+    """Whole shares that amounts buy; none where there is no price, or nothing to spend."""
+    pairs = zip(amounts_micros, prices_micros, strict=True)
+    return [amount // price if price and amount > 0 else 0 for amount, price in pairs]
+
+
+def _most_in_tickers(book: Book, limits: Limits, market: Market) -> tuple[Sequence[int], Sequence[Limit]]:
+    """The bound of each ticker, and which limit it is; asked for once where all have the same."""
+    count = len(book.quantity)
+    if not limits.volatility_target_bp:
+        most, limit = most_in_ticker(book, limits, market, 0)
+        return [most] * count, [limit] * count
+    found = [most_in_ticker(book, limits, market, column) for column in range(count)]
+    return [most for most, _ in found], [limit for _, limit in found]
+
+
+def _put_volatilities(template: RowTemplate[events.RiskNotes], volatilities: Sequence[float]) -> None:
+    if not any(map(math.isnan, volatilities)):
+        template.put("volatility", volatilities)
+        return
+    for row, level in zip(template.rows, volatilities, strict=True):
+        if math.isnan(level):
+            row.ClearField("volatility")
+        else:
+            row.volatility = level
 
 
 @lru_cache(1)
@@ -155,10 +176,9 @@ def decisions(tickers: tuple[str, ...], wanted: Decisions) -> Payload:
     else:
         template.fill("action", [_HOLD] * len(deltas))
         template.fill("quantity", deltas)
-    columns = (wanted.confidence, wanted.score, wanted.target_weight)
-    values = zip(template.rows, *map(rounded, columns), strict=True)
-    for row, confidence, score, target_weight in values:
-        row.confidence, row.score, row.target_weight = confidence, score, target_weight
+    template.fill("confidence", rounded(wanted.confidence))
+    template.put("score", rounded(wanted.score))
+    template.put("target_weight", rounded(wanted.target_weight))
     return template.encoded()
 
 

@@ -125,8 +125,9 @@ def sentiment_analyst(view: PointInTimeView, skills: Collection[str]) -> Signals
         column = place.get(item.ticker)
         if column is not None:
             flow[column] += item.direction * 0.5 ** ((view.as_of_unix_s - item.published_unix_s) / NEWS_HALF_LIFE_S)
-    score = [max(-1.0, min(1.0, one / 2)) for one in flow]
-    confidence = [min(0.6, abs(one)) for one in score]
+    # In most tickers there is no news.
+    score = [max(-1.0, min(1.0, one / 2)) if one else 0.0 for one in flow]
+    confidence = [min(0.6, abs(one)) if one else 0.0 for one in score]
     return Signals(score, confidence, [False] * len(flow), NEWS_HORIZON_SESSIONS, [("news-flow", "weighted_direction", flow)])
 
 

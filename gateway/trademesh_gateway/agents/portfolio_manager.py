@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
@@ -58,33 +59,35 @@ def decide(view: PointInTimeView, signals: Sequence[AnySignals], book: Book, bou
     """
     count, nav = len(view.tickers), book.nav_micros
     scores, weights = _mean_score(signals, count)
-    known = view.windowed(f"sizes {VOLATILITY_SESSIONS}", VOLATILITY_SESSIONS + 1, _sizes)
-    sizes = [0.0] * count if known is None else known.tolist()
-    bound = bounds.position
-    wanted = list[float]()
-    for score, weight, size in zip(scores, weights, sizes, strict=True):
-        target = (score + LONG_TILT) * size if weight > 0 and size > 0 else 0.0
-        wanted.append(bound if target > bound else -bound if target < -bound else target)
-    targets, confidence, deltas = _fitted(wanted, bounds), [0.0] * count, [0] * count
-    rebalances = session_number % REBALANCE_SESSIONS == 1
-    rows = zip(book.weights(), book.price_micros, weights, sizes, targets, strict=True)
-    for column, (held, price, weight, size, target) in enumerate(rows):
-        if not (weight > 0 and size > 0 and price and nav > 0):
-            targets[column] = held
-            continue
-        confidence[column] = min(1.0, weight)
-        if rebalances:
-            if abs(target - held) < NO_TRADE_BAND:
-                continue
-        elif held * target < 0:
-            target = targets[column] = 0.0
-        else:
-            continue
+    table = view.windowed(f"sizes {VOLATILITY_SESSIONS}", VOLATILITY_SESSIONS + 1, _sizes)
+    sizes = [0.0] * count if table is None else table.tolist()
+    usable = [weight > 0 and size > 0 for weight, size in zip(weights, sizes, strict=True)]
+    wanted = [(score + LONG_TILT) * size if known else 0.0 for score, size, known in zip(scores, sizes, usable, strict=True)]
+    targets, held = _fitted(_within(wanted, bounds.position), bounds), book.weights()
+    if session_number % REBALANCE_SESSIONS == 1:
+        moved = [abs(target - weight) >= NO_TRADE_BAND for target, weight in zip(targets, held, strict=True)]
+    else:
+        moved = [target * weight < 0 for target, weight in zip(targets, held, strict=True)]
+        if any(moved):
+            targets = [0.0 if leaves else target for leaves, target in zip(moved, targets, strict=True)]
+    confidence, deltas = _within(weights, 1.0), [0] * count
+    if not (nav > 0 and all(usable) and all(book.price_micros)):
+        for column, price in enumerate(book.price_micros):
+            if not (usable[column] and price and nav > 0):
+                confidence[column], targets[column], moved[column] = 0.0, held[column], False
+    for column in compress(range(count), moved):
         # Money stays whole: the weight becomes steps of a ten-thousandth before it meets it.
-        steps = round(target * WEIGHT_STEPS)
-        shares = abs(steps) * nav // (WEIGHT_STEPS * price)
+        steps = round(targets[column] * WEIGHT_STEPS)
+        shares = abs(steps) * nav // (WEIGHT_STEPS * book.price_micros[column])
         deltas[column] = (shares if steps > 0 else -shares) - book.quantity[column]
     return Decisions(deltas, confidence, scores, targets)
+
+
+def _within(values: list[float], bound: float) -> list[float]:
+    """Values, none farther from zero than a bound; a list of its own."""
+    if max(values, default=0.0) <= bound and min(values, default=0.0) >= -bound:
+        return values.copy()
+    return [bound if value > bound else -bound if value < -bound else value for value in values]
 
 
 def _sizes(closes: Closes) -> Table:

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import compress
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -46,15 +47,16 @@ class Signals:
     def stances(self) -> list[int]:
         """Which way the analyst leans in each ticker, as values of Stance; agrees with the sign of the score."""
         if not self._stances:
-            self._stances = [
-                _ABSTAIN if silent else _UP if score > 0 else _DOWN if score < 0 else _LEVEL
-                for score, silent in zip(self.score, self.abstain, strict=True)
-            ]
+            self._stances = [_UP if score > 0 else _DOWN if score < 0 else _LEVEL for score in self.score]
+            for column in compress(range(len(self.score)), self.abstain):
+                self._stances[column] = _ABSTAIN
         return self._stances
 
     def leans(self) -> tuple[list[float], list[float]]:
         """What it says weighs by ticker, its confidence, and the score times that; zeros where it abstains."""
-        weight = [0.0 if silent else sure for sure, silent in zip(self.confidence, self.abstain, strict=True)]
+        weight = list(self.confidence)
+        for column in compress(range(len(weight)), self.abstain):
+            weight[column] = 0.0
         return weight, list(map(operator.mul, weight, self.score))
 
 
