@@ -32,7 +32,8 @@ class RowTemplate(Generic[Filled]):
         self._filled: dict[str, Sequence[Any]] = {}
 
     def fill(self, field: str, values: Sequence[Any]) -> None:
-        """Sets a field of all rows that is set in this way alone; nothing is to be done if the values are those of the last time."""
+        """Sets a field of all rows that is set in this way alone; nothing is to be done if the values equal those of the last time. Minus zero
+        equals zero: a column in which it is told is `put`."""
         if self._filled.get(field) != values:
             self._filled[field] = list(values)
             self.put(field, values)

@@ -29,9 +29,9 @@ DIRECTIONS = {
 }
 """What a stance predicts."""
 _DIRECTION_BY_STANCE = np.array([DIRECTIONS.get(stance, 0) for stance in range(max(Stance) + 1)])
-
 _SCALE = 10.0**DIGITS
 
+Floats = TypeVar("Floats", float, npt.NDArray[np.float64])
 Encode: TypeAlias = Callable[[SignalTable, tuple[str, ...], slice], list[bytes]]
 
 
@@ -48,10 +48,7 @@ def rounded(values: Iterable[float]) -> list[float]:
     return [(round(value * _SCALE) or value * 0.0) / _SCALE if value else value for value in values]
 
 
-Figures = TypeVar("Figures", float, npt.NDArray[np.float64])
-
-
-def probability_of(score: Figures, confidence: Figures) -> Figures:
+def probability_of(score: Floats, confidence: Floats) -> Floats:
     """Of the direction that a score has, not rounded: one half plus half of the conviction."""
     return 0.5 + abs(score) * confidence / 2
 

@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import compress
 from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
@@ -83,9 +84,8 @@ def signals(tickers: tuple[str, ...], one: AnySignals) -> Payload:
     template.fill("stance", stances)
     template.fill("horizon_sessions", [one.horizon_sessions] * count)
     template.fill("note", [TOO_SHORT if stance == _ABSTAIN else "" for stance in stances])
-    # Not `fill`, to which minus zero is zero.
     template.put("score", rounded(one.score))
-    template.fill("confidence", rounded(one.leans()[0]))
+    template.fill("confidence", rounded(one.weights()))
     return template.encoded(figure_columns(one.figures))
 
 
@@ -99,8 +99,8 @@ def predictions(tickers: tuple[str, ...], one: AnySignals) -> Payload:
     if isinstance(one, TabledSignals):
         return EncodedPayload(rows_of(one.table, tickers, prediction_rows).of(one.place))
     stances, score, confidence = one.stances(), one.score, one.confidence
-    if Stance.ABSTAIN in stances:
-        kept = [column for column, stance in enumerate(stances) if stance != Stance.ABSTAIN]
+    if _ABSTAIN in stances:
+        kept = [column for column, stance in enumerate(stances) if stance != _ABSTAIN]
         stances, tickers = [stances[column] for column in kept], tuple(tickers[column] for column in kept)
         score, confidence = [score[column] for column in kept], [confidence[column] for column in kept]
     template: RowTemplate[events.Predictions] = template_of(events.Predictions, "predictions", tickers)
@@ -111,7 +111,7 @@ def predictions(tickers: tuple[str, ...], one: AnySignals) -> Payload:
 
 
 def risk_notes(tickers: tuple[str, ...], book: Book, limits: Limits, volatilities: Sequence[float], market: Market) -> Payload:
-    """Exposure of the book and headroom in each ticker. Volatilities come rounded to DIGITS; not a number where one is not known."""
+    """Exposure of the book and headroom in each ticker. A volatility that is not known is not a number."""
     nav, peak = book.nav_micros, book.peak_nav_micros
     values = list(map(operator.mul, book.quantity, book.price_micros))
     restraint = restraint_of(book, limits)
@@ -155,14 +155,12 @@ def _most_in_tickers(book: Book, limits: Limits, market: Market) -> tuple[Sequen
 
 
 def _put_volatilities(template: RowTemplate[events.RiskNotes], volatilities: Sequence[float]) -> None:
-    if not any(map(math.isnan, volatilities)):
-        template.put("volatility", volatilities)
-        return
-    for row, level in zip(template.rows, volatilities, strict=True):
-        if math.isnan(level):
-            row.ClearField("volatility")
-        else:
-            row.volatility = level
+    unknown = list(map(math.isnan, volatilities))
+    if any(unknown):
+        volatilities = [0.0 if missing else level for level, missing in zip(volatilities, unknown, strict=True)]
+    template.put("volatility", rounded(volatilities))
+    for row in compress(template.rows, unknown):
+        row.ClearField("volatility")
 
 
 @lru_cache(1)

@@ -84,19 +84,6 @@ def volatility(view: PointInTimeView, sessions: int) -> Column:
     return _nothing(view) if found is None else found
 
 
-def rounded_volatility(view: PointInTimeView, sessions: int, digits: int) -> list[float]:
-    """The same, rounded for those who are told it."""
-    found = view.windowed(
-        f"volatility {sessions} to {digits}", sessions + 1, partial(_rounded_volatility_of, window=sessions, digits=digits)
-    )
-    return [math.nan] * len(view.tickers) if found is None else found.tolist()
-
-
-def _rounded_volatility_of(closes: Closes, window: int, digits: int) -> Table:
-    found: Table = volatility_of(closes, window).round(digits)
-    return found
-
-
 def volatility_of(closes: Closes, window: int) -> Table:
     """For each stretch of `window` + 1 rows, which have `window` returns."""
     logs = np.log(_prices(closes))

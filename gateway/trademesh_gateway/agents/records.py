@@ -52,16 +52,21 @@ class Signals:
                 self._stances[column] = _ABSTAIN
         return self._stances
 
+    def weights(self) -> list[float]:
+        """What it says weighs by ticker: its confidence, zero where it abstains."""
+        found = list(self.confidence)
+        for column in compress(range(len(found)), self.abstain):
+            found[column] = 0.0
+        return found
+
     def leans(self) -> tuple[list[float], list[float]]:
-        """What it says weighs by ticker, its confidence, and the score times that; zeros where it abstains."""
-        weight = list(self.confidence)
-        for column in compress(range(len(weight)), self.abstain):
-            weight[column] = 0.0
-        return weight, list(map(operator.mul, weight, self.score))
+        """Its weights, and the score times them."""
+        weights = self.weights()
+        return weights, list(map(operator.mul, weights, self.score))
 
 
 class TabledSignals(NamedTuple):
-    """The Signals that are a row of a table, made only for who looks at more than what they come to."""
+    """A view of a session that is a row of a table: what it comes to, and where to find the rest."""
 
     table: SignalTable
     place: int
@@ -74,13 +79,6 @@ class TabledSignals(NamedTuple):
     def leans(self) -> tuple[list[float], list[float]]:
         """See `Signals.leans`."""
         return self.table.weight[self.place].tolist(), self.table.weighted_score[self.place].tolist()
-
-    def alone(self) -> Signals:
-        """The same, of no table."""
-        table, place = self
-        figures = [(tool, name, values[place].tolist()) for tool, name, values in table.figures]
-        columns = table.score[place].tolist(), table.confidence[place].tolist(), table.abstain[place].tolist()
-        return Signals(*columns, table.horizon_sessions, figures)
 
 
 AnySignals: TypeAlias = Signals | TabledSignals

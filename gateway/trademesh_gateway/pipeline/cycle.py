@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import wire
 from trademesh_gateway.agents.analysts import ANALYSTS
-from trademesh_gateway.agents.indicators import rounded_volatility
+from trademesh_gateway.agents.indicators import volatility
 from trademesh_gateway.agents.portfolio_manager import manager_of
 from trademesh_gateway.agents.records import AnySignals, Book, Decisions
 from trademesh_gateway.market.point_in_time import MarketHistory, PointInTimeView
@@ -29,7 +29,6 @@ from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.risk.gate import Gated, apply_limits
 from trademesh_gateway.risk.limits import UNKNOWN_MARKET, Limit
 from trademesh_gateway.risk.market import market_of
-from trademesh_gateway.signal_rows import DIGITS
 from trademesh_ledger.corporate_actions import Delisting, Split
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.journal import Draft
@@ -219,8 +218,8 @@ class Cycle:
 
     def _risk(self) -> None:
         if "risk_manager" in self._desk.rules.agents:
-            level = rounded_volatility(self._view, 20, DIGITS)
-            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, level, self._market)
+            levels = volatility(self._view, 20).tolist()
+            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, levels, self._market)
             self._draft(3, "risk_notes", notes, "risk_manager")
 
     def _prediction(self) -> None:
