@@ -29,6 +29,7 @@ from trademesh_gateway.pipeline.order_book import SessionOrder
 from trademesh_gateway.risk.gate import Gated, apply_limits
 from trademesh_gateway.risk.limits import UNKNOWN_MARKET, Limit
 from trademesh_gateway.risk.market import market_of
+from trademesh_gateway.risk_notes import risk_notes
 from trademesh_ledger.corporate_actions import Delisting, Split
 from trademesh_ledger.money import BASIS_POINTS
 from trademesh_runs.journal import Draft
@@ -219,7 +220,7 @@ class Cycle:
     def _risk(self) -> None:
         if "risk_manager" in self._desk.rules.agents:
             levels = volatility(self._view, 20).tolist()
-            notes = wire.risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, levels, self._market)
+            notes = risk_notes(self._desk.tickers, self._the_book(), self._desk.rules.limits, levels, self._market)
             self._draft(3, "risk_notes", notes, "risk_manager")
 
     def _prediction(self) -> None:

@@ -16,6 +16,7 @@ from trademesh_gateway.pipeline.order_book import OrderType, SessionOrder, Worki
 from trademesh_gateway.recollection import _UNITS, Known, recall
 from trademesh_gateway.risk.gate import Gated, Limit, Limits
 from trademesh_gateway.risk.limits import UNITS, UNKNOWN_MARKET, Unit
+from trademesh_gateway.risk_notes import risk_notes
 from trademesh_ledger.execution import Fill
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.journal import Draft
@@ -100,7 +101,7 @@ async def test_the_risk_managers_newest_notes_are_known() -> None:
     levels = [0.25, math.nan, math.nan]
 
     def notes(day: str, of: Book) -> Draft:
-        return Draft("risk_notes", wire.risk_notes(TICKERS, of, limits, levels, UNKNOWN_MARKET), day, events.PHASE_RISK, "risk_manager")
+        return Draft("risk_notes", risk_notes(TICKERS, of, limits, levels, UNKNOWN_MARKET), day, events.PHASE_RISK, "risk_manager")
 
     known = (await known_of(notes(BEFORE, book), notes(DAY, free))).risk
     assert known is not None

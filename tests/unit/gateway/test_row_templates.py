@@ -12,6 +12,7 @@ from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_gateway import row_templates, wire
 from trademesh_gateway.agents.records import Book, Decisions, Signals
 from trademesh_gateway.risk.limits import UNKNOWN_MARKET, Limits
+from trademesh_gateway.risk_notes import risk_notes
 from trademesh_gateway.row_templates import RowTemplate
 from trademesh_ledger.account import Account, Settlement
 from trademesh_ledger.costs import CostModel
@@ -49,7 +50,7 @@ def told(what: Signals | Decisions | tuple[Book, Limits, list[float]] | Account)
         case Account():
             made = [wire.settled(1, Settlement(5, [], None), what, 1, [])]
         case (book, limits, levels):
-            made = [wire.risk_notes(TICKERS, book, limits, levels, UNKNOWN_MARKET)]
+            made = [risk_notes(TICKERS, book, limits, levels, UNKNOWN_MARKET)]
     return [one.SerializeToString() for one in made]
 
 
