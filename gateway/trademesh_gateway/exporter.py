@@ -1,6 +1,6 @@
 """Writes the derived files of a live run: at most once a second, and at the end. What is in them is `trademesh_runs.exports`'.
 
-They hold the curve of the whole run. What is made of it, and what is counted from events, is kept: an export makes what is new, and writes.
+They hold the curve of the whole run. Its text is kept, as the run's books are (`trademesh_runs.books`): an export makes what is new, and writes.
 """
 
 from __future__ import annotations
@@ -8,40 +8,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh_kernel.atomic_files import replace_file
+from trademesh_runs.books import Books
 from trademesh_runs.curve_texts import CurveTexts
 from trademesh_runs.exports import export_files
-from trademesh_runs.fold import Fold
-from trademesh_runs.journal import JournalReader, StoredEvent
+from trademesh_runs.journal import JournalReader
 from trademesh_runs.layout import RunLayout
-from trademesh_runs.scoreboard import KINDS, Scoreboard
+from trademesh_runs.scoreboard import Scoreboard
 
 INTERVAL_S = 1.0
 SHARE = 0.02
 """No more of the time than that goes into exports."""
-MOST_FRESH_BYTES = 8 * 1024 * 1024
-
-
-class _Fresh:
-    """Events that were published since the last export and that scores are counted from. To read them from the journal would have the thread
-    that exports and the event loop wait for each other at every row, and cost more than all else in an export."""
-
-    def __init__(self, after: int) -> None:
-        self.after = after
-        """No event that counts is missing after this sequence."""
-        self.events: list[StoredEvent] = []
-        self._size_bytes = 0
-
-    def add(self, group: Sequence[StoredEvent]) -> None:
-        """Takes in what was published. Too much is let go of: the journal has it."""
-        counting = [event for event in group if event.kind in KINDS]
-        self.events += counting
-        self._size_bytes += sum([len(event.data) for event in counting])
-        if self._size_bytes > MOST_FRESH_BYTES:
-            self.after, self.events, self._size_bytes = group[-1].sequence, [], 0
+AT_ONCE_EVENTS = 1024
+"""So many are read on the event loop: a group that was published meanwhile."""
 
 
 class Exporter:
@@ -50,30 +32,29 @@ class Exporter:
     def __init__(
         self,
         layout: RunLayout,
-        fold: Fold,
+        books: Books,
         flush: Callable[[], Awaitable[None]],
         reader: Callable[[], JournalReader],
         *,
         dashboard: bool,
     ) -> None:
-        """`reader` opens the journal, from which agents' scores are read on."""
+        """`books` have no scores yet; for a dashboard they get them here. `reader` opens the journal, from which those of a run that goes on
+        are counted."""
         self._layout = layout
-        self._fold = fold
+        self._books = books
         self._flush = flush
         self._reader = reader
-        self._board = Scoreboard()
-        self._fresh = _Fresh(fold.sequence)
+        self._counting = Scoreboard()
+        """The scores until the books have them."""
+        self._reading = threading.Lock()
         self._curve = CurveTexts()
         self._written = -1
         """The state that is written."""
         self._writing = threading.Lock()
         self._dashboard = dashboard
         self._due_at = 0.0
-
-    def published(self, group: Sequence[StoredEvent]) -> None:
-        """Hears of events when the fold has taken them in."""
-        if self._dashboard:
-            self._fresh.add(group)
+        if dashboard and books.fold.sequence == 0:
+            books.board = self._counting
 
     async def export(self, *, force: bool = False) -> None:
         """Writes them, if it is time or must be. A gateway that another has replaced finds that out here and leaves the other's alone.
@@ -83,36 +64,46 @@ class Exporter:
         """
         if force or time.monotonic() >= self._due_at:
             await self._flush()
+            if self._dashboard and self._books.board is None:
+                await self._catch_up()
             began = time.monotonic()
-            state, fresh = self._fold.state(curve=False), self._fresh
-            self._fresh = _Fresh(state.as_of_sequence)
-            await asyncio.to_thread(self._write, state, len(self._fold.equity), fresh, force)
+            fold, board = self._books.fold, self._books.board
+            # The thread has scores of its own: events that are published meanwhile are counted here.
+            scores = Scoreboard() if board is None else board.copy()
+            await asyncio.to_thread(self._write, fold.state(curve=False), len(fold.equity), scores, force)
             ended = time.monotonic()
             self._due_at = ended + max(INTERVAL_S, (ended - began) / SHARE)
 
-    def _write(self, state: ServerState, points: int, fresh: _Fresh, durable: bool) -> None:
-        """Takes in the newest scores and points, and writes; in a thread. `points` are in the state's curve, which grows meanwhile."""
-        # A thread goes on when its caller is cancelled: the last export of a gateway may meet the one before.
+    async def _catch_up(self) -> None:
+        """Counts what was published before there was anyone to count. From then on the books do: they are given the scores at the moment at
+        which nothing is missing, so no event is lost in between and none is counted twice."""
+        fold, scores = self._books.fold, self._counting
+        while scores.whole and fold.sequence - scores.sequence > AT_ONCE_EVENTS:
+            await asyncio.to_thread(self._read_on, fold.sequence)
+        self._read_on(fold.sequence)
+        self._books.board = scores
+
+    def _read_on(self, through: int) -> None:
+        """Counts from the journal, up to a sequence."""
+        # A thread goes on when its caller is cancelled: the last export of a gateway may find it still counting.
+        with self._reading:
+            if self._counting.sequence < through:
+                reader = self._reader()
+                try:
+                    self._counting.catch_up(reader, through)
+                finally:
+                    reader.close()
+
+    def _write(self, state: ServerState, points: int, scores: Scoreboard, durable: bool) -> None:
+        """Takes in the newest points, and writes; in a thread. `points` are in the state's curve, which grows meanwhile."""
+        # It may be the thread of an export that was cancelled, which the last one of a gateway meets.
         with self._writing:
             if state.as_of_sequence < self._written:
                 return
             self._written = state.as_of_sequence
-            if self._dashboard:
-                self._score(fresh, state.as_of_sequence)
-            self._curve.follow(self._fold.equity, points)
-            files = export_files(self._layout, state, self._board, dashboard=self._dashboard, curve=self._curve)
+            self._curve.follow(self._books.fold.equity, points)
+            files = export_files(self._layout, state, scores, dashboard=self._dashboard, curve=self._curve)
             write_exports(self._layout, files, durable=durable)
-
-    def _score(self, fresh: _Fresh, through: int) -> None:
-        """Brings the scores up to a sequence."""
-        if self._board.sequence >= fresh.after:
-            self._board.add_all(fresh.events, through)
-            return
-        reader = self._reader()
-        try:
-            self._board.catch_up(reader, through)
-        finally:
-            reader.close()
 
 
 def write_exports(layout: RunLayout, files: Mapping[str, bytes], *, durable: bool) -> None:

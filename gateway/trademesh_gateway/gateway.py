@@ -50,6 +50,7 @@ from trademesh_kernel.health import Readiness
 from trademesh_kernel.logs import get_logger
 from trademesh_kernel.server import MeshServer, registration
 from trademesh_kernel.settings import ServerSettings, load_settings
+from trademesh_runs.books import Books
 from trademesh_runs.bootstrap import read_bootstrap_file
 from trademesh_runs.feed_service import FeedServicer
 from trademesh_runs.feed_source import only_source
@@ -153,19 +154,17 @@ class Gateway:
         reader = store.reader()
         self._log.info("journal taken over", sqlite=SQLITE_VERSION, head_sequence=self._writer.committed, epoch=self._writer.epoch)
         opened = await open_run(self._ticket.run_id, reader, self._launcher.tell)
-        self._fold = opened.fold
+        self._fold, self._books = opened.fold, Books(opened.fold)
         self._stops = stops_after(reader, self._fold, rules.limits.drawdown_stop_bp, config.capital.initial_cash_micros)
         self._feed = LiveFeed(self._ticket.run_id, reader, store.reader(), self._fold)
         started = events.GatewayStarted(version=VERSION, resumed_after=reader.head().sequence)
         self._writer.append(Draft("gateway_started", started, item=str(self._ticket.generation)))
         dashboard = load_settings(ExportSettings).enable_dashboard_compat_exports
-        self._exporter = Exporter(self._layout, self._fold, self._writer.flush, store.reader, dashboard=dashboard)
+        self._exporter = Exporter(self._layout, self._books, self._writer.flush, store.reader, dashboard=dashboard)
         return opened
 
     def _publish(self, group: Sequence[StoredEvent]) -> None:
-        for event in group:
-            self._fold.apply(event)
-        self._exporter.published(group)
+        self._books.take(group)
         self._feed.publish(group)
         self._control.watch.touch()
 

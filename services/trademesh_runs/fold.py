@@ -19,7 +19,7 @@ from trademesh_kernel.errors import HistoryCompacted
 from trademesh_ledger.corporate_actions import apply_actions
 from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.journal import KIND_NUMBERS, SETTLED, JournalReader, StoredEvent, all_events
-from trademesh_runs.told_accounts import amounts_told, corporate_action_of, marks_told, portfolio_of
+from trademesh_runs.told_accounts import amounts_told, corporate_action_of, portfolio_of, positions_told
 
 RECENT_FILLS = 100
 
@@ -185,14 +185,15 @@ class Fold:
 
     def _on_settled(self, event: events.Settled) -> None:
         portfolio, told, nav_micros = self.portfolio, event.portfolio, event.nav_micros
-        self.marks, held_as_told = marks_told(told.positions, portfolio.positions)
+        self.marks, as_held, worth_micros = positions_told(told.positions, portfolio.positions)
         for said in event.borrow:
             ticker = said.ticker
             charge = portfolio.charge_borrow(ticker, self.marks.get(ticker, 0), said.rate_bp, said.days)
             self._compare("borrow", said.charge_micros, charge)
-        if not (held_as_told and amounts_told(told, portfolio)):
+        if not (as_held and amounts_told(told, portfolio)):
             self._compare("the account", told, portfolio_message(portfolio, self.marks))
-        self._compare("net asset value", nav_micros, portfolio.net_asset_value(self.marks))
+        # The account is as it is told, and so is what its positions are worth.
+        self._compare("net asset value", nav_micros, portfolio.cash_micros + worth_micros)
         self.nav_micros = nav_micros
         self.peak_nav_micros = max(self.peak_nav_micros, nav_micros)
         self.sessions_settled = event.session_number

