@@ -25,13 +25,11 @@ from trademesh_trading.block_making import made_ahead
 from trademesh_trading.calendars import MOST_YEARS, recorded_sessions
 from trademesh_trading.corporate_actions import actions_known
 from trademesh_trading.known_tables import Condition, ended_within, known_after
+from trademesh_trading.packed_columns import sessions_of_block
 from trademesh_trading.quote_streams import QuoteStreams
 from trademesh_trading.store import MarketStore
 
 DEFAULT_PAGE_SIZE = 500
-DEFAULT_BLOCK_SESSIONS = 256
-MOST_CELLS_PER_BLOCK = 65_536
-"""Sessions times tickers: with open, high, low, close and volume about 2 MiB, where clients take in 4 by default."""
 
 
 class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer):
@@ -142,8 +140,7 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         columns = data.columns(request.tickers)
         as_of_unix_s = unix_s(request.as_of)
         rows = data.rows(request.start, request.end, as_of_unix_s)
-        size = min(request.sessions_per_block or DEFAULT_BLOCK_SESSIONS, max(MOST_CELLS_PER_BLOCK // len(columns), 1))
-        parts = (range(first, min(first + size, rows.stop)) for first in range(rows.start, rows.stop, size))
+        parts = data.parts(rows, sessions_of_block(len(columns), request.sessions_per_block))
         responses = wire.BlockResponses(data, columns, as_of_unix_s)
         async with aclosing(made_ahead(partial(responses.response, part) for part in parts)) as blocks:
             async for block in blocks:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,6 +66,14 @@ class MarketSet(ABC):
     def packed(self, rows: range, columns: Sequence[int]) -> PackedBars:
         """The same as they are sent; raises as `window`."""
         return packed_bars(self.window(rows, columns))
+
+    def message(self, rows: range, columns: Sequence[int]) -> bytes | None:
+        """The same as the whole message that is sent, where it was made beforehand and nothing in it depends on when one asks; else None."""
+        return None
+
+    def parts(self, rows: range, sessions: int) -> Iterable[range]:
+        """Some rows in successive parts of so many sessions at most, as they are best read."""
+        return (range(first, min(first + sessions, rows.stop)) for first in range(rows.start, rows.stop, sessions))
 
     @cached_property
     def _column_of(self) -> dict[str, int]:

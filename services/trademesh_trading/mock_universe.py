@@ -24,7 +24,7 @@ from trademesh_kernel.errors import DataAbsent
 from trademesh_trading.bar_matrices import Bars, Matrix
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet, SetRecord
 from trademesh_trading.mock_prices import Natures, Words, bell, made_up_bars, moves
-from trademesh_trading.year_pages import PageCache, PagedSet
+from trademesh_trading.year_pages import PageCache, PagedSet, rows_of_years
 
 GENERATOR = 1
 MOST_TICKERS = 5000
@@ -70,8 +70,7 @@ class MockWalk:
 
     def __init__(self, seed: int, count: int, sessions: Sequence[str]) -> None:
         self._seed = seed
-        years = [int(session[:4]) for session in sessions]
-        self._rows = {year: range(years.index(year), years.index(year) + years.count(year)) for year in sorted(set(years))}
+        self._rows = rows_of_years(sessions)
         self._place_of = {year: place for place, year in enumerate(self._rows)}
         self._market = bell(_Stream(_label(seed, "market")).words(0, len(sessions))[:, 0])
         self._streams = dict[int, _Stream]()

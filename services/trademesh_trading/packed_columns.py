@@ -17,6 +17,10 @@ from trademesh_trading.bar_matrices import Bars, Flags, Matrix, Revisions
 FIELDS = ("close_micros", "open_micros", "high_micros", "low_micros", "volume_plus_one", "quality")
 """Those of `Bars` that are packed."""
 
+DEFAULT_BLOCK_SESSIONS = 256
+MOST_CELLS_OF_BLOCK = 65_536
+"""Sessions times tickers: with open, high, low, close and volume about 2 MiB, where clients take in 4 by default."""
+
 Pieces = list[bytes | memoryview]
 """What follows each other in a message: who joins all of one copies each column once."""
 
@@ -30,6 +34,11 @@ class PackedBars:
 
     fields: Mapping[str, Pieces]
     revisions: Revisions | None
+
+
+def sessions_of_block(tickers: int, wanted: int = 0) -> int:
+    """How many sessions of so many tickers are sent in one message, where so many are wanted at most; 0: the default."""
+    return min(wanted or DEFAULT_BLOCK_SESSIONS, max(MOST_CELLS_OF_BLOCK // tickers, 1))
 
 
 _GROUP_BITS = 7

@@ -1,7 +1,7 @@
 """Reads the folder of a set, and proves that its files are what was written. Writing is `setwriter.py`'s, finding sets `store.py`'s.
 
 Sets that come with the program, and those that older versions imported, are read whole; others as `year_files.py` does.
-What is packed beforehand, so that it is sent as it is, is `ready_rows.py`'s.
+What is made ready beforehand, so that it is sent as it is, is `ready_files.py`'s.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import polars as pl
 from trademesh_trading.bar_matrices import Matrix
 from trademesh_trading.corporate_actions import read_actions
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, LoadedSet, MarketSet
+from trademesh_trading.ready_writing import write_ready_rows
 from trademesh_trading.set_source import SetDamaged, SetSource, read_source
 from trademesh_trading.setwriter import content_hash
-from trademesh_trading.year_files import check_tables, load_yearly, make_ready
+from trademesh_trading.year_files import bars_name, check_tables, load_yearly
 from trademesh_trading.year_pages import PageCache
 
 
@@ -41,16 +42,18 @@ def check_whole(folder: Path) -> None:
 
 
 def make_set_ready(folder: Path) -> None:
-    """Packs the bars of a yearly set beforehand, so that they are sent as they are; does nothing if that was done.
+    """Makes the bars of a yearly set ready beforehand, so that they are sent as they are; does nothing if that was done.
 
     Raises:
-        SetDamaged: SOURCE.json is not what was written.
+        SetDamaged: a file is not what was written.
         DataAbsent: a file of bars is not.
         OSError: a file cannot be read or written.
     """
     source = read_source(folder)
     if source.yearly:
-        make_ready(source)
+        data = load_yearly(source, PageCache(most_bytes=0))
+        years = {year: rows for year, rows in data.years.items() if bars_name(year) in source.files_sha256}
+        write_ready_rows(folder, data, years)
 
 
 def load_set(folder: Path, pages: PageCache | None = None) -> MarketSet:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,7 +22,7 @@ from trademesh_trading.corporate_actions import ActionRecord
 from trademesh_trading.known_tables import STATEMENT_FIELDS
 from trademesh_trading.live_quotes import Line, Link
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord, MarketSet
-from trademesh_trading.packed_columns import Pieces
+from trademesh_trading.packed_columns import PackedBars, Pieces
 from trademesh_trading.quote_provider import Trade
 
 PERIODS = {3: market.FISCAL_PERIOD_QUARTER, 6: market.FISCAL_PERIOD_HALF_YEAR, 12: market.FISCAL_PERIOD_YEAR}
@@ -145,6 +147,14 @@ def bar_message(bar: BarRow) -> market.Bar:
     )
 
 
+@dataclass(frozen=True)
+class EncodedBlock:
+    """A StreamBarsResponse: pieces that follow each other, and where in it the content of each packed field begins."""
+
+    pieces: Pieces
+    begins: Mapping[str, int]
+
+
 class BlockResponses:
     """Encoded StreamBarsResponses of one stream."""
 
@@ -152,12 +162,19 @@ class BlockResponses:
         self._data = data
         self._columns = columns
         self._as_of_unix_s = as_of_unix_s
-        # Once for all blocks: of five thousand they are a third of what a block costs that was packed beforehand.
-        self._tickers = market.BarBlock(tickers=[data.instruments[column].ticker for column in columns]).SerializeToString()
+
+    @cached_property
+    def _tickers(self) -> bytes:
+        """Once for all blocks: of five thousand they are a third of what a block costs whose rows were packed beforehand."""
+        return market.BarBlock(tickers=[self._data.instruments[column].ticker for column in self._columns]).SerializeToString()
 
     def response(self, rows: range) -> bytes:
         """Bars of some rows, and what of them is revised by then."""
-        bars = self._data.packed(rows, self._columns)
+        ready = self._data.message(rows, self._columns)
+        return b"".join(self.encoded(rows, self._data.packed(rows, self._columns)).pieces) if ready is None else ready
+
+    def encoded(self, rows: range, bars: PackedBars) -> EncodedBlock:
+        """The same in pieces, of bars that are at hand."""
         revised = None if bars.revisions is None else bars.revisions.known_by(self._as_of_unix_s)
         block = market.BarBlock(
             session_dates=self._data.sessions[rows.start : rows.stop],
@@ -165,9 +182,15 @@ class BlockResponses:
             revisions=_revisions_message(revised, len(self._columns)) if revised is not None and len(revised.rows) else None,
         )
         parts: Pieces = [block.SerializeToString(), self._tickers]
+        size, begins = sum(map(len, parts)), dict[str, int]()
         for field, pieces in bars.fields.items():
-            parts += (prefix(BLOCK_FIELD[PACKED_FIELDS.get(field, field)], sum(map(len, pieces))), *pieces)
-        return b"".join((prefix(messages.StreamBarsResponse.BLOCK_FIELD_NUMBER, sum(map(len, parts))), *parts))
+            of_field = sum(map(len, pieces))
+            head = prefix(BLOCK_FIELD[PACKED_FIELDS.get(field, field)], of_field)
+            begins[field] = size + len(head)
+            size = begins[field] + of_field
+            parts += (head, *pieces)
+        head = prefix(messages.StreamBarsResponse.BLOCK_FIELD_NUMBER, size)
+        return EncodedBlock([head, *parts], {field: len(head) + begin for field, begin in begins.items()})
 
 
 def _revisions_message(revisions: Revisions, width: int) -> market.BarRevisions:

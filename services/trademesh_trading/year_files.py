@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from itertools import compress, product
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,10 +17,10 @@ from trademesh_trading.bar_matrices import Bars, Flags, Matrix, Revisions
 from trademesh_trading.corporate_actions import read_actions
 from trademesh_trading.known_tables import FORMS, KnownTable
 from trademesh_trading.market_set import OPTIONAL_FIELDS, InstrumentRecord
-from trademesh_trading.ready_rows import ReadyRows, write_ready_rows
+from trademesh_trading.ready_rows import ReadyRows
 from trademesh_trading.set_source import SetDamaged, SetSource
 from trademesh_trading.setwriter import table_sha256
-from trademesh_trading.year_pages import PageCache, PagedSet
+from trademesh_trading.year_pages import PageCache, PagedSet, rows_of_years
 
 _MOST_DAYS = 366
 _TICKERS_AT_ONCE = 64
@@ -40,7 +41,7 @@ def load_yearly(source: SetSource, pages: PageCache) -> PagedSet:
     actions = source.folder / "actions.parquet"
     return PagedSet(
         source.record,
-        tuple(_instrument(*row) for row in instruments.iter_rows()),
+        _instruments(instruments),
         dates,
         opens,
         closes,
@@ -54,26 +55,28 @@ def load_yearly(source: SetSource, pages: PageCache) -> PagedSet:
         },
         YearFiles(source, sessions, instruments.height),
         pages,
-        ReadyRows(source.folder, source.record.snapshot, instruments.height, sessions_of_years(sessions)),
+        ReadyRows(
+            source.folder, source.record.snapshot, instruments.height, {year: len(rows) for year, rows in rows_of_years(dates).items()}
+        ),
     )
 
 
-def make_ready(source: SetSource) -> None:
-    """Packs the bars of a set beforehand, unless that was done. Raises DataAbsent if a file is damaged, OSError if it cannot be read or written."""
-    instruments, sessions = (pl.read_parquet(source.folder / f"{name}.parquet") for name in ("instruments", "sessions"))
-    years = [year for year in sessions_of_years(sessions) if f"bars-{year}.parquet" in source.files_sha256]
-    bars = YearFiles(source, sessions, instruments.height)
-    write_ready_rows(source.folder, source.record.snapshot, bars, instruments.height, years)
+def bars_name(year: int) -> str:
+    """Name of the file with a year's bars."""
+    return f"bars-{year:04}.parquet"
 
 
-def sessions_of_years(sessions: pl.DataFrame) -> dict[int, int]:
-    """How many sessions each year has, in their order."""
-    return dict(sessions.group_by(pl.col("session").dt.year().alias("year"), maintain_order=True).len().iter_rows())
-
-
-def _instrument(ticker: str, kind: str, first: object, last: object, *has: bool) -> InstrumentRecord:
-    there = frozenset(field for field, has_it in zip(OPTIONAL_FIELDS, has, strict=True) if has_it)
-    return InstrumentRecord(ticker, kind, str(first), str(last), there)
+def _instruments(table: pl.DataFrame) -> tuple[InstrumentRecord, ...]:
+    """All at once: five thousand one by one would take longer than the first megabytes of their bars."""
+    # The same fields are one object, in which most instruments have a share.
+    combinations = product((False, True), repeat=len(OPTIONAL_FIELDS))
+    fields = {has: frozenset(compress(OPTIONAL_FIELDS, has)) for has in combinations}
+    texts = table.select("ticker", "kind", pl.col("first_session", "last_session").cast(pl.String))
+    has = table.select(f"has_{field}" for field in OPTIONAL_FIELDS)
+    return tuple(
+        InstrumentRecord(ticker, kind, first, last, fields[which])
+        for (ticker, kind, first, last), which in zip(texts.iter_rows(), has.iter_rows(), strict=True)
+    )
 
 
 class YearFiles:
@@ -88,7 +91,7 @@ class YearFiles:
 
     def read_year(self, year: int, columns: Sequence[int]) -> Bars:
         """Bars of all sessions of a year for some tickers; raises DataAbsent if the file is damaged."""
-        name = f"bars-{year}.parquet"
+        name = bars_name(year)
         shape = (self._sessions.filter(pl.col("session").dt.year() == year).height, len(columns))
         if name not in self._source.files_sha256:
             return Bars(None, None, None, np.zeros(shape, np.int64), None, np.zeros(shape, np.uint8))

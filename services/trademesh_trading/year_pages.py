@@ -6,10 +6,11 @@ The years last used are kept, up to a bound in bytes that all sets share. Who re
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property
 from typing import Protocol
 
 from trademesh_trading.bar_matrices import Bars, joined
@@ -19,6 +20,21 @@ from trademesh_trading.ready_rows import ReadyRows
 
 PAGES_BYTES = 128 * 1024 * 1024
 """Years of all sets that are kept: two of 5,000 tickers with open, high, low, close and volume. The newest is kept even if it is larger."""
+
+
+SESSIONS_OF_YEAR = 256
+"""No year has more."""
+
+
+def rows_of_years(sessions: Sequence[str]) -> dict[int, range]:
+    """Rows of each year, of sessions that are ISO dates, oldest first."""
+    found, first = dict[int, range](), 0
+    while first < len(sessions):
+        year = sessions[first][:4]
+        # "-" comes before ".": so does every day of the year.
+        found[int(year)] = range(first, bisect_left(sessions, f"{year}."))
+        first = found[int(year)].stop
+    return found
 
 
 class YearReader(Protocol):
@@ -56,7 +72,12 @@ class PagedSet(MarketSet):
     reader: YearReader
     pages: PageCache
     ready: ReadyRows | None = None
-    """What was packed beforehand."""
+    """What was made ready when the set was imported."""
+
+    @cached_property
+    def years(self) -> Mapping[int, range]:
+        """Rows of each year in which there are sessions, in their order."""
+        return rows_of_years(self.sessions)
 
     def window(self, rows: range, columns: Sequence[int]) -> Bars:
         """Bars of some sessions, at least one, and instruments, out of as many years as they touch."""
@@ -69,10 +90,31 @@ class PagedSet(MarketSet):
         found = None if self.ready is None else self.ready.bars(self._by_year(rows), columns)
         return found or super().packed(rows, columns)
 
+    def message(self, rows: range, columns: Sequence[int]) -> bytes | None:
+        """The whole message, if it is ready."""
+        years = self._by_year(rows)
+        return None if self.ready is None or len(years) > 1 else self.ready.message(*years[0], columns)
+
+    def parts(self, rows: range, sessions: int) -> Iterable[range]:
+        """Parts that begin and end with messages that are ready, unless these are longer; or much shorter, as those of a year may be."""
+        ready = 0 if self.ready is None else self.ready.block_sessions
+        if not ready or not ready <= sessions <= SESSIONS_OF_YEAR:
+            yield from super().parts(rows, sessions)
+            return
+        step = sessions // ready * ready
+        for _, of_year in self._by_year(rows):
+            first = rows.start
+            for end in (*range((of_year.start // step + 1) * step, of_year.stop, step), of_year.stop):
+                yield range(first, rows.start + end - of_year.start)
+                first = rows.start + end - of_year.start
+            rows = rows[len(of_year) :]
+
     def _by_year(self, rows: range) -> list[tuple[int, range]]:
         """Successive rows as years, and rows within each."""
         parts = list[tuple[int, range]]()
-        for year, group in groupby(rows, key=lambda row: int(self.sessions[row][:4])):
-            of_year, first = list(group), self.rows(f"{year}-01-01", "", 2**62).start
-            parts.append((year, range(of_year[0] - first, of_year[-1] + 1 - first)))
+        while rows:
+            year = int(self.sessions[rows.start][:4])
+            first, end = self.years[year].start, min(self.years[year].stop, rows.stop)
+            parts.append((year, range(rows.start - first, end - first)))
+            rows = range(end, rows.stop)
         return parts

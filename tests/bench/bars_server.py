@@ -20,7 +20,8 @@ from trademesh_kernel.logs import configure_logs
 from trademesh_kernel.server import MeshServer, registration
 from trademesh_kernel.settings import ServerSettings
 from trademesh_trading import wire
-from trademesh_trading.market_data_service import MOST_CELLS_PER_BLOCK, MarketDataServicer
+from trademesh_trading.market_data_service import MarketDataServicer
+from trademesh_trading.packed_columns import sessions_of_block
 from trademesh_trading.store import MarketStore
 
 ALWAYS = 2**40
@@ -32,7 +33,7 @@ class ReadyBars:
     def __init__(self, set_name: str) -> None:
         data = MarketStore().get(set_name)
         columns = range(len(data.instruments))
-        size = MOST_CELLS_PER_BLOCK // len(columns)
+        size = sessions_of_block(len(columns))
         self._block = wire.BlockResponses(data, columns, ALWAYS).response(range(size))
         self._blocks = len(data.sessions) // size
 

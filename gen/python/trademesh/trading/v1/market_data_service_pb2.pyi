@@ -555,7 +555,9 @@ class StreamBarsRequest(message.Message):
     end: builtins.str
     """Last session, ISO date; empty: the last known at `as_of`."""
     sessions_per_block: builtins.int
-    """Most sessions in a block; default 256, at most 2048. There are fewer where tickers are so many that a message would be too large."""
+    """Most sessions in a block; default 256, at most 2048. There are fewer where tickers are so many that a message would be too large, and
+    may be at the end of a year.
+    """
     @builtins.property
     def tickers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Which tickers, in the order wanted; empty: all of the set."""

@@ -658,7 +658,8 @@ export type StreamBarsRequest = Message<"trademesh.trading.v1.StreamBarsRequest"
   asOf?: Timestamp | undefined;
 
   /**
-   * Most sessions in a block; default 256, at most 2048. There are fewer where tickers are so many that a message would be too large.
+   * Most sessions in a block; default 256, at most 2048. There are fewer where tickers are so many that a message would be too large, and
+   * may be at the end of a year.
    *
    * @generated from field: uint32 sessions_per_block = 6;
    */
