@@ -102,7 +102,7 @@ def limits_of(config: RunConfig) -> Limits:
 async def first_desk(config: RunConfig, rules: DeskRules, source: BarSource, sessions: Sequence[SessionTimes], start: DeskStart) -> DeskRun:
     """The desk as the journal leaves it. The account comes from its fold with its marks; closes and baselines are computed again from the bars."""
     tickers = tuple(config.tickers)
-    shares = await source.shares_outstanding(tickers, rules.fill.decides_at(sessions[0]))
+    shares = await source.shares_outstanding(tickers, rules.fill.decides_at(sessions[0]), sessions[0].date)
     desk = desk_at(rules, tickers, config.capital.initial_cash_micros, source.index_name, start, shares)
     for session in sessions[: start.sessions_settled]:
         await source.have(session)

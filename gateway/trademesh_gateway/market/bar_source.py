@@ -119,8 +119,10 @@ class BarSource:
         }
         self.history.add_sessions(block.session_dates, block.known_at_unix_s, closes, fields, _revisions(block))
 
-    async def shares_outstanding(self, tickers: Sequence[str], as_of_unix_s: int) -> list[int]:
-        """The newest numbers of shares that were filed by an instant, 0 where none was; empty if the set has no statements."""
+    async def shares_outstanding(self, tickers: Sequence[str], as_of_unix_s: int, session: str) -> list[int]:
+        """The newest numbers of shares that were filed by an instant, 0 where none was; empty if the set has no statements. On prices as traded
+        in shares of the morning of a session (ISO date): a statement tells of the last day of its period. Adjusted prices say nothing of the
+        splits that are in them: there, numbers are as filed."""
         if market.DATA_TABLE_FUNDAMENTALS not in self._tables:
             return []
         newest = dict.fromkeys(tickers, 0)
@@ -129,8 +131,10 @@ class BarSource:
         )
         while True:
             page = await self._trading.call(self._market_data.ListFundamentals, request, timeout_s=10)
-            # Oldest periods first: the last that says is the newest.
-            newest |= {one.ticker: one.shares_outstanding for one in page.statements if one.HasField("shares_outstanding")}
+            for one in page.statements:
+                # Oldest periods first: the last that says is the newest.
+                if one.HasField("shares_outstanding"):
+                    newest[one.ticker] = self.history.restated_shares(one.ticker, one.shares_outstanding, one.fiscal_period_end, session)
             if not page.next_page_token:
                 return list(newest.values())
             request.page_token = page.next_page_token

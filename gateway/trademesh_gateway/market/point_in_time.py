@@ -19,6 +19,7 @@ import numpy.typing as npt
 from trademesh_gateway.market.bar_window import CLOSE, BarWindow, Revision, Values
 from trademesh_gateway.market.window_table import Compute, Row, WindowTable
 from trademesh_ledger.corporate_actions import CorporateAction, Split
+from trademesh_ledger.money import divide_half_even
 
 Closes: TypeAlias = Values
 Column: TypeAlias = npt.NDArray[np.float64]
@@ -82,6 +83,13 @@ class MarketHistory:
     def actions_on(self, session: str, tickers: Collection[str]) -> list[CorporateAction]:
         """What companies do on the morning of a session, of some tickers."""
         return [action for action in self._actions.get(session, ()) if action.ticker in tickers]
+
+    def restated_shares(self, ticker: str, shares: int, told_of: str, session: str) -> int:
+        """A number of shares that was told of a day (ISO date), in shares of the morning of a session: with the splits in between."""
+        for ex_date, split in self._splits:
+            if split.ticker == ticker and told_of < ex_date <= session:
+                shares = divide_half_even(shares * split.new, split.old)
+        return shares
 
     def last_session(self) -> str:
         """The last session that is there, known or not, ISO date; empty if none is."""
