@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from trademesh_news.news_service import NewsServicer
 
 from conftest import StartServer
 from trademesh.news.v1 import news_service_pb2, news_service_pb2_grpc
@@ -16,6 +15,7 @@ from trademesh.trading.v1 import market_data_service_pb2, market_data_service_pb
 from trademesh_gateway.market.bar_source import BarSource
 from trademesh_kernel.client import ServiceClient
 from trademesh_kernel.server import registration
+from trademesh_news.news_service import NewsServicer
 from trademesh_news.store import NewsStore
 from trademesh_trading.importing import ImportOrder, import_set
 from trademesh_trading.market_data_service import MarketDataServicer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -246,11 +247,10 @@ class Controller:
 
     async def _keep_pace(self) -> None:
         """Waits so that cycles begin as far apart as the pace says, and gives way to others in any case, if not after every short cycle."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         while self.pace > 0 and now < self._next_cycle_at and not self._stopping and self._ending is None and self.state == RUNNING:
             await asyncio.sleep(min(self._next_cycle_at - now, 0.1))
-            now = loop.time()
+            now = time.monotonic()
         self._next_cycle_at = max(now, self._next_cycle_at) + (1 / self.pace if self.pace > 0 else 0.0)
         if now - self._gave_way_at >= GIVE_WAY_S:
             await asyncio.sleep(0)
