@@ -10,10 +10,13 @@ from google.protobuf.message import DecodeError
 from trademesh_gateway import launch
 from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, HistoryCompacted, RemoteError
 from trademesh_kernel.server import BindError
+from trademesh_ledger.money import AmountTooLarge
 from trademesh_runs.bootstrap import BootstrapError
 from trademesh_runs.fold import LedgerMismatchError
 from trademesh_runs.journal import FencedError, JournalDamagedError, NewerJournalError
 
+_PROTOBUF_REFUSES = "Value out of range"
+"""What a message says to a number that is too large for its field, which has no class of its own (test_exit_codes.py)."""
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -39,6 +42,10 @@ def exit_of(error: Exception) -> tuple[int, str]:
             return launch.EXIT_DEPENDENCY, error.message
         case HistoryCompacted():
             return launch.EXIT_DATA, f"the run that is to be shown again: {error.message}"
+        case AmountTooLarge():
+            return launch.EXIT_DATA, str(error)
+        case ValueError() if str(error).startswith(_PROTOBUF_REFUSES):
+            return launch.EXIT_DATA, f"a figure of the run is more than 64 bits hold, and cannot be told: {error}"
         case OSError():
             return launch.EXIT_PERMISSION if error.errno in _FORBIDDEN else launch.EXIT_DISK, str(error)
     return launch.EXIT_BUG, "ended by a fault of ours; the log has it"

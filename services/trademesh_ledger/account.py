@@ -19,6 +19,7 @@ from trademesh_ledger.costs import CostModel
 from trademesh_ledger.execution import Execution, Fill
 from trademesh_ledger.maintenance import LiquidationPlan, MarginCall, liquidation_plan, margin_call
 from trademesh_ledger.margin import MarginRules
+from trademesh_ledger.money import check_amount
 from trademesh_ledger.portfolio import Portfolio
 
 
@@ -93,8 +94,13 @@ class Account:
         """Marks at the close, charges borrow until the next session, and compares with the maintenance margin.
 
         A ticker without a close keeps its last mark.
+
+        Raises:
+            AmountTooLarge: the net asset value cannot be told.
         """
         self.marks_micros.update(closes_micros)
         borrow = charge_borrow(self.portfolio, self.marks_micros, self.costs.borrow_bp, days_to_next_session)
         self.call = margin_call(self.portfolio, self.marks_micros, self.rules)
-        return Settlement(self.portfolio.net_asset_value(self.marks_micros), borrow, self.call)
+        nav_micros = self.portfolio.net_asset_value(self.marks_micros)
+        check_amount("the net asset value", nav_micros)
+        return Settlement(nav_micros, borrow, self.call)

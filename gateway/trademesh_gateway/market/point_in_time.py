@@ -19,7 +19,7 @@ import numpy.typing as npt
 from trademesh_gateway.market.bar_window import CLOSE, BarWindow, Revision, Values
 from trademesh_gateway.market.window_table import Compute, Row, WindowTable
 from trademesh_ledger.corporate_actions import CorporateAction, Split
-from trademesh_ledger.money import divide_half_even
+from trademesh_ledger.money import MOST_MICROS, AmountTooLarge, divide_half_even
 
 Closes: TypeAlias = Values
 Column: TypeAlias = npt.NDArray[np.float64]
@@ -105,6 +105,20 @@ class MarketHistory:
         return PointInTimeView(self, unix_s, session)
 
 
+def _in_shares_after(name: str, values: Values, split: Split) -> Values:
+    """Values of before a split in shares of after it: prices, or volumes and one. Raises AmountTooLarge."""
+    most = 2 * int(values.max()) * max(split.new, split.old)
+    # Whole numbers of Python where a product is not sure to fit: those of numpy would begin again at the other end.
+    exact = values if most < MOST_MICROS // 2 else values.astype(object)
+    if name == "volume_plus_one":
+        found = np.where(exact > 0, (exact - 1) * split.new // split.old + 1, 0)
+    else:
+        found = (2 * exact * split.old + split.new) // (2 * split.new)
+    if (largest := int(found.max())) > MOST_MICROS:
+        raise AmountTooLarge(f"{name} of {split.ticker} in shares of after {split.new} for {split.old}", largest)
+    return found.astype(np.int64, copy=False)
+
+
 class PointInTimeView:
     """What was known at one instant."""
 
@@ -168,11 +182,7 @@ class PointInTimeView:
             column = self._history.tickers.index(split.ticker)
             if before > 0 and column < self._columns:
                 result = result.copy() if result is found else result
-                part = result[:before, column]
-                if name == "volume_plus_one":
-                    result[:before, column] = np.where(part > 0, (part - 1) * split.new // split.old + 1, 0)
-                else:
-                    result[:before, column] = (2 * part * split.old + split.new) // (2 * split.new)
+                result[:before, column] = _in_shares_after(name, result[:before, column], split)
         return result
 
     def last_session(self) -> str:

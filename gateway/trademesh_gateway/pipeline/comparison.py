@@ -12,7 +12,7 @@ from trademesh_gateway.market.point_in_time import PointInTimeView
 from trademesh_ledger.baselines import MOMENTUM_CLOSES, Baseline, Holding, Momentum, equal_weight, market_cap_weighted
 from trademesh_ledger.corporate_actions import CorporateAction, restate_marks
 from trademesh_ledger.costs import CostModel
-from trademesh_ledger.money import divide_half_even
+from trademesh_ledger.money import check_amount, divide_half_even
 
 
 class Comparison:
@@ -58,6 +58,9 @@ class Comparison:
             before: what was known when the desk decided, with splits counted in.
             prices: what fills begin with, by column, 0 where there is none.
             closes: of the session, likewise.
+
+        Raises:
+            AmountTooLarge: a value cannot be told.
         """
         # What was bought at an open is worth that open until there is a close.
         marks = list(closes)
@@ -76,6 +79,8 @@ class Comparison:
         self._first_index = self._first_index or self._index
         if self._first_index:
             found.append((self._index_name, divide_half_even(self._initial_cash_micros * self._index, self._first_index)))
+        for name, value in found:
+            check_amount(f"the baseline {name}", value)
         return found
 
     def _weigh(self, before: PointInTimeView) -> None:
