@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, TypeAlias
 
@@ -20,6 +22,8 @@ from trademesh_kernel.errors import DeadlinePassed, DependencyUnavailable, Remot
 feed_app = typer.Typer()
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
+AHEAD_S = 10.0
+"""A head that is behind our place may belong to a gateway that has not read its journal yet; after so long it does not."""
 IDLE_TIMEOUT_S = 30.0
 """A feed says every five seconds that it lives."""
 
@@ -28,7 +32,7 @@ IDLE_TIMEOUT_S = 30.0
 def tail(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="id of the run")],
     after: Annotated[
-        int | None, typer.Option(min=0, help="begin after this event; 0 = with the first; left out = with what happens now")
+        int | None, typer.Option(min=0, max=2**64 - 1, help="begin after this event; 0 = with the first; left out = with what happens now")
     ] = None,
     kind: Annotated[list[str] | None, typer.Option(help="only events of this kind, for example order_filled; may be repeated")] = None,
     agent: Annotated[list[str] | None, typer.Option(help="only events of this agent; may be repeated")] = None,
@@ -67,10 +71,10 @@ async def told_of(request: feed_service_pb2.SubscribeRequest) -> AsyncIterator[I
     """Every event that a request asks for, each once, until the run has ended, and what is told beside events.
 
     Raises:
-        RemoteError: there is no such run, or the feed refuses.
+        RemoteError: there is no such run, or the feed refuses; also a place behind the last event, if it stays so.
         DependencyUnavailable: runtime_service did not answer when it was first asked.
     """
-    run_id, wait_s, known = request.run_id, FIRST_WAIT_S, False
+    run_id, wait_s, known, ahead_until = request.run_id, FIRST_WAIT_S, False, math.inf
     asked = feed_service_pb2.SubscribeRequest()
     asked.CopyFrom(request)
     # With a place, this asks for no more than that a gap is told and gone on behind.
@@ -88,7 +92,7 @@ async def told_of(request: feed_service_pb2.SubscribeRequest) -> AsyncIterator[I
                     newest = feed_service_pb2.ListEventsRequest(run_id=run_id, page_size=1, newest_first=True)
                     asked.after_sequence = (await feed.call(service.ListEvents, newest)).head_sequence
                 async for message in feed.stream(service.Subscribe, asked, idle_timeout_s=IDLE_TIMEOUT_S):
-                    wait_s = FIRST_WAIT_S
+                    wait_s, ahead_until = FIRST_WAIT_S, math.inf
                     for item in _items(message):
                         yield item
                     if message.HasField("end") and message.end.reason == feed_service_pb2.STREAM_END_REASON_RUN_ENDED:
@@ -101,8 +105,12 @@ async def told_of(request: feed_service_pb2.SubscribeRequest) -> AsyncIterator[I
             if not known:
                 raise
         except RemoteError as error:
-            # A head that is behind our cursor belongs to a gateway that has not read its journal yet.
-            if error.remote_code is not grpc.StatusCode.UNAVAILABLE and error.remote_reason != "SEQUENCE_AHEAD":
+            if error.remote_reason == "SEQUENCE_AHEAD":
+                now = time.monotonic()
+                ahead_until = min(ahead_until, now + AHEAD_S)
+                if now >= ahead_until:
+                    raise
+            elif error.remote_code is not grpc.StatusCode.UNAVAILABLE:
                 raise
         await asyncio.sleep(wait_s)
         wait_s = min(LONGEST_WAIT_S, 2 * wait_s)

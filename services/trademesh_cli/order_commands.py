@@ -22,6 +22,8 @@ from trademesh_kernel.client import ServiceClient
 order_app = typer.Typer()
 
 NEEDED_FOR = "orders are taken"
+MOST_QUANTITY, MOST_PRICE_MICROS = 10**12, 10**15
+"""As the contract has them."""
 
 
 class Way(enum.StrEnum):
@@ -35,7 +37,7 @@ class Way(enum.StrEnum):
 def submit(
     run_id: RunId,
     way: Annotated[Way, typer.Argument(help="buy covers a short first, sell goes short when nothing is held")],
-    quantity: Annotated[int, typer.Argument(min=1, help="whole shares")],
+    quantity: Annotated[int, typer.Argument(min=1, max=MOST_QUANTITY, help="whole shares")],
     ticker: Annotated[str, typer.Argument(help="one of the run's tickers")],
     limit: Annotated[str | None, typer.Option(help="the worst price, in dollars")] = None,
     stop: Annotated[str | None, typer.Option(help="the price that makes it a market order, in dollars")] = None,
@@ -90,8 +92,8 @@ def _micros(dollars: str) -> int:
         amount = Decimal(dollars) * MICROS
     except InvalidOperation:
         fail(f"{dollars} is no price", None, EXIT_USAGE)
-    if not amount.is_finite() or amount != amount.to_integral_value() or amount <= 0:
-        fail(f"{dollars} is no price: more than 0, with at most six digits after the point", None, EXIT_USAGE)
+    if not amount.is_finite() or amount != amount.to_integral_value() or not 0 < amount <= MOST_PRICE_MICROS:
+        fail(f"{dollars} is no price: more than 0, at most a billion, with at most six digits after the point", None, EXIT_USAGE)
     return int(amount)
 
 

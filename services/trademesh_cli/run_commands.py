@@ -23,6 +23,8 @@ from trademesh_cli.terminal_tables import print_facts, print_table
 
 run_app = typer.Typer()
 
+MOST_GENERATION = 2**32 - 1
+
 
 @run_app.command("start")
 def start(
@@ -196,7 +198,7 @@ def _how(attempt: runtime_pb2.GatewayAttempt) -> str:
 @run_app.command("snapshot")
 def snapshot(
     run_id: RunId,
-    generation: Annotated[int, typer.Option(min=0, help="when this gateway of it had ended; 0 = now")] = 0,
+    generation: Annotated[int, typer.Option(min=0, max=MOST_GENERATION, help="when this gateway of it had ended; 0 = now")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run and its desk look like now, or looked like when an earlier gateway had ended."""
@@ -302,7 +304,7 @@ def logs(
     run_id: RunId,
     lines: Annotated[int, typer.Option(min=0, max=10000, help="how many of the last lines")] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with new lines")] = False,
-    generation: Annotated[int, typer.Option(min=0, help="which gateway; 0 = the newest")] = 0,
+    generation: Annotated[int, typer.Option(min=0, max=MOST_GENERATION, help="which gateway; 0 = the newest")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Print the log of a run's gateway."""

@@ -58,6 +58,29 @@ def test_a_finished_run_is_told_from_where_one_asks_and_by_kind(mesh: Mesh, tail
     assert all("  order_filled  " in line and " at " in line for line in fills)
 
 
+def test_a_place_behind_the_last_event_is_refused_when_it_stays_so(mesh: Mesh, tailed: list[int]) -> None:
+    outcome = mesh.cli("feed", "tail", "tailed", "--after", str(tailed[-1] + 1))
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("error: ")
+    assert f"{tailed[-1] + 1}" in outcome.stderr.replace(",", "")
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("feed", "tail", "tailed", "--after", str(2**64)),
+        ("run", "snapshot", "tailed", "--generation", str(2**32)),
+        ("run", "logs", "tailed", "--generation", str(2**64)),
+        ("order", "submit", "tailed", "buy", str(10**23), "AAPL"),
+        ("order", "submit", "tailed", "buy", "5", "AAPL", "--limit", "1e30"),
+    ],
+)
+def test_a_number_that_no_field_holds_is_refused_in_one_line(mesh: Mesh, arguments: tuple[str, ...]) -> None:
+    outcome = mesh.cli(*arguments)
+    assert (outcome.returncode, outcome.stderr[:7], outcome.stderr.count("\n")) == (2, "error: ", 1)
+
+
 def test_a_run_is_told_by_ticker_and_by_agent(mesh: Mesh, tailed: list[int]) -> None:
     fills = mesh.cli("feed", "tail", "tailed", "--after", "0", "--kind", "order_filled").stdout.splitlines()
     ticker = fills[0].partition(" at ")[0].split()[-1]
