@@ -63,7 +63,7 @@ def decide(view: PointInTimeView, signals: Sequence[AnySignals], book: Book, bou
     sizes = [0.0] * count if table is None else table.tolist()
     usable = [weight > 0 and size > 0 for weight, size in zip(weights, sizes, strict=True)]
     wanted = [(score + LONG_TILT) * size if known else 0.0 for score, size, known in zip(scores, sizes, usable, strict=True)]
-    targets, held = _fitted(_within(wanted, bounds.position), bounds), book.weights()
+    targets, held = fitted(_within(wanted, bounds.position), bounds), book.weights()
     if session_number % REBALANCE_SESSIONS == 1:
         moved = [abs(target - weight) >= NO_TRADE_BAND for target, weight in zip(targets, held, strict=True)]
     else:
@@ -98,13 +98,14 @@ def _sizes(closes: Closes) -> Table:
     return found
 
 
-def _fitted(targets: list[float], bounds: Bounds) -> list[float]:
+def fitted(targets: list[float], bounds: Bounds) -> list[float]:
     """Targets scaled alike to what a book may be: what is bought to the cash, then both sides to the bound on their absolute sum, and of the
     signed sum the side that goes too far."""
     # Sums are exact before they are rounded: no order of adding decides what is bought.
     bought = math.fsum([target for target in targets if target > 0])
-    if bought > bounds.bought - CASH_RESERVE:
-        share = (bounds.bought - CASH_RESERVE) / bought
+    room = max(0.0, bounds.bought - CASH_RESERVE)
+    if bought > room:
+        share = room / bought
         targets = [target * share if target > 0 else target for target in targets]
     gross = math.fsum(map(abs, targets))
     if gross > bounds.gross:
@@ -112,9 +113,9 @@ def _fitted(targets: list[float], bounds: Bounds) -> list[float]:
         targets = [target * share for target in targets]
     net = math.fsum(targets)
     if abs(net) > bounds.net:
-        too_far = math.fsum([abs(target) for target in targets if target * net > 0])
+        too_far = math.fsum([abs(target) for target in targets if (target > 0) == (net > 0)])
         share = max(0.0, 1 - (abs(net) - bounds.net) / too_far)
-        targets = [target * share if target * net > 0 else target for target in targets]
+        targets = [target * share if (target > 0) == (net > 0) else target for target in targets]
     return targets
 
 
