@@ -96,11 +96,13 @@ class Account:
         A ticker without a close keeps its last mark.
 
         Raises:
-            AmountTooLarge: the net asset value cannot be told.
+            AmountTooLarge: the net asset value, or a margin call, cannot be told.
         """
         self.marks_micros.update(closes_micros)
         borrow = charge_borrow(self.portfolio, self.marks_micros, self.costs.borrow_bp, days_to_next_session)
         self.call = margin_call(self.portfolio, self.marks_micros, self.rules)
         nav_micros = self.portfolio.net_asset_value(self.marks_micros)
         check_amount("the net asset value", nav_micros)
+        if self.call is not None:
+            check_amount("the maintenance margin", max(self.call.required_micros, self.call.amount_micros))
         return Settlement(nav_micros, borrow, self.call)

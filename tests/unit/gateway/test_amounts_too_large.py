@@ -22,9 +22,9 @@ from trademesh_runs.fold import replay_journal
 CASH = 1_000_000 * DOLLAR
 
 
-def a_desk(closes: list[float], *, held: int = 0, sold: bool = False) -> Desk:
+def a_desk(closes: list[float], *, held: int = 0, sold: bool = False, cash_micros: int = CASH) -> Desk:
     """A desk in the session of the last close, which holds shares of AAA since the first and may sell them now."""
-    desk = Desk(config_of(), stage({"AAA": closes, "BBB": [1.0] * len(closes)}), cash_micros=CASH)
+    desk = Desk(config_of(), stage({"AAA": closes, "BBB": [1.0] * len(closes)}), cash_micros=cash_micros)
     if held:
         desk.submit("held", "AAA", held)
     for _ in closes[2:]:
@@ -47,6 +47,12 @@ def test_an_account_that_is_worth_more_ends_the_run_for_good() -> None:
     error = refusal(a_desk([0.0001, 0.0001, 1000], held=10**10))
     assert exit_of(error)[0] == launch.EXIT_DATA
     assert re.match(r"the net asset value in micro-dollars would be 10,000,\S+, which 64 bits do not hold", exit_of(error)[1])
+
+
+def test_so_does_a_margin_call_for_more() -> None:
+    # A short share under 5 dollars asks for 2.50, whatever it is worth (FINRA rule 4210).
+    code, reason = exit_of(refusal(a_desk([0.000001, 0.000001], held=-(5 * 10**12), cash_micros=10 * CASH)))
+    assert (code, reason.partition(" would be ")[0]) == (launch.EXIT_DATA, "the maintenance margin in micro-dollars")
 
 
 def test_so_does_a_baseline_that_would_be_worth_more() -> None:
