@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,20 @@ from trademesh_runs.fold import fold_journal, replay_journal
 from trademesh_runs.scoreboard import Scoreboard
 
 ROWS, TICKERS = 6, ("AAA", "BBB")
+HISTORY = 64
+"""Sessions before the run's first; the slowest reading that is on by default needs 61."""
+LIMITS: Mapping[str, Sequence[float]] = {
+    "position": (0, 0.004, 1, 100),
+    "gross": (0, 0.004, 0.5, 100),
+    "net": (0, 0.1, 100),
+    "drawdown_stop": (0, 0.001, 1),
+    "daily_loss": (0, 0.001, 1),
+    "volatility_target": (0, 0.01, 10),
+    "concentration": (0, 10_000),
+    "order_size": (0, 0.001, 1),
+    "turnover": (0, 0.01, 100),
+    "volume_share": (0, 0.0001, 100),
+}
 CASH = 100_000 * DOLLAR
 DOLLARS = st.one_of(st.just(0.0), st.integers(50, 20_000).map(lambda cents: cents / 100))
 Row = tuple[float, float, float, float]
@@ -40,12 +55,26 @@ ACTIONS = st.one_of(
 )
 
 
+def history(seed: int, count: int) -> list[Row]:
+    """Bars of a random walk: with enough of them agents have something to say."""
+    chance = random.Random(seed)
+    price, found = chance.choice([1.0, 50.0]), list[Row]()
+    for _ in range(count):
+        price = min(max(price * chance.choice([0.9, 0.99, 1.0, 1.01, 1.2]), 0.5), 200.0)
+        found.append((price, price, price, price))
+    return found
+
+
 @st.composite
 def stages(draw: st.DrawFn) -> Stage:
     """A market of two tickers."""
-    bars: Mapping[str, Sequence[Row]] = {ticker: draw(st.lists(rows(), min_size=ROWS, max_size=ROWS)) for ticker in TICKERS}
+    before = draw(st.sampled_from([1, HISTORY]))
+    made_up: Mapping[str, list[Row]] = {ticker: history(draw(st.integers(0, 99)), before - 1) for ticker in TICKERS}
+    bars: Mapping[str, Sequence[Row]] = {
+        ticker: made_up[ticker] + draw(st.lists(rows(), min_size=ROWS, max_size=ROWS)) for ticker in TICKERS
+    }
     told: list[Prices] = [{ticker: [row[field] for row in of] for ticker, of in bars.items()} for field in range(4)]
-    volumes = {ticker: draw(st.lists(st.integers(-1, 5_000), min_size=ROWS, max_size=ROWS)) for ticker in TICKERS}
+    volumes = {ticker: [1_000] * (before - 1) + draw(st.lists(st.integers(-1, 5_000), min_size=ROWS, max_size=ROWS)) for ticker in TICKERS}
     dated: list[tuple[int, CorporateAction]] = draw(st.lists(st.tuples(st.integers(1, ROWS - 1), ACTIONS), max_size=4, unique_by=str))
     opens, ranges = draw(st.booleans()), draw(st.booleans())
     return stage(
@@ -55,6 +84,7 @@ def stages(draw: st.DrawFn) -> Stage:
         lows=told[2] if ranges else None,
         volumes=volumes if draw(st.booleans()) else None,
         actions=sorted(dated, key=lambda one: one[0]),
+        before=before,
     )
 
 
@@ -62,12 +92,15 @@ def stages(draw: st.DrawFn) -> Stage:
 def configs(draw: st.DrawFn) -> RunConfig:
     """Any policy, costs and margin."""
     fill = draw(st.sampled_from([contract.FILL_POLICY_NEXT_CLOSE, contract.FILL_POLICY_NEXT_OPEN, contract.FILL_POLICY_SAME_CLOSE]))
-    manager = draw(st.sampled_from(["", "monthly-equal-weight"]))
+    manager = draw(st.sampled_from(["", "", "monthly-equal-weight", "sma-crossover"]))
     costs = {"fee_bp": draw(st.sampled_from([0, 10])), "borrow_bp": 250, "slippage_bp": draw(st.sampled_from([0, 50]))}
     config = config_of(fill, manager=manager, free=draw(st.booleans()), **costs)
     config.margin.allow_debit, config.margin.enabled = draw(st.booleans()), draw(st.sampled_from([True, True, False]))
     config.execution.participation = draw(st.sampled_from([0, 0.1]))
     config.risk.on_gap = draw(st.sampled_from([contract.GAP_POLICY_RESIZE, contract.GAP_POLICY_REJECT]))
+    limits = draw(st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in LIMITS.items()}))
+    config.risk.MergeFrom(contract.RiskLimits(**limits))
+    config.risk.orders = draw(st.sampled_from([0, 0, 1]))
     config.risk.sharing = draw(st.sampled_from([contract.ROOM_SHARING_IN_TURN, contract.ROOM_SHARING_PRO_RATA]))
     return config
 
@@ -126,7 +159,7 @@ def test_every_fill_lies_within_its_bar_and_every_share_of_an_order_is_accounted
 ) -> None:
     config.costs.slippage_bp = 0
     desk = go_on(Desk(config, bars, cash_micros=CASH), told)
-    row_of = {bars.times(number).date: number for number in range(1, bars.sessions + 1)}
+    row_of = {session: row for row, session in enumerate(bars.history.bars.sessions)}
     asked = {one.order.order_id: one.order.quantity for one in desk.told("order_submitted")}
     spent = dict.fromkeys(asked, 0)
     for event in (stored.parse() for stored in desk.store.events):
