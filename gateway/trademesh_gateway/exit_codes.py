@@ -16,7 +16,7 @@ from trademesh_runs.fold import LedgerMismatchError
 from trademesh_runs.journal import FencedError, JournalDamagedError, NewerJournalError
 
 _PROTOBUF_REFUSES = "Value out of range"
-"""What a message says to a number that is too large for its field, which has no class of its own (test_exit_codes.py)."""
+"""What a message says to a number that is too large for its field, which has no class of its own (test_amounts_too_large.py)."""
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 

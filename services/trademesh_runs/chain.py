@@ -64,10 +64,6 @@ class DeskDigest:
         """The value after the newest settled event."""
         self._digest = hashlib.sha256(settled)
 
-    def add(self, event: StoredEvent) -> None:
-        """Takes in the next event."""
-        self.add_all((event,))
-
     def add_all(self, events: Iterable[StoredEvent]) -> None:
         """Takes in the next events."""
         parts = list[bytes]()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from trademesh_runs.books import Books
 from trademesh_runs.chain import DeskDigest, proven_links
 from trademesh_runs.fold import beginning_of
 from trademesh_runs.journal import SETTLED, JournalReader, JournalStore, Snapshot, all_events
@@ -78,10 +79,10 @@ def _snapshots(run_id: str, reader: JournalReader, through: int, most_rows: int)
     fold, desk = beginning_of(run_id, reader), DeskDigest(b"" if earlier is None else earlier.desk)
     left = iter(cuts)
     cut = next(left)
+    books = Books(fold)
     for link, events in proven_links(reader):
-        for event in events:
-            fold.apply(event)
-            desk.add(event)
+        books.take(events)
+        desk.add_all(events)
         if link.sequence == cut:
             yield Snapshot(cut, link.hash, desk.settled, fold.state().SerializeToString(deterministic=True))
             cut = next(left, 0)

@@ -146,7 +146,7 @@ def test_the_digest_is_the_same_in_whatever_pieces_events_come(sessions: list[Se
     published = asyncio.run(write(MemoryStore(), drafts_of(sessions)))
     pieces, single = DeskDigest(), DeskDigest()
     for event in published:
-        single.add(event)
+        single.add_all((event,))
     bounds = [0, *sorted(cuts), len(published)]
     for begin, end in pairwise(bounds):
         pieces.add_all(published[begin:end])
