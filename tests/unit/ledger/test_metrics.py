@@ -9,7 +9,7 @@ from typing import Any
 import empyrical
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trademesh_ledger.metrics import (
@@ -68,6 +68,7 @@ def test_a_growth_rate_of_less_than_a_quarter_is_flagged(sessions: int, flags: t
 
 
 @given(CURVES, YIELDS)
+@example([1000000000000, 921897740664, 849895444240], 0.0)
 def test_figures_agree_with_empyrical(values: list[int], risk_free_yield: float) -> None:
     figures, rate = performance(values, risk_free_yield), session_rate(risk_free_yield)
     returns = np.diff(np.array(values, float)) / np.array(values[:-1], float)
@@ -86,7 +87,9 @@ def test_figures_agree_with_empyrical(values: list[int], risk_free_yield: float)
     # empyrical measures falls of some micro-dollars in a million dollars by floats, of which few digits are left.
     drawdown_is_rounding = abs(figures.max_drawdown or 1.0) < 1e-6
     for place, (ours, theirs) in enumerate(pairs):
-        if ours is not None and not (drawdown_is_rounding and ours is figures.calmar):
+        # Of returns that are nearly the same, a difference of floats is what both divide by: few digits of such a ratio mean anything.
+        ratio_is_rounding = (ours is figures.sharpe or ours is figures.sortino) and min(abs(ours or 0.0), abs(theirs)) > 1e6
+        if ours is not None and not ratio_is_rounding and not (drawdown_is_rounding and ours is figures.calmar):
             assert ours == pytest.approx(float(theirs), rel=1e-9, abs=1e-9), place
     for name in ("total_return", "max_drawdown"):
         assert getattr(figures, name) is not None
