@@ -15,15 +15,11 @@ from typing import Protocol
 
 from trademesh_trading.bar_matrices import Bars, joined
 from trademesh_trading.market_set import MarketSet
-from trademesh_trading.packed_columns import PackedBars
+from trademesh_trading.packed_columns import DEFAULT_BLOCK_SESSIONS, PackedBars
 from trademesh_trading.ready_rows import ReadyRows
 
 PAGES_BYTES = 128 * 1024 * 1024
 """Years of all sets that are kept: two of 5,000 tickers with open, high, low, close and volume. The newest is kept even if it is larger."""
-
-
-SESSIONS_OF_YEAR = 256
-"""No year has more."""
 
 
 def rows_of_years(sessions: Sequence[str]) -> dict[int, range]:
@@ -96,9 +92,10 @@ class PagedSet(MarketSet):
         return None if self.ready is None or len(years) > 1 else self.ready.message(*years[0], columns)
 
     def parts(self, rows: range, sessions: int) -> Iterable[range]:
-        """Parts that begin and end with messages that are ready, unless these are longer; or much shorter, as those of a year may be."""
+        """Parts that begin and end with messages that are ready, unless these are longer. Who asks for more than is sent by default gets it,
+        and no part that ends with its year."""
         ready = 0 if self.ready is None else self.ready.block_sessions
-        if not ready or not ready <= sessions <= SESSIONS_OF_YEAR:
+        if not ready or not ready <= sessions <= DEFAULT_BLOCK_SESSIONS:
             yield from super().parts(rows, sessions)
             return
         step = sessions // ready * ready
